@@ -1,0 +1,27 @@
+"""The nouns (Task, Recipe, ForgetSet, Ensemble, Record, Score), seeds, checks, digests and tree maths."""
+
+from expunge.core.ensemble import Ensemble, Network, Statistics
+from expunge.core.errors import DamagedFileError, DivergedError, InputError
+from expunge.core.forget_set import ForgetSet
+from expunge.core.margins import margins_from_logits
+from expunge.core.recipe import Recipe
+from expunge.core.record import Record
+from expunge.core.score import Score
+from expunge.core.task import Split, Task, has_statistics
+
+__all__ = [
+    "DamagedFileError",
+    "DivergedError",
+    "Ensemble",
+    "ForgetSet",
+    "InputError",
+    "Network",
+    "Record",
+    "Recipe",
+    "Score",
+    "Split",
+    "Statistics",
+    "Task",
+    "has_statistics",
+    "margins_from_logits",
+]

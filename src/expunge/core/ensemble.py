@@ -1,0 +1,166 @@
+"""The ensemble: M models of one architecture, stacked along the leading axis of every parameter and buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from expunge.core import tree
+from expunge.core.errors import InputError
+from expunge.core.margins import margins_from_logits
+from expunge.core.tree import State
+
+Statistics = Literal["frozen", "updated"]
+
+
+class Network(Protocol):
+    """One architecture, evaluated for a whole stack of members at once."""
+
+    template: nn.Module
+    """A module of the architecture; only its structure is used, never its weights."""
+    kind: str
+    """How the stack is evaluated: `layers` (hand-stacked) or `vmap`."""
+    widest: int
+    """Numbers in the largest activation of one example and one member, for sizing batches."""
+
+    def __call__(
+        self,
+        params: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        x: Tensor,
+        *,
+        statistics: Statistics = "frozen",
+        noise: Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
+        """Return logits (members, batch, classes) for inputs (members or 1, batch, ...).
+
+        Args:
+            params: Stacked parameters, each (members, ...).
+            buffers: Stacked buffers, each (members, ...); changed in place when statistics are updated.
+            x: Inputs; a leading axis of 1 means the same batch for every member.
+            statistics: `frozen` normalises with the stored statistics; `updated` with those of the batch, and stores.
+            noise: One generator a member for dropout; None switches dropout off.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """M models of one architecture, with where they came from."""
+
+    network: Network
+    """Evaluates the stack."""
+    params: State
+    """Trainable tensors, each (members, ...)."""
+    buffers: State
+    """Other state such as normalisation statistics, each (members, ...)."""
+    ids: tuple[int, ...]
+    """The index of each member in its study; a member keeps it in every selection."""
+    seed: int
+    """The study's seed that the members were made with."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """The specification that the members came from."""
+    trace: Any = None
+    """What happened while unlearning (`expunge.methods.Trace`), or None."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, members: slice) -> Ensemble:
+        """Return the members of a slice; tensors are views."""
+        return replace(
+            self,
+            params=tree.take(self.params, members),
+            buffers=tree.take(self.buffers, members),
+            ids=self.ids[members],
+        )
+
+    def with_state(self, params: State, buffers: State, **changes: Any) -> Ensemble:
+        """Return an ensemble of the same members with other weights."""
+        return replace(self, params=params, buffers=buffers, **changes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(iter(self.params.values())).device
+
+    def to(self, device: torch.device | str) -> Ensemble:
+        """Return the ensemble on a device."""
+        move = {name: t.to(device) for name, t in self.params.items()}
+        return self.with_state(move, {name: t.to(device) for name, t in self.buffers.items()})
+
+    def clone(self) -> Ensemble:
+        """Return a copy that shares no memory with this one."""
+        return self.with_state(tree.clone(self.params), tree.clone(self.buffers))
+
+    def module(self, member: int) -> nn.Module:
+        """Return one member as an ordinary module in evaluation mode, with its own copy of the weights.
+
+        Args:
+            member: Position in the stack, from 0 to members - 1.
+        """
+        import copy
+
+        module = copy.deepcopy(self.network.template)
+        state = {**self.params, **self.buffers}
+        own = {name: tensor[member].detach().cpu().clone() for name, tensor in state.items()}
+        module.load_state_dict(own, strict=False)
+        return module.eval()
+
+    def logits(self, x: Tensor, *, budget: int = 2**24) -> Tensor:
+        """Return logits of every member on the same examples, with stored statistics and without dropout.
+
+        Args:
+            x: Inputs, shape (examples, ...).
+            budget: Numbers that the largest activation may hold at once; sets how many examples go through together.
+
+        Returns:
+            Shape (members, examples, classes), on the CPU.
+        """
+        return torch.cat(list(self._batched_logits(x, budget)), dim=1)
+
+    def margins(self, x: Tensor, y: Tensor, *, budget: int = 2**24) -> Tensor:
+        """Return margins of every member: logit of the true class minus log-sum-exp of the others.
+
+        Args:
+            x: Inputs, shape (examples, ...).
+            y: Labels, shape (examples,).
+            budget: As in `logits`.
+
+        Returns:
+            Shape (members, examples), on the CPU; NaN where a member is not finite.
+        """
+        if len(x) != len(y):
+            raise InputError(f"x has {len(x)} examples but y has {len(y)} labels, expected the same number.")
+        parts, start = [], 0
+        for logits in self._batched_logits(x, budget):
+            stop = start + logits.shape[1]
+            parts.append(margins_from_logits(logits, torch.as_tensor(y[start:stop])))
+            start = stop
+        return torch.cat(parts, dim=1)
+
+    def accuracy(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the share of examples that each member classifies correctly, shape (members,), from 0 to 1."""
+        predicted = self.logits(x).argmax(-1)
+        return (predicted == y).double().mean(1)
+
+    def finite(self) -> Tensor:
+        """Return which members have only finite weights and statistics, shape (members,), boolean."""
+        return tree.finite_members({**self.params, **self.buffers}).cpu()
+
+    @torch.no_grad()
+    def _batched_logits(self, x: Tensor, budget: int) -> Iterator[Tensor]:
+        x = torch.as_tensor(x)
+        if len(x) == 0:
+            raise InputError("x has no examples, expected at least one.")
+        reference = next(iter(self.params.values()))
+        if x.is_floating_point():
+            x = x.to(reference.dtype)
+        examples = max(1, budget // max(1, self.network.widest * len(self)))
+        for start in range(0, len(x), examples):
+            batch = x[start : start + examples].to(self.device)
+            yield self.network(self.params, self.buffers, batch.unsqueeze(0)).cpu()

@@ -1,0 +1,110 @@
+"""The forget set: which training examples must go, and how they were chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from expunge.core.errors import InputError
+from expunge.core.task import Task
+
+Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class ForgetSet:
+    """Indices into the training examples of a task, with their provenance.
+
+    Build it with one of the choosers in `expunge.tasks`, or with `ForgetSet.of(task, indices, ...)`, which checks.
+    """
+
+    name: str
+    """Short name, such as `random-70`."""
+    indices: Indices
+    """Positions in the training data, sorted, without repetition, shape (size,), int64."""
+    examples: int
+    """Number of training examples of the task that the indices refer to."""
+    how: str
+    """One sentence that says how the examples were chosen."""
+    chooser: str = "given"
+    """Which chooser made it (`random`, `class_part`, `cluster`, `mislabelled`), or `given` for a list of indices."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The chooser's arguments, so that another set of the same kind can be drawn."""
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        indices: Any,
+        *,
+        name: str,
+        how: str,
+        chooser: str = "given",
+        options: Mapping[str, Any] | None = None,
+    ) -> ForgetSet:
+        """Return a checked forget set.
+
+        Args:
+            task: The task whose training examples are meant.
+            indices: Positions in the training data: a one-dimensional array, list or tensor of whole numbers.
+            name: Short name.
+            how: One sentence on how the examples were chosen.
+            chooser: Which chooser made it.
+            options: The chooser's arguments.
+
+        Raises:
+            InputError: If there are no indices, if one repeats, is out of range or fractional, or if they are the
+                whole training set.
+        """
+        raw = np.asarray(indices.cpu() if isinstance(indices, torch.Tensor) else indices)
+        n = len(task.train)
+        if raw.dtype == bool:
+            raise InputError(
+                f"forget set {name!r} is a mask of {raw.shape}, expected positions; pass numpy.flatnonzero(mask)."
+            )
+        if raw.ndim != 1:
+            raise InputError(f"forget set {name!r} has shape {raw.shape}, expected one list of positions.")
+        if raw.size == 0:
+            raise InputError(f"forget set {name!r} is empty, expected at least one training example.")
+        if not np.issubdtype(raw.dtype, np.number) or not np.all(np.isfinite(raw)) or np.any(raw != np.floor(raw)):
+            raise InputError(f"forget set {name!r} holds values that are not whole numbers, expected positions 0 to {n - 1}.")
+        whole = raw.astype(np.int64)
+        outside = whole[(whole < 0) | (whole >= n)]
+        if outside.size:
+            raise InputError(
+                f"forget set {name!r} has {outside.size} positions outside the training data (first: {outside[0]}), "
+                f"expected 0 to {n - 1}."
+            )
+        values, counts = np.unique(whole, return_counts=True)
+        if len(values) < len(whole):
+            raise InputError(
+                f"forget set {name!r} names position {values[counts > 1][0]} {counts[counts > 1][0]} times "
+                f"({len(whole) - len(values)} repetitions in all), expected each once; pass numpy.unique(indices)."
+            )
+        if len(values) == n:
+            raise InputError(
+                f"forget set {name!r} is the whole training set ({n} examples), expected fewer: nothing is left to retrain on."
+            )
+        return cls(name=name, indices=values, examples=n, how=how, chooser=chooser, options=dict(options or {}))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def retain(self) -> Indices:
+        """Positions of the retain set, the complement of the forget set, sorted, shape (examples - size,)."""
+        keep = np.ones(self.examples, dtype=bool)
+        keep[self.indices] = False
+        return np.flatnonzero(keep).astype(np.int64)
+
+    def check(self, task: Task) -> None:
+        """Raise `InputError` if the set was made for a task with another number of training examples."""
+        if self.examples != len(task.train):
+            raise InputError(
+                f"forget set {self.name!r} was made for {self.examples} training examples, the task {task.name!r} has "
+                f"{len(task.train)}; choose the set again for this task."
+            )

@@ -1,0 +1,30 @@
+"""The margin: logit of the true class minus log-sum-exp of the others, that is log p_y - log(1 - p_y).
+
+Source: Georgiev et al., "Attribute-to-Delete" (arXiv 2410.23232), App. E.1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def margins_from_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return margins, computed from the logits so that they stay exact where the softmax saturates.
+
+    Args:
+        logits: Shape (..., examples, classes), floating point; half precisions are raised to float32.
+        labels: Shape (examples,), integers from 0 to classes - 1.
+
+    Returns:
+        Shape (..., examples), in natural-log units. NaN where a logit is NaN.
+
+    >>> round(float(margins_from_logits(torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0]))), 6)
+    1.686738
+    """
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    index = labels.long().to(logits.device).expand(logits.shape[:-1]).unsqueeze(-1)
+    own = logits.gather(-1, index).squeeze(-1)
+    others = logits.scatter(-1, index, float("-inf")).logsumexp(-1)
+    return own - others

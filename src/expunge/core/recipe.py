@@ -1,0 +1,91 @@
+"""The training recipe: how a model is trained, the same for pretrained models and oracles."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from expunge.core.checks import between, non_negative, one_of, positive, whole
+from expunge.core.errors import InputError
+
+Optimiser = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["constant", "triangular", "cosine", "linear"]
+Precision = Literal["float32", "float64", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train one model from scratch.
+
+    The defaults of the optimiser are those of the ResNet-9 recipe in "Ascent Fails to Forget" (arXiv 2509.26427,
+    sec. 5): SGD with momentum .9, weight decay 5e-4 and a triangular rate that peaks at .4 in epoch 5 of 24.
+    """
+
+    epochs: int = 24
+    """Passes over the examples, at least 1."""
+    batch: int = 64
+    """Examples a step, at least 1."""
+    lr: float = 0.4
+    """Peak learning rate, above 0."""
+    optimiser: Optimiser = "sgd"
+    """`sgd` (heavy-ball momentum), `adam`, or `adamw` (decoupled weight decay), with PyTorch's update rules."""
+    momentum: float = 0.9
+    """Momentum of `sgd`, or the first beta of `adam` and `adamw`; 0 to 1."""
+    weight_decay: float = 5e-4
+    """L2 coefficient (`sgd`, `adam`: added to the gradient; `adamw`: decoupled), at least 0."""
+    schedule: Schedule = "triangular"
+    """Rate over training: `constant`; `triangular` (linear from 0 up to `lr` at `peak_epoch`, then linear down to 0);
+    `cosine` (from `lr` to 0); `linear` (from `lr` to 0)."""
+    peak_epoch: float = 5.0
+    """Epoch at which the triangular rate peaks, from 0 to `epochs`; other schedules ignore it."""
+    precision: Precision = "float32"
+    """Arithmetic: `float32`; `bfloat16` (autocast around the forward pass, weights stay float32); `float64`."""
+    last_batch: Literal["keep", "drop"] = "keep"
+    """Whether the incomplete batch at the end of an epoch is used."""
+
+    def __post_init__(self) -> None:
+        """Check every field, and the fields that must fit together."""
+        whole(epochs=self.epochs, batch=self.batch)
+        positive(lr=self.lr)
+        between(0.0, 1.0, momentum=self.momentum)
+        non_negative(weight_decay=self.weight_decay)
+        one_of(("sgd", "adam", "adamw"), optimiser=self.optimiser)
+        one_of(("constant", "triangular", "cosine", "linear"), schedule=self.schedule)
+        one_of(("float32", "float64", "bfloat16"), precision=self.precision)
+        one_of(("keep", "drop"), last_batch=self.last_batch)
+        if self.schedule == "triangular":
+            between(0.0, self.epochs, peak_epoch=self.peak_epoch)
+        if self.momentum == 1.0:
+            raise InputError("momentum = 1, expected less than 1: the velocity would never decay.")
+
+    def rate(self, epoch: float) -> float:
+        """Return the learning rate after `epoch` epochs (a fraction of an epoch is allowed).
+
+        >>> Recipe(epochs=24, lr=0.4, peak_epoch=5).rate(5)
+        0.4
+        """
+        done = min(max(epoch / self.epochs, 0.0), 1.0)
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+        if self.schedule == "linear":
+            return self.lr * (1 - done)
+        if epoch <= self.peak_epoch:
+            return self.lr * (epoch / self.peak_epoch if self.peak_epoch > 0 else 1.0)
+        return self.lr * (self.epochs - epoch) / (self.epochs - self.peak_epoch) if epoch < self.epochs else 0.0
+
+    def steps_per_epoch(self, examples: int) -> int:
+        """Return the number of batches that an epoch over `examples` examples takes."""
+        return examples // self.batch if self.last_batch == "drop" else math.ceil(examples / self.batch)
+
+    def compressed(self, epochs: int) -> Recipe:
+        """Return the same recipe squeezed into fewer epochs: the schedule is stretched to fit, not cut off."""
+        whole(epochs=epochs)
+        return dataclasses.replace(self, epochs=epochs, peak_epoch=self.peak_epoch * epochs / self.epochs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, for specifications and records."""
+        return dataclasses.asdict(self)

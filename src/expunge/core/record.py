@@ -1,0 +1,264 @@
+"""The record: everything that a finished study remembers, and all that a report may read.
+
+A run is a folder: `record.json` (this schema) and `margins/<forget set>.safetensors`, whose keys are
+`<who>/<split>` with `who` one of `pretrained`, `oracle`, `held_out` or a configuration's id, and `split` one of
+`forget`, `retain`, `validation`; each is (members, examples), float32.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from expunge.core.errors import DamagedFileError, InputError
+from expunge.core.score import Score
+
+SCHEMA = 1
+"""Number of the record format; raised when an older reader would misread a newer record."""
+
+SplitName = Literal["forget", "retain", "validation"]
+SPLITS: tuple[SplitName, ...] = ("forget", "retain", "validation")
+
+VerdictName = Literal[
+    "indistinguishable",
+    "under-forgotten",
+    "over-forgotten",
+    "damaged",
+    "diverged",
+    "undecided",
+]
+
+
+class Strict(BaseModel):
+    """A model that refuses unknown fields, so that a typing mistake is not silently dropped."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+
+class CheckRecord(Strict):
+    """One runtime check of a method (property 6): did it do what it says."""
+
+    name: str
+    """Short name: `weights moved`, `forget loss rose`, `every forget example visited`, `only statistics moved`."""
+    passed: bool
+    detail: str
+    """What was seen, in words and numbers."""
+
+
+class VerdictRecord(Strict):
+    """What the equivalence test says about one configuration."""
+
+    name: VerdictName
+    sentence: str
+    """The verdict in one sentence with its numbers."""
+    tolerance: float
+    """Largest excess over the floor that still counts as indistinguishable, in the unit of the score."""
+
+
+class ConfigurationRecord(Strict):
+    """One method with one setting, stopped at one epoch."""
+
+    id: str
+    """Unique within the forget set, such as `gradient_ascent/lr=0.02,epochs=10@3`."""
+    run: str
+    """The run it is a stopping time of; configurations with the same `run` are one curve over unlearning time."""
+    method: str
+    """Registry name, such as `gradient_ascent`."""
+    label: str
+    """Human name, such as `Gradient ascent`."""
+    options: dict[str, Any]
+    """All options, defaults included; `lr` is absolute, `relative_lr` is in units of the recipe's peak rate."""
+    statistics: str
+    """`frozen`, `updated`, `recalibrated`, or `retrained`."""
+    epoch: int
+    """Stopping time in epochs of the method."""
+    cost: float
+    """Examples pushed through forward and backward, relative to retraining on R."""
+    control: bool
+    """Whether it is a control (do-nothing, rate 0, fine-tuning, retraining), not a candidate."""
+    scores: dict[SplitName, Score]
+    """KLoM (95th percentile, our estimator) by split."""
+    means: dict[SplitName, float]
+    """Mean KLoM by split."""
+    shifts: dict[SplitName, float]
+    """Mean over examples of (mean unlearned margin - mean oracle margin) / oracle standard deviation."""
+    accuracy: dict[SplitName, float]
+    """Mean accuracy of members by split, 0 to 1."""
+    public: dict[SplitName, float]
+    """P95 of the published `easydub` variant, for comparison with tables elsewhere."""
+    calibration: dict[SplitName, float] | None = None
+    """P95 excess over the floor on the calibration forget set, which selection reads; None for controls without one."""
+    failed: int = 0
+    """Members that were non-finite or collapsed."""
+    checks: list[CheckRecord] = Field(default_factory=list)
+    verdict: VerdictRecord
+
+
+class SelectionRecord(Strict):
+    """Which configuration of a method was chosen, by the declared rule, and what choosing with the oracles would show."""
+
+    method: str
+    rule: str
+    """The rule in words."""
+    chosen: str
+    """Id of the configuration chosen without the target's oracles."""
+    best: str
+    """Id of the best of the grid on the target's own oracles: biased, shown for contrast."""
+    illusion_gap: float
+    """Objective of the chosen configuration minus objective of the best of the grid, in nats, at least 0."""
+    objective: str
+    """What is minimised, in words."""
+    edge: list[str]
+    """Options whose chosen value lies on the edge of the grid, such as `lr at its largest value 0.4`."""
+
+
+class ExampleRecord(Strict):
+    """One forget example, for the histograms of the worst."""
+
+    position: int
+    """Row in the forget split's margin arrays."""
+    index: int
+    """Index in the training data."""
+    label: int
+    """Its class."""
+
+
+class ForgetRecord(Strict):
+    """All that was found about one forget set."""
+
+    name: str
+    size: int
+    how: str
+    chooser: str
+    classes: list[int]
+    """Forget examples of each class."""
+    calibration_name: str
+    calibration_how: str
+    retain_examples: int
+    """Retain examples that were scored (a sample of R when R is large)."""
+    floor: dict[SplitName, Score]
+    """Held-out oracles scored against oracles: what perfect looks like at this number of members."""
+    pretrained: dict[SplitName, Score]
+    """The pretrained ensemble scored against oracles: the distance that a method has to cover."""
+    pretrained_public: dict[SplitName, float]
+    """The same with the published `easydub` variant, P95."""
+    floor_public: dict[SplitName, float]
+    nothing_to_unlearn: bool
+    """Whether the pretrained ensemble is already indistinguishable from the oracles on the forget set."""
+    checklist: list[CheckRecord]
+    """Checks before any method: gap on F, R and V against the floor; oracles look like validation for random sets."""
+    oracle_accuracy: dict[SplitName, float]
+    pretrained_accuracy: dict[SplitName, float]
+    configurations: list[ConfigurationRecord]
+    selections: list[SelectionRecord]
+    worst: list[ExampleRecord]
+    """Forget examples on which the pretrained ensemble differs most from the oracles."""
+    margins: str
+    """Path of the margin arrays, relative to the run's folder."""
+
+
+class EnsembleRecord(Strict):
+    """How one ensemble was made."""
+
+    role: str
+    """`pretrained`, `oracle`, `held-out oracle`, and for which forget set."""
+    members: int
+    seed: int
+    seconds: float
+    """Wall-clock seconds; 0 when it was found in the store."""
+    reused: bool
+    chunk: int
+    """Members that went through together."""
+    network: str
+    """`layers` or `vmap`."""
+    failed: int
+    """Members that are non-finite."""
+    train_accuracy: float
+    validation_accuracy: float
+
+
+class Record(Strict):
+    """One run of a study."""
+
+    schema_version: int = SCHEMA
+    study: str
+    """`audit`."""
+    status: Literal["running", "complete"]
+    started: str
+    """ISO 8601 time in UTC."""
+    seconds: float
+    """Wall-clock seconds spent, over all resumptions."""
+    command: str
+    """The shell command that runs the same study again."""
+    request: dict[str, Any]
+    """What was asked, defaults included."""
+    environment: dict[str, Any]
+    """Versions, platform, cores, device, commit."""
+    task: dict[str, Any]
+    """`Task.describe()`."""
+    members: int
+    tolerance: float
+    """Tolerance of the verdicts, in nats above the floor."""
+    ensembles: list[EnsembleRecord] = Field(default_factory=list)
+    forget_sets: list[ForgetRecord] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+    """What a reader must know: fallbacks taken, things skipped."""
+
+    def save(self, folder: Path) -> Path:
+        """Write `record.json` into a folder, atomically, and return its path."""
+        return write_atomically(folder / "record.json", self.model_dump_json(indent=1).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Record:
+        """Read and check `record.json` of a run.
+
+        Raises:
+            InputError: If there is no record in the folder.
+            DamagedFileError: If the file is not a record, or of a newer format.
+        """
+        path = folder if folder.is_file() else folder / "record.json"
+        if not path.is_file():
+            raise InputError(f"{path} does not exist, expected the folder of a finished run (it holds record.json).")
+        try:
+            raw = json.loads(path.read_text())
+            version = raw.get("schema_version") if isinstance(raw, dict) else None
+            if version != SCHEMA:
+                raise DamagedFileError(f"{path} has record format {version}, this version of expunge reads {SCHEMA}.")
+            return cls.model_validate(raw)
+        except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+            raise DamagedFileError(f"{path} is not a record of expunge: {error}") from error
+
+
+def write_atomically(path: Path, content: bytes) -> Path:
+    """Write a file so that a crash leaves the old one or the new one, never a part: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return path
+
+
+def load_margins(folder: Path, forget: ForgetRecord) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the margin arrays of one forget set, by `<who>/<split>`, each (members, examples)."""
+    from safetensors.numpy import load_file
+
+    path = folder / forget.margins
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; the run's folder is incomplete, run the study again with --resume.")
+    try:
+        return dict(load_file(path))
+    except Exception as error:
+        raise DamagedFileError(f"{path} cannot be read ({error}); run the study again with --resume.") from error

@@ -1,0 +1,45 @@
+"""Arithmetic on stacked states: dictionaries of tensors whose leading axis is the member.
+
+Every reduction here is per member, so that no member can influence another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+def members_in(state: Mapping[str, Tensor]) -> int:
+    """Return the number of members M of a stacked state (every tensor is (M, ...))."""
+    return len(next(iter(state.values())))
+
+
+def take(state: Mapping[str, Tensor], members: slice) -> State:
+    """Return the members in a slice of the leading axis; the tensors are views."""
+    return {name: tensor[members] for name, tensor in state.items()}
+
+
+def clone(state: Mapping[str, Tensor]) -> State:
+    """Return a detached copy that shares no memory with the original."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def concatenate(states: Sequence[Mapping[str, Tensor]]) -> State:
+    """Return the states joined along the member axis, in the order given."""
+    return {name: torch.cat([state[name] for state in states]) for name in states[0]}
+
+
+def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
+    """Return the Euclidean distance of each member in `a` from the same member in `b`, shape (members,), float64."""
+    squares = [((a[name].double() - b[name].double()).flatten(1) ** 2).sum(1) for name in a]
+    return torch.stack(squares).sum(0).sqrt()
+
+
+def finite_members(state: Mapping[str, Tensor]) -> Tensor:
+    """Return which members hold only finite numbers, shape (members,), boolean."""
+    flags = [torch.isfinite(tensor).flatten(1).all(1) for tensor in state.values() if tensor.is_floating_point()]
+    return torch.stack(flags).all(0)
