@@ -1,1 +1,8 @@
-"""Placeholder docstring, replaced by the room."""
+"""Stacked training and prediction; where members are computed and kept."""
+
+from expunge.ensembles.descent import Descent, Loss, Steps, cross_entropy
+from expunge.ensembles.network import build_network
+from expunge.ensembles.statistics import recalibrate
+from expunge.ensembles.train import train
+
+__all__ = ["Descent", "Loss", "Steps", "build_network", "cross_entropy", "recalibrate", "train"]

@@ -1,0 +1,153 @@
+"""Where members are computed: chunks that fit the cache, side by side on the cores, or one after another on a GPU.
+
+On the CPU every chunk runs its kernels on one thread, and as many chunks run at once as there are cores. That is faster
+than sharing each small kernel among the cores, and it makes the arithmetic independent of the number of cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+CANDIDATES = (4, 8, 16, 25, 32, 50, 64, 100)
+"""Chunk sizes that are tried on the CPU."""
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """Return the device to use: `auto` is CUDA where there is one, else the CPU."""
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def worker_count(device: torch.device, workers: int | None = None) -> int:
+    """Return how many chunks run at once: the usable cores on the CPU, 1 on a GPU."""
+    if device.type != "cpu":
+        return 1
+    if workers is not None:
+        return max(1, workers)
+    with contextlib.suppress(AttributeError):
+        return max(1, len(os.sched_getaffinity(0)))
+    return max(1, os.cpu_count() or 1)
+
+
+def split(members: int, chunk: int) -> list[range]:
+    """Return consecutive ranges of `chunk` members; the last may be smaller.
+
+    >>> split(10, 4)
+    [range(0, 4), range(4, 8), range(8, 10)]
+    """
+    return [range(start, min(start + chunk, members)) for start in range(0, members, chunk)]
+
+
+def even(members: int, chunk: int, workers: int) -> int:
+    """Return the chunk size, at most `chunk`, that gives every worker about equally many members.
+
+    >>> even(100, 32, 2)
+    25
+    """
+    parts = -(-members // chunk)
+    parts = min(members, -(-parts // workers) * workers)
+    return -(-members // parts)
+
+
+def run_chunks(work: Callable[[range], T], chunks: Sequence[range], device: torch.device, workers: int) -> list[T]:
+    """Return `work(chunk)` for every chunk, in order; the first error stops the rest and is raised."""
+    if device.type != "cpu":
+        return [work(chunk) for chunk in chunks]
+    with one_thread_each(), ThreadPoolExecutor(min(workers, len(chunks)), initializer=_prepare_thread) as pool:
+        futures = [pool.submit(work, chunk) for chunk in chunks]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def measure_chunk(
+    trial: Callable[[int], Callable[[], None]], members: int, device: torch.device, workers: int, limit: int
+) -> int:
+    """Return the chunk size with the least time a member, found by running a few steps of each.
+
+    Args:
+        trial: From a chunk size to a function that takes one step with that many members.
+        members: How many members there are.
+        device: Where they run.
+        workers: How many chunks run at once.
+        limit: Largest chunk that memory allows.
+    """
+    largest = max(1, min(limit, -(-members // workers)))
+    sizes = [size for size in CANDIDATES if size < largest] + [largest]
+    if device.type != "cpu":
+        sizes = sorted({largest, max(1, largest // 2), max(1, largest // 4)})
+    if len(sizes) == 1:
+        return even(members, sizes[0], workers)
+    best, best_time = sizes[0], float("inf")
+    for size in sizes:
+        spent = _time_of(trial, size, device, workers) / size
+        # A larger chunk must pay: below 3 % the smaller one is kept, which needs less memory.
+        if spent < 0.97 * best_time:
+            best, best_time = size, spent
+    return even(members, best, workers)
+
+
+def _time_of(trial: Callable[[int], Callable[[], None]], size: int, device: torch.device, workers: int) -> float:
+    def timed(_part: range) -> float:
+        step = trial(size)
+        step()
+        _wait(device)
+        times = []
+        for _repeat in range(3):
+            begin = time.perf_counter()
+            step()
+            _wait(device)
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    return max(run_chunks(timed, [range(1)] * workers, device, workers))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let kernels called inside use one thread, and restore the number of threads afterwards."""
+    before = torch.get_num_threads()
+    _keep_freed_memory()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _prepare_thread() -> None:
+    torch.set_num_threads(1)
+    # A run that saturates produces denormals, which are up to ten times slower than ordinary numbers on a CPU.
+    torch.set_flush_denormal(True)
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep freed blocks: returning each activation to the system costs a page fault at every step."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mmap_threshold, trim_threshold = -3, -1
+        mallopt(mmap_threshold, 2**30)
+        mallopt(trim_threshold, 2**31 - 1)

@@ -1,0 +1,159 @@
+"""One architecture evaluated for a whole stack of members: hand-stacked layers if possible, `torch.vmap` otherwise."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from expunge.core import InputError, Network, Statistics, Task
+from expunge.ensembles.layers import Context, Unsupported, compile_layers
+
+
+class LayerNetwork:
+    """A stack evaluated by hand-stacked layers (see `layers.py`)."""
+
+    kind = "layers"
+
+    def __init__(self, template: nn.Module, example: Tensor) -> None:
+        """Compile a module.
+
+        Args:
+            template: The architecture.
+            example: One example, shape (1, ...), for measuring activations.
+
+        Raises:
+            Unsupported: If the module has no hand-stacked form.
+        """
+        self.template = template
+        self._run = compile_layers(copy.deepcopy(template))
+        self.widest = widest_activation(template, example)
+
+    def __call__(
+        self,
+        params: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        x: Tensor,
+        *,
+        statistics: Statistics = "frozen",
+        noise: Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
+        """Return logits (members, batch, classes); see `expunge.core.Network`."""
+        members = len(next(iter(params.values())))
+        return self._run(Context(params, buffers, members, statistics == "updated", noise), x)
+
+
+class VmapNetwork:
+    """A stack evaluated by `torch.vmap` over `torch.func.functional_call`: slower, and right for any module."""
+
+    kind = "vmap"
+
+    def __init__(self, template: nn.Module, example: Tensor) -> None:
+        """Wrap a module; the arguments are those of `LayerNetwork`."""
+        self.template = template
+        self.widest = widest_activation(template, example)
+        self._local = threading.local()
+
+    def _module(self, statistics: Statistics, noisy: bool) -> nn.Module:
+        # functional_call swaps the module's tensors while it runs, so every thread needs modules of its own.
+        cache: dict[str, nn.Module] = self._local.__dict__
+        key = f"{statistics}-{noisy}"
+        if key not in cache:
+            module = copy.deepcopy(self.template).train(noisy)
+            for layer in module.modules():
+                if getattr(layer, "running_mean", None) is not None:
+                    layer.train(statistics == "updated")
+            cache[key] = module
+        return cache[key]
+
+    def __call__(
+        self,
+        params: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        x: Tensor,
+        *,
+        statistics: Statistics = "frozen",
+        noise: Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
+        """Return logits (members, batch, classes); see `expunge.core.Network`."""
+        module = self._module(statistics, noise is not None)
+        members = len(next(iter(params.values())))
+        batch = x.expand(members, *x.shape[1:]) if len(x) != members else x
+
+        def one(p: dict[str, Tensor], b: dict[str, Tensor], inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            own = {name: tensor.clone() for name, tensor in b.items()}
+            return torch.func.functional_call(module, (p, own), (inputs,)), own
+
+        try:
+            logits, moved = torch.vmap(one, randomness="error")(dict(params), dict(buffers), batch)
+        except RuntimeError as error:
+            if "random" not in str(error):
+                raise
+            raise InputError(
+                "the model draws random numbers while training (dropout?) and has a layer that cannot be hand-stacked, "
+                "so its noise cannot be drawn member by member; expected known layers (linear, convolution, batch "
+                "norm, pooling, nn.Dropout), or a model without noise."
+            ) from error
+        if statistics == "updated":
+            for name, tensor in moved.items():
+                buffers[name].copy_(tensor.detach())
+        return logits
+
+
+def build_network(task: Task, kind: str = "auto") -> Network:
+    """Return the network of a task's model.
+
+    Args:
+        task: Whose model.
+        kind: `layers` (hand-stacked, fails if impossible), `vmap`, or `auto` (layers if possible).
+
+    Raises:
+        InputError: If `kind` is `layers` and the model has no hand-stacked form; the message says why.
+    """
+    template, example = task.build(0).eval(), task.train.x[:1]
+    if kind == "vmap":
+        return VmapNetwork(template, example)
+    try:
+        network = LayerNetwork(template, example)
+        _check_against_module(network, task)
+        return network
+    except Unsupported as reason:
+        if kind == "layers":
+            raise InputError(f"the model cannot be hand-stacked: {reason}; use kind='vmap'.") from reason
+        return VmapNetwork(template, example)
+
+
+def _check_against_module(network: LayerNetwork, task: Task) -> None:
+    """Refuse a compiled form that does not reproduce the module itself, such as one that branches on its input."""
+    module = task.build(1).eval()
+    x = task.train.x[:3]
+    state = {name: tensor.detach().unsqueeze(0) for name, tensor in module.state_dict().items()}
+    with torch.no_grad():
+        expected = module(x)
+        try:
+            found = network(state, state, x.unsqueeze(0))[0]
+        except Exception as error:
+            raise Unsupported(f"the stacked form fails ({error})") from error
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise Unsupported("the stacked form gives other outputs than the module")
+
+
+def widest_activation(module: nn.Module, example: Tensor) -> int:
+    """Return the largest number of values that any layer puts out for one example."""
+    widest = example[0].numel()
+
+    def note(_: nn.Module, __: object, output: object) -> None:
+        nonlocal widest
+        if isinstance(output, Tensor):
+            widest = max(widest, output.numel())
+
+    probe = copy.deepcopy(module).eval()
+    handles = [layer.register_forward_hook(note) for layer in probe.modules()]
+    with torch.no_grad():
+        probe(example)
+    for handle in handles:
+        handle.remove()
+    return widest

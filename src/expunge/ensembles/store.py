@@ -1,0 +1,171 @@
+"""The store: members kept on disk in shards, found again by the specification they came from.
+
+A folder an ensemble, named by the digest of its specification:
+
+    manifest.json                      the full specification, and for each shard its file, members and SHA-256
+    members-<first>-<last>.safetensors parameters and buffers of consecutive members, keys `params/...`, `buffers/...`
+    partial-<first>-<last>.safetensors training in progress, replaced as it goes and deleted when the shard is written
+
+Every file is written to a temporary name, flushed, and renamed. A file whose checksum or contents do not fit is named
+and refused. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from expunge.core import DamagedFileError
+from expunge.core.digest import digest_json
+from expunge.core.record import write_atomically
+from expunge.core.tree import State
+
+FORMAT = 1
+
+
+class Shelf:
+    """The place of one ensemble in a store.
+
+    Args:
+        root: Folder of the store; created when needed.
+        specification: What the members depend on, as a JSON value; equal specifications share a shelf.
+
+    Raises:
+        DamagedFileError: If the manifest there cannot be read or belongs to another specification.
+    """
+
+    def __init__(self, root: Path, specification: Mapping[str, Any]) -> None:
+        self.specification = json.loads(json.dumps(dict(specification), sort_keys=True))
+        self.key = digest_json(self.specification)[:20]
+        self.folder = Path(root) / self.key
+        self._lock = threading.Lock()
+        self._shards: list[dict[str, Any]] = []
+        self.chunk = 0
+        """Members that are trained together on this shelf; 0 before training began."""
+        manifest = self.folder / "manifest.json"
+        if manifest.exists():
+            self._shards = self._read_manifest(manifest)
+
+    def _read_manifest(self, path: Path) -> list[dict[str, Any]]:
+        try:
+            raw = json.loads(path.read_text())
+            shards, specification = raw["shards"], raw["specification"]
+            complete = all({"file", "sha256", "ids"} <= set(shard) for shard in shards)
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise DamagedFileError(
+                f"{path} is damaged ({error}); delete the folder {self.folder} to train again."
+            ) from error
+        if raw.get("format") != FORMAT or not complete:
+            raise DamagedFileError(f"{path} has another format; delete the folder {self.folder} to train again.")
+        if specification != self.specification:
+            raise DamagedFileError(f"{path} belongs to another specification; delete the folder {self.folder}.")
+        self.chunk = int(raw.get("chunk", 0))
+        return list(shards)
+
+    def begin(self, chunk: int) -> None:
+        """Write the manifest with the chunk size that all members of this shelf are trained in."""
+        self.chunk = chunk
+        with self._lock:
+            self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        manifest = {
+            "format": FORMAT,
+            "specification": self.specification,
+            "chunk": self.chunk,
+            "shards": sorted(self._shards, key=lambda shard: shard["ids"]),
+        }
+        write_atomically(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+
+    def members(self) -> set[int]:
+        """Return the indices of the members that are complete on disk."""
+        return {member for shard in self._shards for member in shard["ids"]}
+
+    def load(self, ids: list[int]) -> tuple[State, State]:
+        """Return parameters and buffers of members, in the order asked.
+
+        Raises:
+            DamagedFileError: If a shard is missing, truncated or altered; the message names the file.
+        """
+        rows: dict[int, tuple[int, int]] = {}
+        states: list[State] = []
+        for shard in self._shards:
+            if not set(shard["ids"]) & set(ids):
+                continue
+            for row, member in enumerate(shard["ids"]):
+                rows[member] = (len(states), row)
+            states.append(self._read(shard))
+        state = {
+            name: torch.stack([states[rows[member][0]][name][rows[member][1]] for member in ids]) for name in states[0]
+        }
+        return _unpack(state)
+
+    def _read(self, shard: Mapping[str, Any]) -> State:
+        path = self.folder / shard["file"]
+        if path.parent != self.folder or not path.is_file():
+            raise DamagedFileError(f"{path} is missing; delete the folder {self.folder} to train its members again.")
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != shard["sha256"]:
+            raise DamagedFileError(
+                f"{path} is damaged: its SHA-256 is not the one in the manifest; "
+                f"delete the folder {self.folder} to train again."
+            )
+        return load_tensors(content)
+
+    def save(self, ids: list[int], params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
+        """Write members as one shard, then the manifest that names it; safe to call from several threads."""
+        name = f"members-{ids[0]:05d}-{ids[-1]:05d}.safetensors"
+        content = save_tensors(_pack(params, buffers))
+        write_atomically(self.folder / name, content)
+        shard = {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "ids": list(ids)}
+        with self._lock:
+            self._shards.append(shard)
+            self._write_manifest()
+        self._partial(ids).unlink(missing_ok=True)
+
+    def _partial(self, ids: list[int]) -> Path:
+        return self.folder / f"partial-{ids[0]:05d}-{ids[-1]:05d}.safetensors"
+
+    def save_partial(self, ids: list[int], epoch: int, state: Mapping[str, Tensor]) -> None:
+        """Write training in progress after `epoch` epochs (parameters, buffers, optimiser state)."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        body = save_tensors(tensors, metadata={"epoch": str(epoch), "ids": json.dumps(ids)})
+        write_atomically(self._partial(ids), hashlib.sha256(body).digest() + body)
+
+    def load_partial(self, ids: list[int]) -> tuple[int, State] | None:
+        """Return the epoch and state of training in progress for exactly these members, or None.
+
+        Raises:
+            DamagedFileError: If the file is altered.
+        """
+        path = self._partial(ids)
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
+        digest, body = content[:32], content[32:]
+        if hashlib.sha256(body).digest() != digest:
+            raise DamagedFileError(f"{path} is damaged; delete this file to start these members again.")
+        header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
+        if json.loads(header["ids"]) != ids:
+            return None
+        return int(header["epoch"]), load_tensors(body)
+
+
+def _pack(params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> State:
+    out = {f"params/{name}": tensor for name, tensor in params.items()}
+    out.update({f"buffers/{name}": tensor for name, tensor in buffers.items()})
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in out.items()}
+
+
+def _unpack(state: Mapping[str, Tensor]) -> tuple[State, State]:
+    params = {name[len("params/") :]: t for name, t in state.items() if name.startswith("params/")}
+    return params, {name[len("buffers/") :]: t for name, t in state.items() if name.startswith("buffers/")}

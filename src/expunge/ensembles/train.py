@@ -1,0 +1,407 @@
+"""Training: M members of a task's model as stacked models, each with its own weights, examples and batch order."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expunge.core import DivergedError, Ensemble, ForgetSet, InputError, Network, Recipe, Split, Task
+from expunge.core import tree as trees
+from expunge.core.checks import whole
+from expunge.core.seeds import derive, generator
+from expunge.ensembles.batches import batches, epoch_order, gather
+from expunge.ensembles.chunks import measure_chunk, pick_device, run_chunks, split, worker_count
+from expunge.ensembles.descent import Descent, Steps
+from expunge.ensembles.initialise import initialise
+from expunge.ensembles.network import build_network
+from expunge.ensembles.store import Shelf
+
+TRAINER = 1
+"""Raised when a change alters the weights that the same specification leads to."""
+
+PARTIAL_SECONDS = 30.0
+"""How often training in progress is written to the store."""
+
+Progress = Callable[[int, int], None]
+"""Called with member-epochs done and member-epochs in all."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides what the members will be."""
+
+    task: Task
+    recipe: Recipe
+    examples: Tensor
+    """Positions in the training data, shape (members, k)."""
+    ids: tuple[int, ...]
+    seed: int
+    epochs: int
+    """Epochs to run; fewer than the recipe's when training is stopped early."""
+
+    def specification(self) -> dict[str, Any]:
+        """Return what the weights depend on, as a JSON value."""
+        rows = [_row_digest(row) for row in self.examples]
+        shared = len(set(rows)) == 1
+        return {
+            "trainer": TRAINER,
+            "task": self.task.fingerprint,
+            "task_name": self.task.name,
+            "recipe": self.recipe.to_dict(),
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "examples": rows[0] if shared else {str(i): row for i, row in zip(self.ids, rows, strict=True)},
+        }
+
+    def member_seeds(self) -> list[int]:
+        """Return one seed a member, from the study's seed, the member's own examples and its index."""
+        return [
+            derive(self.seed, "member", _row_digest(row), member)
+            for row, member in zip(self.examples, self.ids, strict=True)
+        ]
+
+
+def train(
+    task: Task,
+    *,
+    members: int = 100,
+    without: ForgetSet | None = None,
+    examples: Any = None,
+    seed: int = 0,
+    first: int = 0,
+    recipe: Recipe | None = None,
+    epochs: int | None = None,
+    store: Path | str | None = None,
+    device: str | torch.device = "auto",
+    chunk: int | None = None,
+    workers: int | None = None,
+    network: Network | None = None,
+    progress: Progress | None = None,
+) -> Ensemble:
+    """Train an ensemble from scratch.
+
+    Args:
+        task: Data, model and recipe.
+        members: Number of members M, at least 1.
+        without: A forget set that no member may see (this makes oracles); None trains on all examples.
+        examples: Examples of each member: positions (members, k) or a mask (members, examples). Members with
+            different numbers of examples are allowed. Cannot be given together with `without`.
+        seed: The study's seed. Ensembles with different examples are independent even under the same seed.
+        first: Index of the first member; members `first` to `first + members - 1` are made.
+        recipe: Instead of the task's recipe.
+        epochs: Stop after so many epochs of the recipe's schedule; by default all of them.
+        store: Folder in which finished members are kept and found again; None keeps nothing.
+        device: `auto`, `cpu`, `cuda`, or a torch device.
+        chunk: Members that go through together; None measures the fastest.
+        workers: Chunks that run at once on the CPU; None uses every core.
+        network: How the stack is evaluated; None chooses (see `build_network`).
+        progress: Called with member-epochs done and in all.
+
+    Returns:
+        The ensemble, on the device; `provenance` holds its specification, `chunk`, `seconds` and `reused`.
+
+    Raises:
+        InputError: If the request cannot be carried out; before any training.
+        DivergedError: If every member became non-finite.
+        DamagedFileError: If a file in the store is altered.
+    """
+    whole(members=members)
+    whole(minimum=0, first=first)
+    begin = time.perf_counter()
+    recipe = recipe or task.recipe
+    groups = _groups(_example_sets(task, members, without, examples))
+    where = pick_device(device)
+    network = network or build_network(task)
+    made: list[Ensemble] = []
+    total = members * (epochs or recipe.epochs)
+    done_before = 0
+    for rows in groups:
+        positions = torch.stack([row for _, row in rows])
+        ids = tuple(first + index for index, _ in rows)
+        plan = Plan(task, recipe, positions, ids, seed, epochs if epochs is not None else recipe.epochs)
+        whole(minimum=0, epochs=plan.epochs)
+        check_trainable(plan, network)
+        shelf = Shelf(Path(store), plan.specification()) if store is not None else None
+        offset = done_before
+        report = None if progress is None else (lambda done, _, offset=offset: progress(offset + done, total))
+        made.append(run_plan(plan, network, shelf, where, chunk, workers, report))
+        done_before += len(ids) * plan.epochs
+    ensemble = made[0] if len(made) == 1 else _in_order(made)
+    if not bool(ensemble.finite().any()):
+        raise DivergedError(
+            f"all {members} members of task {task.name!r} became non-finite while training; lower the recipe's lr "
+            f"({recipe.lr}) or check the data."
+        )
+    provenance = {**ensemble.provenance, "seconds": time.perf_counter() - begin}
+    return ensemble.with_state(ensemble.params, ensemble.buffers, provenance=provenance)
+
+
+def run_plan(
+    plan: Plan,
+    network: Network,
+    shelf: Shelf | None,
+    device: torch.device,
+    chunk: int | None,
+    workers: int | None,
+    progress: Progress | None,
+) -> Ensemble:
+    """Train the members of a plan that the store lacks, and return all of them."""
+    kept = shelf.members() if shelf else set()
+    missing = [position for position, member in enumerate(plan.ids) if member not in kept]
+    at_once = worker_count(device, workers)
+    size = 0
+    counter = _Counter(len(plan.ids) * plan.epochs, progress)
+    counter.add((len(plan.ids) - len(missing)) * plan.epochs)
+    results: list[tuple[trees.State, trees.State]] = []
+    chunks: list[range] = []
+    if missing:
+        data = Split(plan.task.train.x.to(device), plan.task.train.y.to(device))
+        # Rounding can depend on how many members share a kernel, so a resumed run keeps the chunks it began with.
+        size = (shelf.chunk if shelf else 0) or chunk or choose_chunk(plan, network, data, device, at_once)
+        if shelf is not None:
+            shelf.begin(size)
+        seeds = plan.member_seeds()
+        chunks = [part for part in split(len(plan.ids), size) if not set(part).isdisjoint(missing)]
+
+        def work(part: range) -> tuple[trees.State, trees.State]:
+            return _train_chunk(plan, network, data, part, seeds, shelf, counter)
+
+        results = run_chunks(work, chunks, device, at_once)
+    if shelf is not None:
+        params, buffers = shelf.load(list(plan.ids))
+        params, buffers = _move(params, device), _move(buffers, device)
+    else:
+        params = trees.concatenate([result[0] for result in results])
+        buffers = trees.concatenate([result[1] for result in results])
+    provenance = {
+        "specification": plan.specification(),
+        "chunk": size or (shelf.chunk if shelf else 0),
+        "network": network.kind,
+        "reused": not missing,
+        "device": str(device),
+    }
+    return Ensemble(network, params, buffers, plan.ids, plan.seed, provenance)
+
+
+def _train_chunk(
+    plan: Plan,
+    network: Network,
+    data: Split,
+    positions: Sequence[int],
+    all_seeds: Sequence[int],
+    shelf: Shelf | None,
+    counter: _Counter,
+) -> tuple[trees.State, trees.State]:
+    recipe, device = plan.recipe, data.x.device
+    ids = [plan.ids[position] for position in positions]
+    seeds = [all_seeds[position] for position in positions]
+    examples = plan.examples[positions]
+    params, buffers = initialise(plan.task, [derive(seed, "initialisation") for seed in seeds])
+    descent = new_descent(network, _move(params, device), _move(buffers, device), recipe)
+    done = 0
+    partial = shelf.load_partial(ids) if shelf else None
+    if partial is not None:
+        done = partial[0]
+        _restore(descent, partial[1])
+    counter.add(done * len(ids))
+    saved = time.monotonic()
+    for epoch in range(done, plan.epochs):
+        train_epoch(descent, data, examples, seeds, epoch, recipe)
+        counter.add(len(ids))
+        if shelf is not None and time.monotonic() - saved > PARTIAL_SECONDS and epoch + 1 < plan.epochs:
+            shelf.save_partial(ids, epoch + 1, _flat(descent))
+            saved = time.monotonic()
+    params, buffers = descent.state()
+    if shelf is not None:
+        shelf.save(ids, params, buffers)
+    return params, buffers
+
+
+def new_descent(network: Network, params: trees.State, buffers: trees.State, recipe: Recipe) -> Descent:
+    """Return a descent over a stack with the recipe's optimiser; the tensors given are changed in place."""
+    steps = Steps(
+        optimiser=recipe.optimiser,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        precision=recipe.precision,
+        statistics="updated",
+    )
+    return Descent(network, params, buffers, steps)
+
+
+def train_epoch(
+    descent: Descent, data: Split, examples: Tensor, seeds: Sequence[int], epoch: int, recipe: Recipe
+) -> None:
+    """Take every step of one epoch of the recipe.
+
+    Args:
+        descent: The stack in training.
+        data: All training examples, on the device.
+        examples: Positions of each member's examples, shape (members, k).
+        seeds: One seed a member.
+        epoch: Number of the epoch, from 0.
+        recipe: Batch size and rate; the rate is that of the middle of each step, so that no step has rate 0.
+    """
+    order = epoch_order(examples, seeds, epoch).to(data.x.device)
+    noise = [generator(seed, "noise", epoch) for seed in seeds]
+    steps = recipe.steps_per_epoch(examples.shape[1])
+    for number, index in enumerate(batches(order, recipe.batch, recipe.last_batch == "drop")):
+        lr = recipe.rate(epoch + (number + 0.5) / steps)
+        descent.step(gather(data.x, index), gather(data.y, index), lr, noise=noise)
+
+
+def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device, workers: int) -> int:
+    """Return the fastest number of members to train together, found by measuring, within the memory there is."""
+    params, buffers = initialise(plan.task, [0])
+    batch = min(plan.recipe.batch, plan.examples.shape[1])
+
+    def trial(size: int) -> Callable[[], None]:
+        own = {name: tensor.expand(size, *tensor.shape[1:]).clone().to(device) for name, tensor in params.items()}
+        other = {name: tensor.expand(size, *tensor.shape[1:]).clone().to(device) for name, tensor in buffers.items()}
+        descent = new_descent(network, own, other, plan.recipe)
+        index = plan.examples[:1, :batch].expand(size, batch).to(device)
+        noise = [generator(0, "noise", member) for member in range(size)]
+        return lambda: void(descent.step(gather(data.x, index), gather(data.y, index), 0.0, noise=noise))
+
+    numbers = sum(tensor[0].numel() for tensor in params.values())
+    # Weights, gradients and optimiser state, and about a dozen activations of the widest layer, at 4 bytes each.
+    bytes_each = 4 * (4 * numbers + 12 * batch * network.widest)
+    gpu = device.type == "cuda"
+    free = int(0.6 * torch.cuda.mem_get_info(device)[0]) if gpu else 4 * 2**30 // workers
+    return measure_chunk(trial, len(plan.ids), device, workers, limit=max(1, free // bytes_each))
+
+
+def check_trainable(plan: Plan, network: Network) -> None:
+    """Refuse plans that would fail in the middle of an epoch: no full batch, or a batch of one under batch norm."""
+    k = plan.examples.shape[1]
+    if k == 0:
+        raise InputError("a member has no examples, expected at least one.")
+    if plan.recipe.steps_per_epoch(k) == 0:
+        raise InputError(
+            f"a member has {k} examples and the recipe drops incomplete batches of {plan.recipe.batch}, so no step is "
+            "ever taken; expected a smaller batch or last_batch='keep'."
+        )
+    check_batch_norm(network, k, plan.recipe.batch, plan.recipe.last_batch == "drop")
+
+
+def check_batch_norm(network: Network, examples: int, batch: int, drop_last: bool = False) -> None:
+    """Refuse a batch of one example for a network that normalises with the statistics of the batch."""
+    single = batch == 1 or (examples % batch == 1 and not drop_last)
+    keeps = any(getattr(layer, "running_mean", None) is not None for layer in network.template.modules())
+    if single and keeps:
+        raise InputError(
+            f"{examples} examples in batches of {batch} leave a batch of 1, of which batch norm has no statistics; "
+            f"choose another batch size (such as {batch + 1}) or last_batch='drop'."
+        )
+
+
+def void(_: object) -> None:
+    """Drop a value."""
+
+
+class _Counter:
+    """Adds up member-epochs over threads and reports them."""
+
+    def __init__(self, total: int, report: Progress | None) -> None:
+        import threading
+
+        self.total, self.report, self.done = total, report, 0
+        self.lock = threading.Lock()
+
+    def add(self, amount: int) -> None:
+        with self.lock:
+            self.done += amount
+            if self.report is not None and amount:
+                self.report(self.done, self.total)
+
+
+def _example_sets(task: Task, members: int, without: ForgetSet | None, examples: Any) -> list[Tensor]:
+    n = len(task.train)
+    if examples is None:
+        if without is not None:
+            without.check(task)
+        row = torch.arange(n) if without is None else torch.from_numpy(without.retain)
+        return [row] * members
+    if without is not None:
+        raise InputError("both `without` and `examples` were given, expected one of them.")
+    array = np.asarray(examples.cpu() if isinstance(examples, Tensor) else examples)
+    if array.ndim != 2 or len(array) != members:
+        raise InputError(
+            f"examples has shape {array.shape}, expected ({members}, k) positions or ({members}, {n}) mask."
+        )
+    if array.dtype == bool:
+        if array.shape[1] != n:
+            raise InputError(f"examples is a mask of {array.shape}, expected ({members}, {n}).")
+        return [torch.from_numpy(np.flatnonzero(row)) for row in array]
+    if not np.issubdtype(array.dtype, np.integer):
+        raise InputError(f"examples has dtype {array.dtype}, expected whole numbers or a boolean mask.")
+    if array.size and (array.min() < 0 or array.max() >= n):
+        raise InputError(f"examples runs from {array.min()} to {array.max()}, expected positions 0 to {n - 1}.")
+    ordered = np.sort(array, axis=1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        member = int(np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(1))[0])
+        raise InputError(f"examples names a position twice for member {member}, expected each example once.")
+    return [torch.from_numpy(row.astype(np.int64)) for row in ordered]
+
+
+def _groups(rows: Sequence[Tensor]) -> list[list[tuple[int, Tensor]]]:
+    """Members with equally many examples go together: only then do their batches stack."""
+    by_size: dict[int, list[tuple[int, Tensor]]] = {}
+    for index, own in enumerate(rows):
+        by_size.setdefault(len(own), []).append((index, own))
+    return list(by_size.values())
+
+
+def _in_order(parts: Sequence[Ensemble]) -> Ensemble:
+    ids = [member for part in parts for member in part.ids]
+    order = sorted(range(len(ids)), key=lambda position: ids[position])
+    params = trees.concatenate([part.params for part in parts])
+    buffers = trees.concatenate([part.buffers for part in parts]) if parts[0].buffers else {}
+    provenance = {
+        **parts[0].provenance,
+        "specification": [part.provenance["specification"] for part in parts],
+        "reused": all(part.provenance["reused"] for part in parts),
+        "chunk": max(part.provenance["chunk"] for part in parts),
+    }
+    return Ensemble(
+        parts[0].network,
+        {name: tensor[order] for name, tensor in params.items()},
+        {name: tensor[order] for name, tensor in buffers.items()},
+        tuple(ids[position] for position in order),
+        parts[0].seed,
+        provenance,
+    )
+
+
+def _row_digest(row: Tensor) -> str:
+    return hashlib.sha256(row.numpy().astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def _move(state: trees.State, device: torch.device) -> trees.State:
+    return {name: tensor.to(device) for name, tensor in state.items()}
+
+
+def _flat(descent: Descent) -> trees.State:
+    params, buffers = descent.state()
+    out = {f"params/{name}": tensor for name, tensor in params.items()}
+    out.update({f"buffers/{name}": tensor for name, tensor in buffers.items()})
+    out.update({f"optimiser/{name}": tensor for name, tensor in descent.optimiser_state().items()})
+    return out
+
+
+def _restore(descent: Descent, state: trees.State) -> None:
+    with torch.no_grad():
+        for name, tensor in descent.params.items():
+            tensor.copy_(state[f"params/{name}"])
+        for name, tensor in descent.buffers.items():
+            tensor.copy_(state[f"buffers/{name}"])
+    kept = {name[len("optimiser/") :]: t for name, t in state.items() if name.startswith("optimiser/")}
+    descent.load_optimiser_state(kept)
