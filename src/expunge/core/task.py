@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,8 @@ from expunge.core.digest import digest_json, digest_tensors
 from expunge.core.errors import InputError
 from expunge.core.recipe import Recipe
 from expunge.core.seeds import derive
+
+_BUILDING = threading.Lock()
 
 Arrays = tuple[Any, Any]
 """Inputs and labels, tensors or NumPy arrays."""
@@ -112,7 +115,8 @@ class Task:
 
     def build(self, seed: int) -> nn.Module:
         """Return a fresh module whose initial weights depend on `seed` and on nothing else."""
-        with torch.random.fork_rng(devices=[]):
+        # Layers draw their weights from the global generator, which threads share.
+        with _BUILDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = self.model()
         if not isinstance(module, nn.Module):
