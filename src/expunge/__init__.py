@@ -1,6 +1,20 @@
 """expunge: does this model behave as if it had never seen that data?"""
 
+from expunge import methods, metrics, tasks
 from expunge.core import Ensemble, ForgetSet, Recipe, Task
+from expunge.ensembles import train
+from expunge.methods import unlearn
 from expunge.version import __version__
 
-__all__ = ["Ensemble", "ForgetSet", "Recipe", "Task", "__version__"]
+__all__ = [
+    "Ensemble",
+    "ForgetSet",
+    "Recipe",
+    "Task",
+    "__version__",
+    "methods",
+    "metrics",
+    "tasks",
+    "train",
+    "unlearn",
+]

@@ -1,1 +1,44 @@
-"""Placeholder docstring, replaced by the room."""
+"""Unlearning algorithms, one a file; to add one, write its file and its line in `METHODS`."""
+
+from expunge.methods.do_nothing import DoNothing
+from expunge.methods.early_stopped_retrain import EarlyStoppedRetrain
+from expunge.methods.fine_tune import FineTune
+from expunge.methods.gradient_ascent import GradientAscent
+from expunge.methods.gradient_descent_ascent import GradientDescentAscent
+from expunge.methods.method import Method
+from expunge.methods.problem import Checkpoint, Problem, Treatment
+from expunge.methods.retrain import Retrain
+from expunge.methods.scrub import Scrub
+from expunge.methods.unlearn import Stop, Trace, unlearn
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        DoNothing,
+        Retrain,
+        EarlyStoppedRetrain,
+        FineTune,
+        GradientAscent,
+        GradientDescentAscent,
+        Scrub,
+    )
+}
+"""Every method by its name."""
+
+__all__ = [
+    "METHODS",
+    "Checkpoint",
+    "DoNothing",
+    "EarlyStoppedRetrain",
+    "FineTune",
+    "GradientAscent",
+    "GradientDescentAscent",
+    "Method",
+    "Problem",
+    "Retrain",
+    "Scrub",
+    "Stop",
+    "Trace",
+    "Treatment",
+    "unlearn",
+]

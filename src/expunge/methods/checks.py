@@ -1,0 +1,101 @@
+"""Runtime checks (property 6): did the method do what it says it does.
+
+Each check reads the facts that the ledger wrote down; what fails is printed beside the score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from expunge.core.record import CheckRecord
+from expunge.methods.method import Method
+
+MOST = 0.9
+"""Share of members that must behave as declared."""
+
+
+def run_checks(method: Method, facts: Mapping[str, Tensor]) -> list[CheckRecord]:
+    """Return the checks of one stopping time.
+
+    Args:
+        method: What ran, with its declarations.
+        facts: Per-member facts, as in `Checkpoint.facts`, joined over all members.
+    """
+    checks = [_weights(method, facts), _statistics(method, facts), _finite(facts)]
+    if method.visits_forget:
+        checks.append(_visited(facts))
+    if method.raises and method.moves:
+        checks.append(_ascended(method, facts))
+    return checks
+
+
+def _weights(method: Method, facts: Mapping[str, Tensor]) -> CheckRecord:
+    moved = facts["moved"] != 0  # NaN counts as moved; finiteness is a check of its own
+    share = f"{int(moved.sum())} of {len(moved)} members moved"
+    if not method.moves:
+        return CheckRecord(name="weights unchanged", passed=not bool(moved.any()), detail=f"{share}, none expected")
+    typical = float(torch.nanmedian(facts["moved"]))
+    return CheckRecord(name="weights moved", passed=bool(moved.all()), detail=f"{share}, median distance {typical:.3g}")
+
+
+def _statistics(method: Method, facts: Mapping[str, Tensor]) -> CheckRecord:
+    declared = "retrained" if method.from_scratch else str(getattr(method, "statistics", "frozen"))
+    statistics, weights = facts["statistics_moved"] != 0, facts["moved"] != 0
+    only = int((statistics & ~weights).sum())
+    if declared == "frozen":
+        moved = int(statistics.sum())
+        return CheckRecord(
+            name="statistics frozen", passed=moved == 0, detail=f"normalisation statistics of {moved} members moved"
+        )
+    return CheckRecord(
+        name="not only statistics moved",
+        passed=only == 0,
+        detail=f"statistics {declared}; in {only} of {len(weights)} members they are all that moved",
+    )
+
+
+def _finite(facts: Mapping[str, Tensor]) -> CheckRecord:
+    finite = facts["finite"]
+    broken = len(finite) - int(finite.sum())
+    return CheckRecord(
+        name="weights finite", passed=broken == 0, detail=f"{broken} of {len(finite)} members have non-finite weights"
+    )
+
+
+def _visited(facts: Mapping[str, Tensor]) -> CheckRecord:
+    visits = facts["visits"]
+    missed = int((visits == 0).sum())
+    return CheckRecord(
+        name="every forget example visited",
+        passed=missed == 0,
+        detail=f"{missed} of {visits.numel()} (member, forget example) pairs never used in a step",
+    )
+
+
+def _ascended(method: Method, facts: Mapping[str, Tensor]) -> CheckRecord:
+    passes = sum(name.endswith("-before") for name in facts)
+    if passes == 0:
+        return CheckRecord(name=f"{method.raises} rose", passed=False, detail="no ascent pass was made")
+    rose = torch.stack([facts[f"ascent-{n}-after"] > facts[f"ascent-{n}-before"] for n in range(passes)])
+    # A pass that starts where the objective is at its minimum cannot raise it (SCRUB's first); it is not counted.
+    start = torch.stack([facts[f"ascent-{n}-before"] for n in range(passes)])
+    still = (start.abs() < 1e-6) if method.raises == "forget divergence" else torch.zeros_like(start, dtype=torch.bool)
+    counted = ~still.all(1)
+    if not bool(counted.any()):
+        return CheckRecord(
+            name=f"{method.raises} rose",
+            passed=True,
+            detail="the only ascent pass started at the objective's minimum, where its gradient is zero",
+        )
+    share = float(rose[counted].double().mean())
+    first = facts["ascent-0-before"]
+    last = facts[f"ascent-{passes - 1}-after"]
+    return CheckRecord(
+        name=f"{method.raises} rose",
+        passed=share >= MOST,
+        detail=f"in {share:.0%} of the (pass, member) pairs; median {float(first.median()):.3g} before the first pass, "
+        f"{float(last.nanmedian()):.3g} after the last",
+    )

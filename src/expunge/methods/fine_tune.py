@@ -1,0 +1,66 @@
+"""Fine-tuning on the retain set: forgetting by drift and weight decay alone, the baseline at equal cost.
+
+    theta <- theta - lr * grad mean_{B of R} l(theta)
+
+Source: the `FT` baseline of Jia et al., "Model Sparsity Can Simplify Machine Unlearning" (arXiv 2304.04934), sec. 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from expunge.core import Recipe
+from expunge.core.checks import between, non_negative, one_of, whole
+from expunge.methods.method import Method
+from expunge.methods.problem import Checkpoint, Problem, Treatment
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune(Method):
+    """Continue training on the retain set at a constant rate."""
+
+    lr: float = 0.01
+    """Learning rate, at least 0 (2304.04934: .01 for ResNet-18 trained at .1)."""
+    epochs: int = 10
+    """Passes over R, at least 1 (2304.04934: 10)."""
+    batch: int = 64
+    """Examples a step, at least 1."""
+    momentum: float = 0.9
+    """Momentum of SGD, 0 to 1."""
+    weight_decay: float = 5e-4
+    """L2 coefficient, at least 0."""
+    statistics: Treatment = "frozen"
+    """Normalisation statistics: `frozen`, `updated` or `recalibrated`."""
+
+    name: ClassVar[str] = "fine_tune"
+    label: ClassVar[str] = "Fine-tune on R"
+    control: ClassVar[bool] = True
+    visits_forget: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        non_negative(lr=self.lr, weight_decay=self.weight_decay)
+        whole(epochs=self.epochs, batch=self.batch)
+        between(0.0, 0.9999, momentum=self.momentum)
+        one_of(("frozen", "updated", "recalibrated"), statistics=self.statistics)
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Only the retain set is visited."""
+        return {"retain": self.batch}
+
+    def stops(self, problem: Problem) -> Iterator[Checkpoint]:
+        """Yield a checkpoint after every pass over R."""
+        descent = problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
+        for epoch in range(1, self.epochs + 1):
+            noise = problem.noise(epoch)
+            for x, y, _ in problem.retain_batches(epoch, self.batch):
+                descent.step(x, y, self.lr, noise=noise)
+            yield problem.checkpoint(epoch, descent, self.statistics)
+
+    @classmethod
+    def grid(cls, recipe: Recipe) -> Sequence[Method]:
+        """Return rates from a hundredth of the recipe's peak rate to the peak itself."""
+        return [cls(lr=share * recipe.lr, epochs=5, batch=recipe.batch) for share in (0.01, 0.1, 0.3, 1.0)]

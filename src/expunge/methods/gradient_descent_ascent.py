@@ -1,0 +1,84 @@
+"""Gradient descent-ascent (GDA): in each epoch a pass of ascent on F, then a pass of descent on R.
+
+    for epoch t = 1, 2, ...:
+        if t <= ascent_epochs:   theta <- theta + lr * grad mean_{B of F} l(theta)   over one pass of F
+        theta <- theta - lr * grad mean_{B of R} l(theta)                            over one pass of R
+
+Source: "Ascent Fails to Forget" (arXiv 2509.26427), sec. 5: batch 64 on R, 32 or 64 on F, 3 or 5 ascent epochs of
+5, 7 or 10, plain SGD, the same rate for both passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from expunge.core import Recipe
+from expunge.core.checks import between, non_negative, one_of, whole
+from expunge.methods.method import Method, Raises
+from expunge.methods.problem import Checkpoint, Problem, Treatment
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientDescentAscent(Method):
+    """Alternate a pass of ascent on the forget set with a pass of descent on the retain set."""
+
+    lr: float = 0.01
+    """Learning rate of both passes, at least 0."""
+    epochs: int = 10
+    """Epochs, at least 1; each has a descent pass over R (paper: 5, 7, 10)."""
+    ascent_epochs: int = 5
+    """Epochs that begin with an ascent pass over F, from 0 to `epochs` (paper: 3, 5)."""
+    batch: int = 64
+    """Retain examples a step, at least 1 (paper: 64)."""
+    forget_batch: int = 64
+    """Forget examples a step, at least 1 (paper: 32, 64)."""
+    momentum: float = 0.0
+    """Momentum of SGD, 0 to 1 (paper: 0); the velocity is shared by both passes."""
+    weight_decay: float = 0.0
+    """L2 coefficient, at least 0 (paper: 0)."""
+    statistics: Treatment = "frozen"
+    """Normalisation statistics: `frozen`, `updated` (the public code) or `recalibrated`."""
+
+    name: ClassVar[str] = "gradient_descent_ascent"
+    label: ClassVar[str] = "Descent-ascent"
+    raises: ClassVar[Raises] = "forget loss"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        non_negative(lr=self.lr, weight_decay=self.weight_decay)
+        whole(epochs=self.epochs, batch=self.batch, forget_batch=self.forget_batch)
+        whole(minimum=0, ascent_epochs=self.ascent_epochs)
+        between(0, self.epochs, ascent_epochs=self.ascent_epochs)
+        between(0.0, 0.9999, momentum=self.momentum)
+        one_of(("frozen", "updated", "recalibrated"), statistics=self.statistics)
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Both sets are visited."""
+        return {"forget": self.forget_batch, "retain": self.batch}
+
+    def stops(self, problem: Problem) -> Iterator[Checkpoint]:
+        """Yield a checkpoint after every epoch."""
+        descent = problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
+        for epoch in range(1, self.epochs + 1):
+            noise = problem.noise(epoch)
+            if epoch <= self.ascent_epochs:
+                before = problem.forget_loss(descent)
+                for x, y, _ in problem.forget_batches(epoch, self.forget_batch):
+                    descent.step(x, y, self.lr, ascend=True, noise=noise)
+                problem.raised(before, problem.forget_loss(descent))
+            for x, y, _ in problem.retain_batches(epoch, self.batch):
+                descent.step(x, y, self.lr, noise=noise)
+            yield problem.checkpoint(epoch, descent, self.statistics)
+
+    @classmethod
+    def grid(cls, recipe: Recipe) -> Sequence[Method]:
+        """Return rates across what works, and ascent throughout or only at first, so that descent can repair."""
+        shares, ascents = (0.01, 0.1, 0.3, 1.0), (3, 5)
+        return [
+            cls(lr=share * recipe.lr, epochs=7, ascent_epochs=ascent, batch=recipe.batch, forget_batch=recipe.batch)
+            for share in shares
+            for ascent in ascents
+        ]

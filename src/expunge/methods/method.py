@@ -1,0 +1,71 @@
+"""What every unlearning method is: frozen options, a few declarations, and a generator of stopping times."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from expunge.core import Recipe
+from expunge.methods.problem import Checkpoint, Problem
+
+Raises = Literal["forget loss", "forget divergence", ""]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Base of all methods; the fields of a subclass are its options.
+
+    A subclass declares the class variables below, implements `stops`, and says in `grid` what an audit tries.
+    """
+
+    name: ClassVar[str]
+    """Name in the registry, in records and on the command line."""
+    label: ClassVar[str]
+    """Name for people."""
+    control: ClassVar[bool] = False
+    """Whether it is a baseline that every table shows, not a candidate."""
+    raises: ClassVar[Raises] = ""
+    """What its ascent passes are meant to raise; empty if it never ascends."""
+    visits_forget: ClassVar[bool] = True
+    """Whether steps are taken on forget examples."""
+    from_scratch: ClassVar[bool] = False
+    """Whether it throws the pretrained weights away."""
+
+    def stops(self, problem: Problem) -> Iterator[Checkpoint]:
+        """Unlearn, and yield a checkpoint at every stopping time, in order.
+
+        Args:
+            problem: The pretrained stack, its data, and the ledger.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def grid(cls, recipe: Recipe) -> Sequence[Method]:
+        """Return the settings that an audit tries, with rates relative to the recipe's peak rate."""
+        raise NotImplementedError
+
+    @property
+    def moves(self) -> bool:
+        """Whether the options allow the weights to move at all."""
+        return float(getattr(self, "lr", 1.0)) > 0
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Batch sizes by the set they are drawn from (`forget`, `retain`), for checks before the work."""
+        return {}
+
+    def options(self) -> dict[str, Any]:
+        """Return all options, defaults included, as plain values."""
+        return dataclasses.asdict(self)
+
+    def describe(self) -> str:
+        """Return the method with its options on one line.
+
+        >>> from expunge.methods import GradientAscent
+        >>> GradientAscent(lr=0.01, epochs=3).describe()
+        'gradient_ascent(lr=0.01, epochs=3, batch=64, momentum=0.0, weight_decay=0.0, statistics=frozen)'
+        """
+        inside = ", ".join(f"{key}={value}" for key, value in self.options().items())
+        return f"{self.name}({inside})"

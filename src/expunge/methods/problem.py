@@ -1,0 +1,166 @@
+"""The problem a method works on: the stack it starts from, the forget and retain examples, orders, and the ledger.
+
+A method never touches indices, costs or checks itself: it asks the problem for batches, and the problem writes down
+what was visited, what it cost, and how the forget loss moved. That is what the runtime checks read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from expunge.core import Ensemble, ForgetSet, Task
+from expunge.core.seeds import derive, generator
+from expunge.core.tree import State, clone, distance, finite_members
+from expunge.ensembles import Descent, Steps, cross_entropy, recalibrate
+from expunge.ensembles.batches import batches, epoch_order, gather
+
+Treatment = Literal["frozen", "updated", "recalibrated"]
+"""What happens to normalisation statistics while unlearning.
+
+`frozen`: steps normalise with the stored statistics, which stay. `updated`: steps normalise with the statistics of
+their batches and store them (training mode). `recalibrated`: as frozen, and at every stopping time the statistics are
+computed afresh on the retain set.
+"""
+
+FORWARD_SHARE = 1 / 3
+"""A forward pass without a backward pass, in units of a forward and backward pass."""
+
+
+@dataclass
+class Ledger:
+    """What happened to each member so far; tensors are (members, ...)."""
+
+    examples: float = 0.0
+    """Examples pushed through forward and backward, a member."""
+    visits: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """How often each forget example was used in a step, (members, forget examples)."""
+    ascents: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """The objective that a pass was to raise, before and after the pass, each (members,)."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a stack at one stopping time."""
+
+    epoch: int
+    ensemble: Ensemble
+    cost: float
+    """Examples through forward and backward so far, relative to retraining on R."""
+    facts: Mapping[str, Tensor]
+    """Per-member facts for the checks, each (members, ...)."""
+
+
+class Problem:
+    """A stack of pretrained members, what they must forget, and what they may keep.
+
+    Args:
+        start: The pretrained stack (or a chunk of it); never changed.
+        task: Its task.
+        forget: The forget set.
+        seed: The study's seed of this unlearning run.
+        purpose: Separates the batch orders of different methods.
+    """
+
+    def __init__(self, start: Ensemble, task: Task, forget: ForgetSet, seed: int, purpose: str) -> None:
+        device = start.device
+        self.start = start
+        self.task = task
+        self.recipe = task.recipe
+        self.x = task.train.x.to(device)
+        self.y = task.train.y.to(device)
+        self.forget = torch.from_numpy(forget.indices)
+        self.retain = torch.from_numpy(forget.retain)
+        self.seeds = [derive(seed, "unlearn", purpose, member) for member in start.ids]
+        self.ledger = Ledger(visits=torch.zeros(len(start), len(self.forget)))
+        self._place = torch.full((len(task.train),), -1)
+        self._place[self.forget] = torch.arange(len(self.forget))
+
+    def descent(self, *, statistics: Treatment, momentum: float = 0.0, weight_decay: float = 0.0) -> Descent:
+        """Return a fresh SGD descent from the pretrained weights (copies), normalising as the treatment says."""
+        steps = Steps(
+            momentum=momentum,
+            weight_decay=weight_decay,
+            precision=self.recipe.precision,
+            statistics="updated" if statistics == "updated" else "frozen",
+        )
+        return Descent(self.start.network, clone(self.start.params), clone(self.start.buffers), steps)
+
+    def forget_batches(self, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield one pass over the forget set as (inputs, labels, positions), each (members, batch, ...)."""
+        yield from self._pass(self.forget, f"forget-{epoch}", batch)
+
+    def retain_batches(self, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield one pass over the retain set as (inputs, labels, positions), each (members, batch, ...)."""
+        yield from self._pass(self.retain, f"retain-{epoch}", batch)
+
+    def _pass(self, examples: Tensor, what: str, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        own = [derive(seed, what) for seed in self.seeds]
+        order = epoch_order(examples.expand(len(own), -1), own, 0)
+        for index in batches(order, batch):
+            self._enter(index)
+            there = index.to(self.x.device)
+            yield gather(self.x, there), gather(self.y, there), index
+
+    def _enter(self, index: Tensor) -> None:
+        self.ledger.examples += index.shape[1]
+        place = self._place[index]
+        member, column = torch.nonzero(place >= 0, as_tuple=True)
+        if len(member):
+            self.ledger.visits[member, place[member, column]] += 1
+
+    def noise(self, epoch: int) -> list[torch.Generator]:
+        """Return one generator a member for dropout in this epoch."""
+        return [generator(seed, "noise", epoch) for seed in self.seeds]
+
+    def forward_only(self, examples: int) -> None:
+        """Enter examples that went through a forward pass without a backward pass."""
+        self.ledger.examples += FORWARD_SHARE * examples
+
+    def raised(self, before: Tensor, after: Tensor) -> None:
+        """Enter the objective that a pass was to raise, before and after it, each (members,)."""
+        self.ledger.ascents.append((before.cpu(), after.cpu()))
+
+    @torch.no_grad()
+    def logits(self, descent: Descent, examples: Tensor) -> Tensor:
+        """Return logits (members, examples, classes) of the current weights with stored statistics."""
+        there = examples.to(self.x.device)
+        ensemble = self.start.with_state(descent.params, descent.buffers)
+        return ensemble.logits(self.x[there]).to(self.x.device)
+
+    def forget_loss(self, descent: Descent) -> Tensor:
+        """Return the cross-entropy of each member over the forget set, (members,)."""
+        labels = self.y[self.forget.to(self.y.device)]
+        return cross_entropy(self.logits(descent, self.forget), labels.expand(len(self.start), -1))
+
+    def checkpoint(self, epoch: int, descent: Descent, statistics: Treatment) -> Checkpoint:
+        """Return the state after an epoch, its statistics treated as declared, with the facts for the checks."""
+        params, buffers = descent.state()
+        return self.stop(epoch, self.start.with_state(params, buffers), statistics)
+
+    def stop(self, epoch: int, ensemble: Ensemble, statistics: Treatment | None = None) -> Checkpoint:
+        """Return a checkpoint of any ensemble, its statistics recalibrated on the retain set where declared."""
+        if statistics == "recalibrated":
+            ensemble = recalibrate(ensemble, self.x[self.retain.to(self.x.device)])
+            self.forward_only(len(self.retain))
+        facts: dict[str, Tensor] = {
+            "moved": distance(ensemble.params, self.start.params).cpu(),
+            "statistics_moved": _statistics_distance(ensemble.buffers, self.start.buffers, len(ensemble)),
+            "finite": finite_members({**ensemble.params, **ensemble.buffers}).cpu(),
+            "visits": self.ledger.visits.clone(),
+        }
+        for number, (before, after) in enumerate(self.ledger.ascents):
+            facts[f"ascent-{number}-before"], facts[f"ascent-{number}-after"] = before, after
+        retraining = len(self.retain) * self.recipe.epochs
+        return Checkpoint(epoch, ensemble, self.ledger.examples / retraining, facts)
+
+
+def _statistics_distance(a: State, b: State, members: int) -> Tensor:
+    floating = {name for name, tensor in a.items() if tensor.is_floating_point()}
+    if not floating:
+        return torch.zeros(members, dtype=torch.float64)
+    return distance({name: a[name] for name in floating}, {name: b[name] for name in floating}).cpu()

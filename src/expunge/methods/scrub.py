@@ -1,0 +1,146 @@
+"""SCRUB: push a student away from its frozen teacher on F, and hold it there on R.
+
+With d(x; theta) = T^2 KL( softmax(f_teacher(x) / T) || softmax(f_theta(x) / T) ):
+
+    max pass over F, in epochs t <= msteps:   climb  mean_F d
+    min pass over R, in every epoch:          descend  gamma * cross-entropy + alpha * d
+
+Source: Kurmanji et al., "Towards Unbounded Machine Unlearning" (arXiv 2302.09880), sec. 3 and the official code: T = 4,
+gamma .99, alpha .001, msteps 2, lr 5e-4 with decay .1 at epochs 3, 5, 9, momentum .9, weight decay 5e-4.
+What moves is the student. (In one public benchmark the optimiser holds the teacher's weights, and nothing is learned.)
+At the start student and teacher agree, d is at its minimum, and without noise the first max pass cannot move anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from expunge.core import Recipe
+from expunge.core.checks import between, non_negative, one_of, positive, whole
+from expunge.ensembles import Descent, Loss, cross_entropy
+from expunge.methods.method import Method, Raises
+from expunge.methods.problem import Checkpoint, Problem, Treatment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scrub(Method):
+    """Maximise the divergence from the teacher on F while staying close to it and to the labels on R."""
+
+    lr: float = 5e-4
+    """Learning rate of both passes, at least 0 (official code: 5e-4)."""
+    epochs: int = 10
+    """Epochs, at least 1; each has a min pass over R (paper's grid in 2509.26427: 5, 7, 10)."""
+    msteps: int = 3
+    """Epochs that begin with a max pass over F, from 0 to `epochs` (official code: 2 or 3)."""
+    batch: int = 64
+    """Retain examples a step, at least 1 (official code: 128 or 32)."""
+    forget_batch: int = 64
+    """Forget examples a step, at least 1 (official code: 32 or 16)."""
+    temperature: float = 4.0
+    """T, above 0 (official code: 4)."""
+    gamma: float = 0.99
+    """Weight of the cross-entropy on R, at least 0 (official code: .99)."""
+    alpha: float = 0.1
+    """Weight of the distillation on R, at least 0 (official code: .001; data-unlearning-bench: .1)."""
+    decay: float = 0.1
+    """Factor on the rate at each of `decay_epochs`, above 0 (official code: .1)."""
+    decay_epochs: tuple[int, ...] = ()
+    """Epochs before which the rate is multiplied by `decay` (official code: 3, 5, 9)."""
+    momentum: float = 0.9
+    """Momentum of SGD, 0 to 1 (official code: .9)."""
+    weight_decay: float = 5e-4
+    """L2 coefficient, at least 0 (official code: 5e-4)."""
+    statistics: Treatment = "frozen"
+    """Normalisation statistics of the student: `frozen`, `updated` or `recalibrated`; the teacher's never move."""
+
+    name: ClassVar[str] = "scrub"
+    label: ClassVar[str] = "SCRUB"
+    raises: ClassVar[Raises] = "forget divergence"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        non_negative(lr=self.lr, weight_decay=self.weight_decay, gamma=self.gamma, alpha=self.alpha)
+        positive(temperature=self.temperature, decay=self.decay)
+        whole(epochs=self.epochs, batch=self.batch, forget_batch=self.forget_batch)
+        whole(minimum=0, msteps=self.msteps)
+        between(0, self.epochs, msteps=self.msteps)
+        between(0.0, 0.9999, momentum=self.momentum)
+        one_of(("frozen", "updated", "recalibrated"), statistics=self.statistics)
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Both sets are visited."""
+        return {"forget": self.forget_batch, "retain": self.batch}
+
+    def stops(self, problem: Problem) -> Iterator[Checkpoint]:
+        """Yield a checkpoint after every epoch."""
+        student = problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
+        teacher = _teacher_logits(problem, student)
+        on_forget = teacher[:, problem.forget]
+        lr = self.lr
+        for epoch in range(1, self.epochs + 1):
+            if epoch in self.decay_epochs:
+                lr *= self.decay
+            noise = problem.noise(epoch)
+            if epoch <= self.msteps:
+                before = divergence(problem.logits(student, problem.forget), on_forget, self.temperature)
+                for x, _, index in problem.forget_batches(epoch, self.forget_batch):
+                    student.step(x, _rows(teacher, index), lr, self._distance, ascend=True, noise=noise)
+                after = divergence(problem.logits(student, problem.forget), on_forget, self.temperature)
+                problem.raised(before, after)
+            for x, y, index in problem.retain_batches(epoch, self.batch):
+                student.step(x, y, lr, self._keep(_rows(teacher, index)), noise=noise)
+            yield problem.checkpoint(epoch, student, self.statistics)
+
+    def _distance(self, logits: Tensor, teacher: Tensor) -> Tensor:
+        return divergence(logits, teacher, self.temperature)
+
+    def _keep(self, teacher: Tensor) -> Loss:
+        def loss(logits: Tensor, labels: Tensor) -> Tensor:
+            return self.gamma * cross_entropy(logits, labels) + self.alpha * self._distance(logits, teacher)
+
+        return loss
+
+    @classmethod
+    def grid(cls, recipe: Recipe) -> Sequence[Method]:
+        """Return rates across what works, with few or many max passes."""
+        shares, msteps = (0.01, 0.03, 0.1, 0.3), (3, 5)
+        return [
+            cls(lr=share * recipe.lr, epochs=7, msteps=steps, batch=recipe.batch, forget_batch=recipe.batch)
+            for share in shares
+            for steps in msteps
+        ]
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T^2 KL(teacher || student) of each member, averaged over examples.
+
+    Args:
+        student: Logits, shape (members, examples, classes).
+        teacher: Logits, the same shape.
+        temperature: T, above 0.
+
+    Returns:
+        Shape (members,), in nats.
+    """
+    p = F.log_softmax(teacher / temperature, dim=-1)
+    q = F.log_softmax(student / temperature, dim=-1)
+    return temperature**2 * (p.exp() * (p - q)).sum(-1).mean(-1)
+
+
+def _teacher_logits(problem: Problem, student: Descent) -> Tensor:
+    # The teacher is the pretrained model and never changes: its outputs are computed once, (members, train, classes).
+    examples = torch.arange(len(problem.y))
+    problem.forward_only(len(examples))
+    return problem.logits(student, examples)
+
+
+def _rows(teacher: Tensor, index: Tensor) -> Tensor:
+    member = torch.arange(len(teacher), device=teacher.device).unsqueeze(1)
+    return teacher[member, index.to(teacher.device)]

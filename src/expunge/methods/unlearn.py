@@ -1,0 +1,123 @@
+"""Run a method on an ensemble: chunk by chunk, measured at every stopping time, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.core import Ensemble, ForgetSet, InputError, Task
+from expunge.core.record import CheckRecord
+from expunge.core.tree import concatenate
+from expunge.ensembles.chunks import even, run_chunks, split, worker_count
+from expunge.ensembles.train import check_batch_norm
+from expunge.methods.checks import run_checks
+from expunge.methods.method import Method
+from expunge.methods.problem import Checkpoint, Problem
+
+Evaluate = Callable[[Ensemble], Mapping[str, Tensor]]
+"""From some members to what shall be known of each, every tensor (members, ...)."""
+
+LARGEST_CHUNK = 50
+"""Members unlearned together, when the ensemble does not say how it was trained."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What is known about one stopping time of a run."""
+
+    epoch: int
+    """Epochs of the method so far."""
+    cost: float
+    """Examples through forward and backward so far, relative to retraining on R."""
+    measured: Mapping[str, Tensor]
+    """What `evaluate` returned, joined over members."""
+    facts: Mapping[str, Tensor]
+    """The ledger's facts, joined over members."""
+    checks: tuple[CheckRecord, ...]
+    """The runtime checks."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A run of one method: every stopping time in order."""
+
+    method: Method
+    stops: tuple[Stop, ...]
+
+    @property
+    def cost(self) -> float:
+        """Cost of the whole run, relative to retraining on R."""
+        return self.stops[-1].cost
+
+    @property
+    def failed_checks(self) -> list[CheckRecord]:
+        """The checks that failed at the last stopping time."""
+        return [check for check in self.stops[-1].checks if not check.passed]
+
+
+def unlearn(
+    pretrained: Ensemble,
+    task: Task,
+    forget: ForgetSet,
+    method: Method,
+    *,
+    seed: int = 0,
+    evaluate: Evaluate | None = None,
+    chunk: int | None = None,
+    workers: int | None = None,
+) -> Ensemble:
+    """Return the unlearned ensemble; its `trace` holds every stopping time.
+
+    Args:
+        pretrained: The ensemble to start from; it is not changed.
+        task: Its task.
+        forget: What to forget.
+        method: The algorithm and its options, from `expunge.methods`.
+        seed: Decides the batch orders; different methods draw different orders.
+        evaluate: Called with some members at every stopping time; its results are joined over members in the trace.
+        chunk: Members that go through together; by default as in training.
+        workers: Chunks that run at once on the CPU; by default every core.
+
+    Raises:
+        InputError: If forget set and task do not fit, or a batch is too small for updated batch norm.
+    """
+    forget.check(task)
+    if not isinstance(method, Method):
+        raise InputError(
+            f"method is a {type(method).__name__}, expected one of expunge.methods, such as GradientAscent(...)."
+        )
+    if getattr(method, "statistics", "frozen") == "updated":
+        sizes = {"forget": len(forget), "retain": len(forget.retain)}
+        for part, batch in method.batch_sizes.items():
+            check_batch_norm(pretrained.network, sizes[part], batch)
+    members, device = len(pretrained), pretrained.device
+    at_once = worker_count(device, workers)
+    size = chunk or even(members, int(pretrained.provenance.get("chunk", 0)) or LARGEST_CHUNK, 1)
+
+    def work(part: range) -> tuple[list[tuple[Checkpoint, Mapping[str, Tensor]]], Ensemble]:
+        start = pretrained[part.start : part.stop]
+        problem = Problem(start, task, forget, seed, method.name)
+        seen, last = [], start
+        for checkpoint in method.stops(problem):
+            last = checkpoint.ensemble
+            measured = evaluate(last) if evaluate else {}
+            # Only the last state is kept; a caller that wants others measures or copies them in `evaluate`.
+            seen.append((Checkpoint(checkpoint.epoch, start, checkpoint.cost, checkpoint.facts), measured))
+        return seen, last
+
+    parts = run_chunks(work, split(members, size), device, at_once)
+    stops = []
+    for row in zip(*(seen for seen, _ in parts), strict=True):
+        facts = {name: torch.cat([c.facts[name] for c, _ in row]) for name in row[0][0].facts}
+        measured = {name: torch.cat([m[name] for _, m in row]) for name in row[0][1]}
+        stops.append(Stop(row[0][0].epoch, row[0][0].cost, measured, facts, tuple(run_checks(method, facts))))
+    finals = [last for _, last in parts]
+    return pretrained.with_state(
+        concatenate([final.params for final in finals]),
+        concatenate([final.buffers for final in finals]) if finals[0].buffers else {},
+        trace=Trace(method, tuple(stops)),
+        provenance={"method": method.name, "options": method.options(), "seed": seed, "from": pretrained.provenance},
+    )
