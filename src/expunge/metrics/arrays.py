@@ -1,0 +1,128 @@
+"""Reading what callers give: numpy arrays or torch tensors of any precision in, checked float64 arrays out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import log_softmax, logsumexp
+
+from expunge.core import InputError
+
+Array = NDArray[np.float64]
+
+CHUNK = 2**23
+"""Numbers that a temporary array may hold; larger work goes through in pieces along the examples."""
+
+
+def to_array(values: Any, what: str, *, ndim: int | None = None) -> Array:
+    """Return values as a float64 array, checked to be numeric, of the expected number of axes, and not empty.
+
+    Args:
+        values: A numpy array, a torch tensor (any device and precision), or nested lists of numbers.
+        what: How the message calls it.
+        ndim: Number of axes expected; None accepts any.
+
+    Raises:
+        InputError: If it is not numeric, has other axes, or is empty.
+    """
+    raw = values.detach().to("cpu", torch.float64).numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if raw.dtype == object or not (np.issubdtype(raw.dtype, np.number) or raw.dtype == bool):
+        raise InputError(f"{what} has dtype {raw.dtype}, expected numbers.")
+    if np.iscomplexobj(raw):
+        raise InputError(f"{what} is complex, expected real numbers.")
+    if ndim is not None and raw.ndim != ndim:
+        axes = {
+            1: "(values,)",
+            2: "(members, examples)",
+            3: "(members, examples, classes)",
+        }[ndim]
+        raise InputError(f"{what} has shape {raw.shape}, expected {ndim} axes {axes}.")
+    if raw.size == 0:
+        raise InputError(f"{what} is empty (shape {raw.shape}), expected at least one value.")
+    return raw.astype(np.float64, copy=False)
+
+
+def pair(unlearned: Any, oracle: Any, *, ndim: int = 2, minimum: int = 2) -> tuple[Array, Array]:
+    """Return both sides as checked float64 arrays; oracles must be finite, unlearned members may have failed.
+
+    Args:
+        unlearned: Shape (members, examples) or (members, examples, classes).
+        oracle: Shape (oracles, examples) or (oracles, examples, classes).
+        ndim: 2 for margins, 3 for logits.
+        minimum: Smallest number of oracles that the metric can work with.
+
+    Raises:
+        InputError: If axes disagree, a side has too few members, or an oracle holds a NaN or an infinity.
+    """
+    ours, theirs = to_array(unlearned, "unlearned", ndim=ndim), to_array(oracle, "oracle", ndim=ndim)
+    if ours.shape[1:] != theirs.shape[1:]:
+        raise InputError(
+            f"unlearned has shape {ours.shape} and oracle {theirs.shape}; expected the same after the first axis: "
+            "both sides must be evaluated on the same examples, in the same order."
+        )
+    if len(theirs) < minimum:
+        raise InputError(f"oracle has {len(theirs)} members, expected at least {minimum}: train more oracles.")
+    bad = ~np.isfinite(theirs).reshape(len(theirs), -1).all(1)
+    if bad.any():
+        raise InputError(
+            f"oracle has non-finite values in {int(bad.sum())} of {len(theirs)} members (first {int(np.argmax(bad))}); "
+            "expected finite oracles, because they are the reference. Leave these members out, or retrain them."
+        )
+    return ours, theirs
+
+
+def to_labels(labels: Any, examples: int, classes: int | None = None) -> NDArray[np.int64]:
+    """Return labels as int64, checked against the number of examples and classes.
+
+    Raises:
+        InputError: If the shape differs from (examples,), or a label is fractional or out of range.
+    """
+    raw = to_array(labels, "labels", ndim=1)
+    if len(raw) != examples:
+        raise InputError(f"labels has {len(raw)} entries for {examples} examples, expected the same number.")
+    if not np.all(np.isfinite(raw)) or np.any(raw != np.floor(raw)):
+        raise InputError("labels holds values that are not whole numbers, expected class numbers 0, 1, 2, ...")
+    high = np.inf if classes is None else classes - 1
+    if raw.min() < 0 or raw.max() > high:
+        raise InputError(f"labels run from {int(raw.min())} to {int(raw.max())}, expected 0 to {high}.")
+    return raw.astype(np.int64)
+
+
+def failed_rows(values: Array) -> NDArray[np.bool_]:
+    """Return which members hold a NaN or an infinity anywhere, shape (members,)."""
+    return np.asarray(~np.isfinite(values).reshape(len(values), -1).all(1))
+
+
+def log_probabilities(logits: Array) -> Array:
+    """Return log-softmax over the last axis in float64; NaN where a logit is not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        logs = np.asarray(log_softmax(logits, axis=-1))
+    logs[~np.isfinite(logits).all(-1)] = np.nan
+    return logs
+
+
+def log_complement(logs: Array) -> Array:
+    """Return log(1 - p) of every class from log-probabilities, exact where p rounds to 1.
+
+    Args:
+        logs: Log-probabilities, shape (..., classes).
+
+    Returns:
+        The same shape. The largest class takes the log-sum-exp of the others; the rest use log1p(-p).
+    """
+    top = np.argmax(logs, -1)[..., None]
+    others = logs.copy()
+    np.put_along_axis(others, top, -np.inf, -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rest = np.log1p(-np.exp(logs))
+        np.put_along_axis(rest, top, np.asarray(logsumexp(others, axis=-1, keepdims=True)), -1)
+    return np.asarray(rest)
+
+
+def slices(examples: int, numbers_per_example: int) -> list[slice]:
+    """Return slices over the examples such that each holds about `CHUNK` numbers."""
+    step = max(1, CHUNK // max(1, numbers_per_example))
+    return [slice(start, min(start + step, examples)) for start in range(0, examples, step)]

@@ -1,0 +1,150 @@
+"""The reading: one number an ensemble, beside the same number of the oracles, with the side on which it lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from expunge.core import InputError
+from expunge.metrics.arrays import to_array
+
+Side = Literal["at the oracle", "under-forgotten", "over-forgotten", "off the oracle", "failed"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A metric of the unlearned members beside the same metric of the oracles; closer to the oracle is better."""
+
+    metric: str
+    """Name of the metric, such as `membership auc (loss)`."""
+    value: float
+    """Mean over the finite unlearned members."""
+    low: float
+    """Lower end of the 95 % interval of `value`, over members, given these examples; NaN with fewer than 2."""
+    high: float
+    """Upper end of the 95 % interval of `value`."""
+    oracle: float
+    """The floor: mean of the same metric over the oracles."""
+    oracle_low: float
+    """Lower end of the 95 % interval of `oracle`."""
+    oracle_high: float
+    """Upper end of the 95 % interval of `oracle`."""
+    distance: float
+    """How far the members are from the oracle, 0 is ideal; a failed member counts as the largest possible distance."""
+    side: Side
+    """Where the 95 % interval of `value - oracle` lies, in words."""
+    members: int
+    """Unlearned members, failed ones included."""
+    oracles: int
+    """Oracle members."""
+    examples: int
+    """Examples behind each member's number."""
+    failed: int
+    """Unlearned members without a finite value."""
+    unit: str
+    """Unit of `value`."""
+    ideal: str
+    """What a perfect method would read, in words."""
+
+    @property
+    def excess(self) -> float:
+        """Value minus the oracle's; the sign is the side, 0 is ideal."""
+        return self.value - self.oracle
+
+
+def mean_interval(values: Any, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Return mean, lower and upper end of Student's t interval of the mean; NaN ends with fewer than 2 values."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if len(numbers) == 0:
+        return float("nan"), float("nan"), float("nan")
+    mean = float(numbers.mean())
+    if len(numbers) < 2:
+        return mean, float("nan"), float("nan")
+    half = float(stats.t.ppf(0.5 + confidence / 2, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
+    return mean, mean - half, mean + half
+
+
+def compare(
+    metric: str,
+    unlearned: Any,
+    oracle: Any,
+    *,
+    examples: int,
+    smallest: float,
+    largest: float,
+    over: Literal["below", "above", "neither"],
+    unit: str,
+    ideal: str = "the oracle's value; closer is better",
+) -> Reading:
+    """Return a reading from one number a member.
+
+    The distance is `(1 - f) |mean of the finite members - oracle| + f * worst` with f the share of failed members and
+    worst the largest distance that the range allows, so that replacing a member by a failed one never lowers it (the
+    triangle inequality). The side follows from Welch's 95 % interval of the difference of means.
+
+    Args:
+        metric: Name.
+        unlearned: One value a member, shape (members,); NaN or infinite where the member failed.
+        oracle: One finite value an oracle, shape (oracles,).
+        examples: Examples behind each value.
+        smallest: Smallest value that the metric can take.
+        largest: Largest value that the metric can take; infinity if it has no bound.
+        over: On which side of the oracle over-forgetting lies; `neither` when the sign says nothing.
+        unit: Unit of the value.
+        ideal: What a perfect method would read.
+
+    Raises:
+        InputError: If an oracle's value is not finite, or a side is empty.
+    """
+    ours, theirs = to_array(unlearned, "unlearned", ndim=1), to_array(oracle, "oracle", ndim=1)
+    if not np.isfinite(theirs).all():
+        raise InputError(f"{metric}: {int((~np.isfinite(theirs)).sum())} oracles have no finite value, expected none.")
+    alive = ours[np.isfinite(ours)]
+    failed = len(ours) - len(alive)
+    value, low, high = mean_interval(alive)
+    floor, floor_low, floor_high = mean_interval(theirs)
+    share = failed / len(ours)
+    worst = max(largest - floor, floor - smallest)
+    distance = (1 - share) * abs(value - floor) if len(alive) else 0.0
+    distance += share * worst if failed else 0.0
+    return Reading(
+        metric=metric,
+        value=value,
+        low=low,
+        high=high,
+        oracle=floor,
+        oracle_low=floor_low,
+        oracle_high=floor_high,
+        distance=distance,
+        side=_side(alive, theirs, over),
+        members=len(ours),
+        oracles=len(theirs),
+        examples=examples,
+        failed=failed,
+        unit=unit,
+        ideal=ideal,
+    )
+
+
+def _side(ours: Any, theirs: Any, over: str) -> Side:
+    if len(ours) == 0:
+        return "failed"
+    difference = float(ours.mean() - theirs.mean())
+    if len(ours) < 2 or len(theirs) < 2:
+        half = float("inf")
+    else:
+        a, b = ours.var(ddof=1) / len(ours), theirs.var(ddof=1) / len(theirs)
+        spread = a + b
+        if spread > 0:
+            freedom = spread**2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
+            half = float(stats.t.ppf(0.975, freedom) * np.sqrt(spread))
+        else:
+            half = 1e-12 * max(1.0, abs(float(theirs.mean())))
+    if abs(difference) <= half:
+        return "at the oracle"
+    if over == "neither":
+        return "off the oracle"
+    return "over-forgotten" if (difference < 0) == (over == "below") else "under-forgotten"
