@@ -1,0 +1,226 @@
+"""Distances between the margins of unlearned members and of oracles, for each example on its own.
+
+With F the distribution of the unlearned margins, G that of the oracles', and s the oracles' standard deviation:
+
+    Wasserstein-1          int |F - G| dx / s
+    energy distance        2 int (F - G)^2 dx / s
+    Kolmogorov-Smirnov     sup |F - G|
+    Jensen-Shannon         (KL(p | m) + KL(q | m)) / 2, m = (p + q) / 2, on cells of equal oracle mass
+    Gaussian KL            KL(N(mu_u, s_u^2) | N(mu_o, s_o^2)), or the other direction, or their mean
+
+A failed member (NaN or infinite margin) has no place on the axis. It is infinitely far: the unbounded distances are
+infinite at every example where one failed, and the bounded ones count its mass as disjoint from the oracles'. So a
+failure never lowers a distance. Every one of these has a floor above 0 at finite numbers of members (`distance_floor`).
+
+Sources: Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013) for the energy distance; Lin, IEEE Trans. Inf. Theory 37
+(1991) for Jensen-Shannon; Wasserstein-1 as the area between the distribution functions is due to Vallender (1974).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from expunge.core.checks import one_of, whole
+from expunge.metrics.arrays import Array, pair, slices
+
+
+def wasserstein(unlearned: Any, oracle: Any) -> Array:
+    """Return the Wasserstein-1 distance of margins in units of the oracle's standard deviation.
+
+    Args:
+        unlearned: Margins (members, examples).
+        oracle: Margins (oracles, examples), at least 2 oracles.
+
+    Returns:
+        Shape (examples,), at least 0; a shift of d oracle standard deviations reads |d|. Infinite where a member
+        failed, or where the oracles are constant and the members are not equal to them.
+
+    >>> wasserstein([[0.0], [2.0]], [[1.0], [3.0]]).round(4).tolist()
+    [0.7071]
+    """
+    return _on_sorted(unlearned, oracle, lambda gap, width: (np.abs(gap) * width).sum(1), scaled=True)
+
+
+def energy(unlearned: Any, oracle: Any) -> Array:
+    """Return the energy distance `2 E|X-Y| - E|X-X'| - E|Y-Y'|` in units of the oracle's standard deviation.
+
+    This is the form without a square root (scipy's is the root). For Gaussian laws with a small shift of d standard
+    deviations it grows as d^2 / sqrt(pi).
+
+    Args:
+        unlearned: Margins (members, examples).
+        oracle: Margins (oracles, examples), at least 2 oracles.
+
+    Returns:
+        Shape (examples,), at least 0; infinite where a member failed or constant oracles are not met.
+    """
+    return _on_sorted(unlearned, oracle, lambda gap, width: 2 * (gap**2 * width).sum(1), scaled=True)
+
+
+def kolmogorov_smirnov(unlearned: Any, oracle: Any) -> Array:
+    """Return the largest difference of the two distribution functions.
+
+    Failed members are put below and above everything, and the larger value is kept.
+
+    Args:
+        unlearned: Margins (members, examples).
+        oracle: Margins (oracles, examples), at least 2 oracles.
+
+    Returns:
+        Shape (examples,), from 0 to 1; invariant to strictly monotone maps of the margins.
+    """
+    ours, theirs = pair(unlearned, oracle)
+    # Replacing a failed margin by either infinity and keeping the larger is the sup over all sets {x <= t} with and
+    # without the failed mass, so a failure cannot lower it.
+    bad = ~np.isfinite(ours)
+    low = _ks(np.where(bad, -np.inf, ours), theirs)
+    return np.maximum(low, _ks(np.where(bad, np.inf, ours), theirs)) if bad.any() else low
+
+
+def _ks(ours: Array, theirs: Array) -> Array:
+    def largest(gap: Array, width: Array) -> Array:
+        return np.asarray(np.where(width > 0, np.abs(gap), 0.0).max(1))
+
+    return _on_sorted(ours, theirs, largest, scaled=False)
+
+
+def jensen_shannon(unlearned: Any, oracle: Any, *, bins: int = 10) -> Array:
+    """Return the Jensen-Shannon divergence of margins on cells of about equal oracle mass with open ends.
+
+    A value that lies exactly on an edge has a cell of its own, so that constant oracles cannot be met by any margin
+    above them; failed members have a cell in which no oracle is.
+
+    Args:
+        unlearned: Margins (members, examples).
+        oracle: Margins (oracles, examples), at least 2 oracles.
+        bins: Cells, at least 2.
+
+    Returns:
+        Nats, shape (examples,), from 0 to log 2; invariant to strictly monotone maps of the margins.
+    """
+    whole(bins=bins, minimum=2)
+    ours, theirs = pair(unlearned, oracle)
+    # An edge is the oracle value that closes a cell, so that only order matters; where oracles are tied across it the
+    # tied value is a cell of its own.
+    ordered = np.sort(theirs, axis=0)
+    close = np.clip(np.round(np.arange(1, bins) * len(theirs) / bins).astype(int), 1, len(theirs) - 1)
+    edges, tied = ordered[close - 1], ordered[close - 1] == ordered[close]
+    cells = 2 * bins
+    p, q = np.zeros((cells, ours.shape[1])), np.zeros((cells, ours.shape[1]))
+    for counts, margins in ((p, ours), (q, theirs)):
+        for piece in slices(ours.shape[1], len(margins)):
+            x = margins[:, piece]
+            cell = np.zeros(x.shape, np.int64)
+            for edge, tie in zip(edges[:, piece], tied[:, piece], strict=True):
+                above = x > edge
+                cell += above
+                cell += np.where(tie, x >= edge, above)
+            cell = np.where(np.isfinite(x), cell, cells - 1) + cells * np.arange(x.shape[1])
+            counts[:, piece] = np.bincount(cell.ravel(), minlength=cells * x.shape[1]).reshape(-1, cells).T
+    p /= len(ours)
+    q /= len(theirs)
+    middle = (p + q) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(p > 0, p * np.log(p / middle), 0) + np.where(q > 0, q * np.log(q / middle), 0)
+    return np.asarray(0.5 * terms.sum(0))
+
+
+def gaussian_kl(unlearned: Any, oracle: Any, *, direction: str = "jeffreys") -> Array:
+    """Return the KL divergence between normal laws fitted to the margins of each example.
+
+    Args:
+        unlearned: Margins (members, examples), at least 2 members.
+        oracle: Margins (oracles, examples), at least 2 oracles.
+        direction: `unlearned_oracle`, `oracle_unlearned`, or `jeffreys` for the mean of both.
+
+    Returns:
+        Nats, shape (examples,), at least 0. A shift of d standard deviations reads d^2 / 2. Infinite where a member
+        failed, with a single member, or where one side only is constant.
+    """
+    one_of(("unlearned_oracle", "oracle_unlearned", "jeffreys"), direction=direction)
+    ours, theirs = pair(unlearned, oracle)
+    if len(ours) < 2:
+        return np.full(ours.shape[1], np.inf)
+    bad = ~np.isfinite(ours).all(0)
+    safe = np.where(bad, 0.0, ours)
+    mean, spread = safe.mean(0) - theirs.mean(0), (safe.var(0, ddof=1), theirs.var(0, ddof=1))
+    equal = (mean == 0) & (spread[0] == spread[1])
+
+    def one(a: Array, b: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return np.asarray(0.5 * (np.log(b / a) + (a + mean**2) / b - 1))
+
+    if direction == "unlearned_oracle":
+        values = one(*spread)
+    elif direction == "oracle_unlearned":
+        values = one(*spread[::-1])
+    else:
+        values = 0.5 * (one(*spread) + one(*spread[::-1]))
+    values = np.where(np.isfinite(values), np.maximum(values, 0), np.inf)
+    return np.asarray(np.where(bad, np.inf, np.where(equal, 0.0, values)))
+
+
+DISTANCES: dict[str, Callable[[Any, Any], Array]] = {
+    "wasserstein": wasserstein,
+    "energy": energy,
+    "kolmogorov_smirnov": kolmogorov_smirnov,
+    "jensen_shannon": jensen_shannon,
+    "gaussian_kl": gaussian_kl,
+}
+"""Every distance of this file by name: margins in, one number an example out."""
+
+
+def distance_floor(
+    metric: Callable[[Any, Any], Array], oracle: Any, held_out: Any = None, *, members: int | None = None, seed: int = 0
+) -> Array:
+    """Return what a distance reads between two sets of oracles, per example.
+
+    Args:
+        metric: One of the functions of this file.
+        oracle: Margins (oracles, examples), at least 4 without `held_out`.
+        held_out: Margins of other oracles (held-out oracles, examples): the honest floor at these numbers of members.
+            Without them, two random halves of `oracle` are compared, at half the number of members: the floor is then
+            too high, by a factor of about sqrt(2) for Wasserstein and Kolmogorov-Smirnov and of 2 for the others.
+        members: How many held-out oracles to use, to match the number of unlearned members; None uses all.
+        seed: Which halves are drawn.
+
+    Returns:
+        Shape (examples,).
+    """
+    if held_out is not None:
+        ours, theirs = pair(held_out, oracle)
+        return metric(ours[:members], theirs)
+    _, theirs = pair(oracle, oracle, minimum=4)
+    order = np.random.default_rng(seed).permutation(len(theirs))
+    half = len(theirs) // 2
+    return metric(theirs[order[:half]], theirs[order[half:]])
+
+
+def _on_sorted(unlearned: Any, oracle: Any, summary: Callable[[Array, Array], Array], *, scaled: bool) -> Array:
+    """Apply a summary of (F - G, widths) on the pooled sorted margins of each example; both are (examples, pooled)."""
+    ours, theirs = pair(unlearned, oracle)
+    out = np.empty(ours.shape[1])
+    # Whole numbers, so that the sums are exact and equal samples read exactly 0.
+    weight = np.concatenate([np.full(len(ours), float(len(theirs))), np.full(len(theirs), -float(len(ours)))])
+    for piece in slices(ours.shape[1], 2 * len(weight)):
+        pooled = np.ascontiguousarray(np.concatenate([ours[:, piece], theirs[:, piece]]).T)
+        finite = np.isfinite(pooled).all(1)
+        if scaled:
+            pooled = np.where(finite[:, None], pooled, 0.0)
+        order = np.argsort(pooled, axis=1)
+        pooled = np.take_along_axis(pooled, order, 1)
+        gap = np.cumsum(weight[order], 1)[:, :-1] / (len(ours) * len(theirs))
+        # Equal values have width 0: the gap inside a tie counts for nothing.
+        with np.errstate(invalid="ignore"):
+            width = np.nan_to_num(np.diff(pooled, axis=1), nan=0.0, posinf=np.inf)
+        values = summary(gap, width)
+        if scaled:
+            spread = theirs[:, piece].std(0, ddof=1)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values = np.where(spread > 0, values / spread, np.where(values > 0, np.inf, 0.0))
+            values = np.where(finite, values, np.inf)
+        out[piece] = values
+    return out
