@@ -1,0 +1,726 @@
+"""The report's figures, as data: plotly figures for what a reader explores, SVG paths for the margin histograms.
+
+Colours are written as CSS variables (`var(--ink)`), which the page's script replaces by the value of the current
+colour scheme before it draws; so one figure serves light, dark and print. All text that came from a person is escaped
+here, because plotly reads a small subset of HTML in labels.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from expunge.core.errors import DamagedFileError
+from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SelectionRecord, SplitName
+from expunge.core.score import Score
+from expunge.report import wording
+
+Figure = dict[str, Any]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+SYMBOLS = (
+    "square",
+    "diamond",
+    "triangle-up",
+    "cross",
+    "pentagon",
+    "triangle-down",
+    "hexagon",
+    "hourglass",
+    "x",
+    "bowtie",
+    "diamond-wide",
+    "triangle-left",
+    "triangle-right",
+)
+"""Marker shapes of methods, in order; circle and star are kept for pretrained models and oracles."""
+
+COST_SCALE = [[step / 4, f"var(--cost-{step})"] for step in range(5)]
+"""Colour scale of cost and of the rate, from cheap (small) to dear (large)."""
+
+
+def symbols(forget_sets: Iterable[ForgetRecord]) -> dict[str, str]:
+    """Return a marker shape for each method, the same in all figures of a page."""
+    methods = dict.fromkeys(c.method for forget in forget_sets for c in forget.configurations)
+    return {method: SYMBOLS[i % len(SYMBOLS)] for i, method in enumerate(methods)}
+
+
+def cost_range(forget_sets: Iterable[ForgetRecord]) -> tuple[float, float]:
+    """Return the smallest and largest positive cost of a record, the ends of the colour scale."""
+    costs = [c.cost for forget in forget_sets for c in forget.configurations if 0 < c.cost < math.inf]
+    low, high = (min(costs), max(costs)) if costs else (0.01, 1.0)
+    return (low, high) if high > low else (low / 2, high * 2)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A score axis that holds every value: infinities and NaN sit at the end, zeros at the start of the log scale."""
+
+    low: float
+    """Smallest value that the log scale shows; smaller ones are drawn there."""
+    off: float
+    """Largest value shown: finite ones stay below, the others are drawn there."""
+
+    @classmethod
+    def over(cls, values: Iterable[float]) -> Axis:
+        """Return the axis that fits these values."""
+        positive = [v for v in values if 0 < v < math.inf]
+        top = max([*positive, 1e-3])
+        # Five decades at most: one score of 1e-12 must not flatten the rest.
+        return cls(low=max(min([*positive, top]) / 1.35, top / 1e5), off=top * 1.25)
+
+    def place(self, value: float) -> float:
+        """Return where a value is drawn."""
+        if not math.isfinite(value):
+            return _short(self.low if value == -math.inf else self.off)
+        return _short(min(max(value, self.low), self.off))
+
+    def ranges(self) -> dict[str, list[float]]:
+        """Return the ranges of the log and of the linear scale, in plotly's units."""
+        low, high = math.log10(self.low), math.log10(self.off)
+        margin = 0.04 * (high - low)
+        return {"log": [low - margin, high + margin], "linear": [0.0, self.off * 1.04]}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _values(forget: ForgetRecord, split: SplitName) -> list[float]:
+    scores = [c.scores[split].value for c in forget.configurations if split in c.scores]
+    for table in (forget.pretrained, forget.floor):
+        if split in table:
+            scores += [table[split].value, table[split].floor_high]
+    return scores
+
+
+def _base(x_title: str, y_title: str, name: str) -> dict[str, Any]:
+    title: dict[str, Any] = {"font": {"size": 13}, "standoff": 8}
+    axis: dict[str, Any] = {
+        "gridcolor": "var(--grid)",
+        "zeroline": False,
+        "linecolor": "var(--rule)",
+        "showline": True,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": "var(--rule)",
+        "automargin": True,
+    }
+    return {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {
+            "family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
+            "size": 12,
+            "color": "var(--ink)",
+        },
+        "margin": {"l": 56, "r": 14, "t": 14, "b": 48},
+        "hovermode": "closest",
+        "hoverlabel": {
+            "bgcolor": "var(--card)",
+            "bordercolor": "var(--rule)",
+            "font": {"color": "var(--ink)"},
+            "align": "left",
+        },
+        "showlegend": False,
+        "dragmode": "zoom",
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "var(--rule)", "activecolor": "var(--ink)"},
+        "meta": name,
+        "xaxis": {**axis, "title": {**title, "text": x_title}},
+        "yaxis": {**axis, "title": {**title, "text": y_title}},
+    }
+
+
+def _log_axis(axis: dict[str, Any], scale: Axis) -> None:
+    """Make an axis logarithmic, with 1, 2 and 5 of each decade labelled in plain decimals."""
+    ticks = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
+    shown = [tick for tick in ticks if scale.low <= tick <= scale.off]
+    axis.update(type="log", range=scale.ranges()["log"], tickvals=shown, ticktext=[f"{tick:g}" for tick in shown])
+
+
+def hover(forget: ForgetRecord) -> list[list[str]]:
+    """Return what each configuration says when a reader points at it, in the order of the record.
+
+    Figures refer to these by position (`customdata`), so that a page holds each text once.
+    """
+    keys = {
+        method: wording.varying([c for c in forget.configurations if c.method == method])
+        for method in dict.fromkeys(c.method for c in forget.configurations)
+    }
+    return [_hover(c, keys[c.method]) for c in forget.configurations]
+
+
+def _positions(forget: ForgetRecord) -> dict[str, int]:
+    return {c.id: i for i, c in enumerate(forget.configurations)}
+
+
+def _hover(c: ConfigurationRecord, keys: Sequence[str]) -> list[str]:
+    scores = "<br>".join(
+        f"{split} {wording.number(c.scores[split].value)} ({wording.interval(c.scores[split])})"
+        + (f", public {wording.number(c.public[split])}" if split in c.public else "")
+        for split in SPLITS
+        if split in c.scores
+    )
+    options = wording.options_text(c.options, keys) or "no options"
+    failed = f"<br>{wording.count(c.failed, 'member')} failed" if c.failed else ""
+    wrong = [check.name for check in c.checks if not check.passed]
+    checks = f"<br>failed check: {html.escape(', '.join(wrong))}" if wrong else ""
+    return [
+        f"<b>{html.escape(c.label)}</b>, epoch {c.epoch}",
+        _wrap(f"{options}; statistics {c.statistics}"),
+        f"{c.verdict.name}; cost {wording.percent(c.cost)} of retraining{failed}{checks}",
+        scores,
+    ]
+
+
+def _wrap(text: str, width: int = 64) -> str:
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and len(line) + len(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return "<br>".join(html.escape(part[:200]) for part in [*lines, line])
+
+
+_TEMPLATE = "%{customdata[0]}<br>%{customdata[1]}<br>%{customdata[2]}<br>%{customdata[3]}<extra></extra>"
+
+
+def plane(
+    forget: ForgetRecord,
+    other: SplitName,
+    shapes: Mapping[str, str],
+    costs: tuple[float, float],
+    tolerance: float,
+) -> Figure:
+    """Return KLoM(forget) against KLoM of another split, one dot a configuration (figures 1, 3, 6, 7 of the paper).
+
+    Args:
+        forget: What was found about one forget set.
+        other: The split on the horizontal axis, `validation` or `retain`.
+        shapes: Marker shape of each method.
+        costs: Ends of the colour scale.
+        tolerance: Largest excess over the floor that still counts as the same, in nats.
+
+    Returns:
+        A plotly figure (`data`, `layout`) and `ranges` of both axes for the log and the linear scale.
+    """
+    x_axis, y_axis = Axis.over(_values(forget, other)), Axis.over(_values(forget, "forget"))
+    layout = _base(
+        f"KLoM on {other} (nats, 95th percentile)", "KLoM on forget (nats, 95th percentile)", f"plane-{other}"
+    )
+    _log_axis(layout["xaxis"], x_axis)
+    _log_axis(layout["yaxis"], y_axis)
+    layout["shapes"] = []
+    floor_x, floor_y = forget.floor.get(other), forget.floor.get("forget")
+    if floor_x and floor_y:
+        layout["shapes"] = _target(floor_x, floor_y, tolerance)
+    low, high = math.log10(costs[0]), math.log10(costs[1])
+    at = _positions(forget)
+    data: list[dict[str, Any]] = []
+    for row in wording.rows(forget):
+        own = [
+            c for c in forget.configurations if c.method == row.method and other in c.scores and "forget" in c.scores
+        ]
+        if not own:
+            continue
+        colours = [_short(math.log10(min(max(c.cost, costs[0]), costs[1]))) if c.cost == c.cost else low for c in own]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": html.escape(row.label),
+                "meta": {"method": row.method},
+                "x": [x_axis.place(c.scores[other].value) for c in own],
+                "y": [y_axis.place(c.scores["forget"].value) for c in own],
+                "marker": {
+                    "symbol": shapes.get(row.method, "square"),
+                    "size": 8 if len(forget.configurations) < 700 else 6.5,
+                    "color": colours,
+                    "cmin": _short(low),
+                    "cmax": _short(high),
+                    "colorscale": COST_SCALE,
+                    "opacity": 0.85,
+                    "line": {"width": 0.6, "color": "var(--edge)"},
+                },
+                "customdata": [at[c.id] for c in own],
+                "hovertemplate": _TEMPLATE,
+            }
+        )
+    data += _rings(forget, other, x_axis, y_axis)
+    data += _landmarks(forget, other, x_axis, y_axis)
+    return {"data": data, "layout": layout, "ranges": {"xaxis": x_axis.ranges(), "yaxis": y_axis.ranges()}}
+
+
+def _target(floor_x: Score, floor_y: Score, tolerance: float) -> list[dict[str, Any]]:
+    """Return the floor as two crossing bands (its interval) and the region within the tolerance of both floors."""
+    tiny = 1e-9
+    flat = {"type": "rect", "layer": "below", "line": {"width": 0}}
+    return [
+        {
+            **flat,
+            "x0": tiny,
+            "x1": _short(floor_x.value + tolerance),
+            "y0": tiny,
+            "y1": _short(floor_y.value + tolerance),
+            "fillcolor": "var(--target)",
+        },
+        {
+            **flat,
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "y0": _short(max(floor_y.floor_low, tiny)),
+            "y1": _short(max(floor_y.floor_high, tiny)),
+            "fillcolor": "var(--floor)",
+        },
+        {
+            **flat,
+            "yref": "paper",
+            "y0": 0,
+            "y1": 1,
+            "x0": _short(max(floor_x.floor_low, tiny)),
+            "x1": _short(max(floor_x.floor_high, tiny)),
+            "fillcolor": "var(--floor)",
+        },
+    ]
+
+
+def _rings(forget: ForgetRecord, other: SplitName, x_axis: Axis, y_axis: Axis) -> list[dict[str, Any]]:
+    by_id = {c.id: c for c in forget.configurations}
+
+    def ring(
+        ids: Sequence[tuple[str, SelectionRecord]], size: int, colour: str, width: float, words: str
+    ) -> dict[str, Any]:
+        found = [
+            (by_id[i], s) for i, s in ids if i in by_id and other in by_id[i].scores and "forget" in by_id[i].scores
+        ]
+        return {
+            "type": "scatter",
+            "mode": "markers",
+            "name": words,
+            "meta": {"methods": [c.method for c, _ in found]},
+            "x": [x_axis.place(c.scores[other].value) for c, _ in found],
+            "y": [y_axis.place(c.scores["forget"].value) for c, _ in found],
+            "marker": {
+                "symbol": "circle-open",
+                "size": size,
+                "color": colour,
+                "line": {"width": width, "color": colour},
+            },
+            "hoverinfo": "skip",
+        }
+
+    return [
+        ring([(s.best, s) for s in forget.selections], 21, "var(--best)", 1.6, "best of grid (biased)"),
+        ring([(s.chosen, s) for s in forget.selections], 15, "var(--chosen)", 2.2, "chosen"),
+    ]
+
+
+def _landmarks(forget: ForgetRecord, other: SplitName, x_axis: Axis, y_axis: Axis) -> list[dict[str, Any]]:
+    found = []
+    for table, name, symbol, size, colour in (
+        (forget.pretrained, "pretrained, nothing done", "circle", 14, "var(--pretrained)"),
+        (forget.floor, "oracle (held-out, retrained)", "star", 17, "var(--oracle)"),
+    ):
+        x, y = table.get(other), table.get("forget")
+        if x is None or y is None:
+            continue
+        text = (
+            f"<b>{name}</b><br>forget {wording.number(y.value)} ({wording.interval(y)})"
+            f"<br>{other} {wording.number(x.value)} ({wording.interval(x)})"
+        )
+        found.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": name,
+                "x": [x_axis.place(x.value)],
+                "y": [y_axis.place(y.value)],
+                "marker": {
+                    "symbol": symbol,
+                    "size": size,
+                    "color": "var(--card)" if symbol == "circle" else colour,
+                    "line": {
+                        "width": 2.4 if symbol == "circle" else 1,
+                        "color": colour if symbol == "circle" else "var(--card)",
+                    },
+                },
+                "customdata": [[text]],
+                "hovertemplate": "%{customdata[0]}<extra></extra>",
+            }
+        )
+    return found
+
+
+def over_time(forget: ForgetRecord, split: SplitName, tolerance: float) -> Figure:
+    """Return KLoM over unlearning time, one line a run, all methods (figure 2 of the paper).
+
+    Every run starts at epoch 0 with the pretrained models, except retraining, which starts from nothing. Lines are
+    coloured by the learning rate (log scale within a method; grey where a method has none). Each trace's `meta.method`
+    lets the page show one method at a time.
+    """
+    axis = Axis.over([*_values(forget, "forget"), *_values(forget, "validation")])
+    layout = _base("epochs of unlearning", f"KLoM on {split} (nats, 95th percentile)", f"time-{split}")
+    layout["xaxis"].update(rangemode="tozero", tickformat="d")
+    _log_axis(layout["yaxis"], axis)
+    layout["shapes"] = []
+    floor, start = forget.floor.get(split), forget.pretrained.get(split)
+    if floor:
+        flat = {"type": "rect", "layer": "below", "line": {"width": 0}, "xref": "paper", "x0": 0, "x1": 1}
+        top = _short(floor.value + tolerance)
+        layout["shapes"] += [
+            {**flat, "y0": 1e-9, "y1": top, "fillcolor": "var(--target)"},
+            {
+                **flat,
+                "y0": _short(max(floor.floor_low, 1e-9)),
+                "y1": _short(max(floor.floor_high, 1e-9)),
+                "fillcolor": "var(--floor)",
+            },
+        ]
+    if start:
+        level = axis.place(start.value)
+        layout["shapes"].append(
+            {
+                "type": "line",
+                "layer": "below",
+                "xref": "paper",
+                "x0": 0,
+                "x1": 1,
+                "y0": level,
+                "y1": level,
+                "line": {"color": "var(--pretrained)", "width": 1.4, "dash": "dash"},
+                "label": {
+                    "text": "pretrained",
+                    "textposition": "end",
+                    "font": {"color": "var(--pretrained)", "size": 11},
+                },
+            }
+        )
+    data: list[dict[str, Any]] = []
+    chosen = {s.chosen for s in forget.selections}
+    at = _positions(forget)
+    for method in dict.fromkeys(c.method for c in forget.configurations):
+        own = [c for c in forget.configurations if c.method == method and split in c.scores]
+        rates = _rate_colours(own)
+        runs: dict[str, list[ConfigurationRecord]] = {}
+        for c in own:
+            runs.setdefault(c.run, []).append(c)
+        for run in runs.values():
+            run.sort(key=lambda c: c.epoch)
+            colour = rates.get(id(run[0]), "var(--quiet)")
+            x: list[float] = [c.epoch for c in run]
+            y = [axis.place(c.scores[split].value) for c in run]
+            words: list[int | list[str]] = [at[c.id] for c in run]
+            if start and run[0].statistics != "retrained" and run[0].epoch > 0:
+                x, y = [0, *x], [axis.place(start.value), *y]
+                words = [["<b>pretrained</b>", "epoch 0", "", ""], *words]
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines+markers",
+                    "name": html.escape(run[0].run),
+                    "meta": {"method": method},
+                    "x": x,
+                    "y": y,
+                    "line": {"color": colour, "width": 1.6},
+                    "marker": {"size": 4.5, "color": colour},
+                    "opacity": 0.85,
+                    "customdata": words,
+                    "hovertemplate": _TEMPLATE,
+                }
+            )
+        data += [
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "chosen",
+                "meta": {"method": method},
+                "x": [c.epoch],
+                "y": [axis.place(c.scores[split].value)],
+                "marker": {
+                    "symbol": "circle-open",
+                    "size": 15,
+                    "color": "var(--chosen)",
+                    "line": {"width": 2.2, "color": "var(--chosen)"},
+                },
+                "hoverinfo": "skip",
+            }
+            for c in own
+            if c.id in chosen
+        ]
+    return {"data": data, "layout": layout, "ranges": {"yaxis": axis.ranges()}}
+
+
+def _rate(c: ConfigurationRecord) -> float | None:
+    for key in ("relative_lr", "lr"):
+        rate = c.options.get(key)
+        if isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < math.inf:
+            return float(rate)
+    return None
+
+
+def _rate_colours(own: Sequence[ConfigurationRecord]) -> dict[int, str]:
+    """Return a colour of the five-step scale for each configuration that has a rate, by rank of the rate."""
+    rates = sorted({rate for c in own if (rate := _rate(c)) is not None})
+    steps = {rate: round(4 * i / max(len(rates) - 1, 1)) for i, rate in enumerate(rates)}
+    return {id(c): f"var(--cost-{steps[rate]})" for c in own if (rate := _rate(c)) is not None}
+
+
+def rate_legend(forget: ForgetRecord, method: str) -> list[tuple[str, str]]:
+    """Return (colour, rate in words) for the lines of a method, from the smallest rate to the largest."""
+    own = [c for c in forget.configurations if c.method == method]
+    colours = _rate_colours(own)
+    found = {rate: colours[id(c)] for c in own if (rate := _rate(c)) is not None}
+    relative = any("relative_lr" in c.options for c in own)
+    return [(found[rate], f"{rate:.3g}{' of peak' if relative else ''}") for rate in sorted(found)]
+
+
+def against_public(forget: ForgetRecord, shapes: Mapping[str, str]) -> Figure:
+    """Return our KLoM(forget) against the published `easydub` variant, coloured by verdict."""
+    own = [c for c in forget.configurations if "forget" in c.public and "forget" in c.scores]
+    y_axis = Axis.over(_values(forget, "forget"))
+    x_axis = Axis.over([*(c.public["forget"] for c in own), *forget.floor_public.values()])
+    layout = _base("public variant, KLoM on forget (nats)", "this report, KLoM on forget (nats)", "public")
+    _log_axis(layout["xaxis"], x_axis)
+    _log_axis(layout["yaxis"], y_axis)
+    layout["shapes"] = []
+    line = {"type": "line", "layer": "below", "line": {"color": "var(--quiet)", "width": 1.4, "dash": "dot"}}
+    if "forget" in forget.floor_public:
+        at = x_axis.place(forget.floor_public["forget"])
+        words = {
+            "text": "floor, public",
+            "textangle": -90,
+            "textposition": "end",
+            "font": {"size": 11, "color": "var(--quiet)"},
+        }
+        layout["shapes"].append({**line, "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "label": words})
+    if "forget" in forget.floor:
+        at = y_axis.place(forget.floor["forget"].value)
+        words = {"text": "floor, this report", "textposition": "end", "font": {"size": 11, "color": "var(--quiet)"}}
+        layout["shapes"].append({**line, "y0": at, "y1": at, "xref": "paper", "x0": 0, "x1": 1, "label": words})
+    data = []
+    positions = _positions(forget)
+    for verdict in wording.VERDICTS:
+        group = [c for c in own if c.verdict.name == verdict]
+        if group:
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": verdict,
+                    "x": [x_axis.place(c.public["forget"]) for c in group],
+                    "y": [y_axis.place(c.scores["forget"].value) for c in group],
+                    "marker": {
+                        "symbol": [shapes.get(c.method, "square") for c in group],
+                        "size": 7.5,
+                        "color": f"var(--{verdict})",
+                        "opacity": 0.85,
+                        "line": {"width": 0.6, "color": "var(--edge)"},
+                    },
+                    "customdata": [positions[c.id] for c in group],
+                    "hovertemplate": _TEMPLATE,
+                }
+            )
+    layout.update(
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
+        margin={"l": 56, "r": 14, "t": 30, "b": 48},
+    )
+    return {"data": data, "layout": layout, "ranges": {"xaxis": x_axis.ranges(), "yaxis": y_axis.ranges()}}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One histogram: an ensemble's margins on one example, over those of the oracles."""
+
+    oracle: str
+    """SVG path of the oracles' histogram, filled."""
+    who: str
+    """SVG path of the ensemble's histogram, an outline."""
+    zero: float | None
+    """Where margin 0 lies, horizontally; None outside of the range."""
+    shift: str
+    """Mean margin minus the oracles' mean, in oracle standard deviations."""
+    note: str
+    """Members outside of the range, or not finite."""
+    title: str
+    """What a screen reader says."""
+
+
+@dataclass(frozen=True)
+class MarginGrid:
+    """Small multiples: rows are ensembles, columns are examples."""
+
+    examples: list[tuple[str, str]]
+    """(heading, second line) of each column."""
+    ticks: list[tuple[str, str, str]]
+    """Left, middle and right end of each column's margin axis."""
+    rows: list[tuple[str, str, list[Cell]]]
+    """(label, colour, cells) of each row."""
+    missing: list[str]
+    """Ensembles whose margins are not in the file."""
+
+
+CELL_WIDTH, CELL_HEIGHT, BINS = 150.0, 54.0, 28
+
+
+def margin_grid(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, Any]], columns: int = 5) -> MarginGrid:
+    """Return histograms of the forget examples on which the pretrained models differ most from the oracles.
+
+    The range of a column covers all oracle and pretrained margins on that example and a quarter beyond; members
+    outside are counted in words, so that a diverged ensemble cannot squeeze the picture.
+
+    Args:
+        forget: What was found about one forget set.
+        margins: Arrays by `<who>/<split>`, each (members, examples).
+        columns: Most examples to show.
+
+    Raises:
+        DamagedFileError: If an array does not have the shape that the record implies.
+    """
+    who: list[tuple[str, str, str]] = [
+        ("pretrained", "Pretrained, nothing done", "var(--pretrained)"),
+        ("held_out", "Retrained (held-out oracles)", "var(--oracle)"),
+    ]
+    who += [
+        (row.chosen.id, f"{row.label}, chosen ({row.chosen.verdict.name})", f"var(--{row.chosen.verdict.name})")
+        for row in wording.rows(forget)
+        if row.chosen is not None
+    ]
+    worst = forget.worst[:columns]
+    oracle = _forget_margins(margins, "oracle", forget)
+    if oracle is None or not worst:
+        return MarginGrid([], [], [], ["oracle"] if oracle is None else [])
+    pretrained = _forget_margins(margins, "pretrained", forget)
+    edges = [_edges(oracle[:, e.position], None if pretrained is None else pretrained[:, e.position]) for e in worst]
+    grid_rows, missing = [], []
+    for key, label, colour in who:
+        array = _forget_margins(margins, key, forget)
+        if array is None:
+            missing.append(label)
+            continue
+        cells = [
+            _cell(oracle[:, e.position], array[:, e.position], edge, label)
+            for e, edge in zip(worst, edges, strict=True)
+        ]
+        grid_rows.append((label, colour, cells))
+    return MarginGrid(
+        examples=[(f"training example {e.index:,}", f"class {e.label}") for e in worst],
+        ticks=[tuple(wording.number(v) for v in (e[0], (e[0] + e[-1]) / 2, e[-1])) for e in edges],  # type: ignore[misc]
+        rows=grid_rows,
+        missing=missing,
+    )
+
+
+def _forget_margins(margins: Mapping[str, np.ndarray[Any, Any]], who: str, forget: ForgetRecord) -> Floats | None:
+    array = margins.get(f"{who}/forget")
+    if array is None:
+        return None
+    needed = max((e.position for e in forget.worst), default=-1) + 1
+    if array.ndim != 2 or array.shape[1] < needed:
+        raise DamagedFileError(
+            f"{forget.margins} holds {who}/forget with shape {tuple(array.shape)}, expected (members, examples) "
+            f"with at least {needed} examples; run the study again with --resume."
+        )
+    return array.astype(np.float64)
+
+
+def _edges(oracle: Floats, pretrained: Floats | None) -> Floats:
+    both = oracle if pretrained is None else np.concatenate([oracle, pretrained])
+    both = both[np.isfinite(both)]
+    if both.size == 0:
+        both = np.zeros(1)
+    low, high = float(both.min()), float(both.max())
+    pad = 0.25 * (high - low) or 1.0
+    return np.linspace(low - pad, high + pad, BINS + 1)
+
+
+def _cell(oracle: Floats, who: Floats, edges: Floats, label: str) -> Cell:
+    finite = who[np.isfinite(who)]
+    below, above = int((finite < edges[0]).sum()), int((finite > edges[-1]).sum())
+    broken = len(who) - len(finite)
+    notes = [f"{below} further left"] * (below > 0) + [f"{above} further right"] * (above > 0)
+    notes += [f"{broken} not finite"] * (broken > 0)
+    reference = oracle[np.isfinite(oracle)]
+    spread = float(reference.std(ddof=1)) if len(reference) > 1 else 0.0
+    shift = (
+        (float(finite.mean()) - float(reference.mean())) / spread
+        if len(finite) and len(reference) and spread > 0
+        else math.nan
+    )
+    shift_text = f"{wording.signed(shift)} sd" if math.isfinite(shift) else ""
+    heights = [_shares(reference, edges, len(oracle)), _shares(finite, edges, len(who))]
+    top = max(float(h.max()) for h in heights) or 1.0
+    zero = (0.0 - edges[0]) / (edges[-1] - edges[0]) * CELL_WIDTH
+    return Cell(
+        oracle=_steps(heights[0] / top, close=True),
+        who=_steps(heights[1] / top, close=False),
+        zero=round(float(zero), 1) if 0 < zero < CELL_WIDTH else None,
+        shift=shift_text,
+        note=", ".join(notes),
+        title=f"{label}: mean margin {shift_text or 'not comparable'} from the oracles"
+        + (f"; {', '.join(notes)}" if notes else ""),
+    )
+
+
+def _shares(values: Floats, edges: Floats, members: int) -> Floats:
+    """Return the share of members in each bin; members outside of the range are in no bin, but in the total."""
+    return np.histogram(values, bins=edges)[0] / max(members, 1)
+
+
+def _steps(heights: Floats, *, close: bool) -> str:
+    """Return the SVG path of a histogram with heights from 0 to 1."""
+    width = CELL_WIDTH / len(heights)
+    # Runs of empty bins are one segment: half of the path's length goes into them otherwise.
+    parts = [f"M0 {CELL_HEIGHT:g}"]
+    previous = 0.0
+    for i, height in enumerate(heights):
+        if height != previous:
+            parts.append(f"H{i * width:.1f}V{CELL_HEIGHT - height * (CELL_HEIGHT - 3):.1f}")
+            previous = height
+    parts.append(f"H{CELL_WIDTH:g}V{CELL_HEIGHT:g}")
+    return "".join(parts) + ("Z" if close else "")
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A score on a scale: the interval as a line, the value as a dot, the floor and the tolerance as bands."""
+
+    value: float
+    low: float
+    high: float
+    floor_low: float
+    floor_high: float
+    limit: float
+    """Floor plus tolerance: within this a score counts as the same."""
+    beyond: bool
+    """Whether the value lies beyond the right end of the scale."""
+
+
+def strip(score: Score, tolerance: float, top: float) -> Strip:
+    """Place a score on a scale from 0 to `top`; all positions are shares of the width.
+
+    The scale is a square root, so that the neighbourhood of the floor is visible beside large scores.
+    """
+
+    def at(value: float) -> float:
+        if math.isnan(value):
+            return 1.0
+        return round(math.sqrt(min(max(value, 0.0) / top, 1.0)), 4)
+
+    return Strip(
+        value=at(score.value),
+        low=at(score.low if not math.isnan(score.low) else score.value),
+        high=at(score.high),
+        floor_low=at(score.floor_low),
+        floor_high=at(score.floor_high),
+        limit=at(score.floor + tolerance),
+        beyond=not score.value <= top,
+    )

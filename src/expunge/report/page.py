@@ -1,0 +1,523 @@
+"""The audit's report: one HTML file, drawn from a record and its margins alone, that opens without a network.
+
+Everything is inlined (plotly.js once, style, script, data), and a content security policy forbids the page to load
+anything or to run any script but its own two, so that a name in a record can never become code.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from expunge.core.record import (
+    SPLITS,
+    ConfigurationRecord,
+    ForgetRecord,
+    Record,
+    SplitName,
+    load_margins,
+    write_atomically,
+)
+from expunge.core.score import Score
+from expunge.report import figures, wording
+from expunge.version import __version__
+
+Margins = Mapping[str, np.ndarray[Any, Any]]
+
+
+def draw(folder: Path) -> Path:
+    """Draw the report of a run from its record, and return the path of the page.
+
+    Args:
+        folder: A run's folder (it holds `record.json` and `margins/`), or the path of its `record.json`.
+
+    Returns:
+        `folder/report.html`; the same record always gives the same bytes.
+
+    Raises:
+        InputError: If there is no record, or a complete record lacks its margins.
+        DamagedFileError: If the record or the margins cannot be read.
+    """
+    folder = Path(folder)
+    record = Record.load(folder)
+    if folder.is_file():
+        folder = folder.parent
+    margins: dict[str, Margins] = {}
+    for forget in record.forget_sets:
+        # A study that still runs may not have written its margins yet; a complete one must have.
+        if record.status == "complete" or (folder / forget.margins).is_file():
+            margins[forget.name] = load_margins(folder, forget)
+    return write_atomically(folder / "report.html", render(record, margins).encode())
+
+
+def render(record: Record, margins: Mapping[str, Margins]) -> str:
+    """Return the report as HTML.
+
+    Args:
+        record: A study's record, complete or still running.
+        margins: For each forget set by name, arrays by `<who>/<split>`; forget sets without an entry have no
+            histograms.
+    """
+    shapes = figures.symbols(record.forget_sets)
+    costs = figures.cost_range(record.forget_sets)
+    panels = [
+        _panel(i, record, forget, margins.get(forget.name), shapes, costs)
+        for i, forget in enumerate(record.forget_sets)
+    ]
+    payload = {
+        "figures": {key: figure for panel in panels for key, figure in panel.drawn.items()},
+        "hover": {str(panel.number): figures.hover(panel.forget) for panel in panels},
+        "tables": {str(panel.number): panel.table for panel in panels},
+    }
+    environment = Environment(
+        loader=PackageLoader("expunge.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=wording.number,
+        signed=wording.signed,
+        percent=wording.percent,
+        accuracy=wording.accuracy,
+        duration=wording.duration,
+        interval=wording.interval,
+        listing=wording.listing,
+        value=wording.value_text,
+    )
+    scripts = [_plotly(), _template_text("script.js")]
+    return environment.get_template("page.html.j2").render(
+        record=record,
+        version=__version__,
+        panels=panels,
+        matrix=_matrix(panels),
+        shapes=shapes,
+        costs=_cost_ticks(costs),
+        verdicts=wording.VERDICTS,
+        definitions=wording.DEFINITIONS,
+        facts=_facts(record),
+        tables={
+            "task": _flat({k: v for k, v in record.task.items() if k not in ("architecture", "recipe")}),
+            "recipe": _flat(record.task.get("recipe") or {}),
+            "request": _flat(record.request),
+            "environment": _flat(record.environment),
+        },
+        splits=SPLITS,
+        count=wording.count,
+        options_text=wording.options_text,
+        failed_ensembles=[e for e in record.ensembles if e.failed],
+        style=Markup(_template_text("style.css")),
+        scripts=[Markup(text) for text in scripts],
+        hashes=[_digest(text) for text in scripts],
+        payload=_json(payload),
+        marker=_marker,
+        cell_width=figures.CELL_WIDTH,
+        cell_height=figures.CELL_HEIGHT,
+    )
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """A line of the verdict table."""
+
+    row: wording.Row
+    configuration: ConfigurationRecord
+    options: str
+    strips: dict[str, figures.Strip]
+    failed_checks: list[str]
+
+
+@dataclass(frozen=True)
+class ControlRow:
+    """A line of the table of controls."""
+
+    configuration: ConfigurationRecord
+    label: str
+    options: str
+    stops: int
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """A line of the table of runtime checks."""
+
+    label: str
+    check: str
+    passed: int
+    total: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Everything that the page says about one forget set."""
+
+    number: int
+    forget: ForgetRecord
+    headline: wording.Headline
+    rows: list[wording.Row]
+    verdicts: list[VerdictRow]
+    references: list[
+        tuple[str, str, str, Mapping[SplitName, Score], Mapping[SplitName, float], dict[str, figures.Strip]]
+    ]
+    unjudged: list[wording.Row]
+    drawn: dict[str, figures.Figure]
+    timing: list[tuple[str, str, str, list[tuple[str, str]]]]
+    grid: figures.MarginGrid | None
+    selections: list[tuple[wording.Row, str, str]]
+    controls: list[ControlRow]
+    rate_zero: list[str]
+    checks: list[CheckRow]
+    failed_members: list[tuple[str, int, int]]
+    disagreements: list[tuple[wording.Disagreement, str]]
+    disagreement_count: int
+    cautions: list[str]
+    table: dict[str, Any]
+
+
+def _panel(
+    index: int,
+    record: Record,
+    forget: ForgetRecord,
+    margins: Margins | None,
+    shapes: Mapping[str, str],
+    costs: tuple[float, float],
+) -> Panel:
+    rows = wording.rows(forget)
+    keys = {row.method: wording.varying([c for c in forget.configurations if c.method == row.method]) for row in rows}
+    judged = [row for row in rows if row.chosen is not None]
+    top = _strip_top(forget, judged)
+    verdicts = [
+        VerdictRow(
+            row=row,
+            configuration=row.chosen,
+            options=wording.options_text(row.chosen.options, keys[row.method]),
+            strips={s: figures.strip(score, record.tolerance, top) for s, score in row.chosen.scores.items()},
+            failed_checks=[check.name for check in row.chosen.checks if not check.passed],
+        )
+        for row in judged
+        if row.chosen is not None
+    ]
+    order = list(wording.VERDICTS)
+    verdicts.sort(
+        key=lambda v: (
+            v.row.control,
+            v.configuration.verdict.name != "indistinguishable",
+            wording.worst_excess(v.configuration),
+            order.index(v.configuration.verdict.name),
+        )
+    )
+    everything = wording.disagreements(forget)
+    drawn = {}
+    if forget.configurations:
+        drawn = {
+            f"{index}-plane-validation": figures.plane(forget, "validation", shapes, costs, record.tolerance),
+            f"{index}-plane-retain": figures.plane(forget, "retain", shapes, costs, record.tolerance),
+            f"{index}-time-forget": figures.over_time(forget, "forget", record.tolerance),
+            f"{index}-time-validation": figures.over_time(forget, "validation", record.tolerance),
+            f"{index}-public": figures.against_public(forget, shapes),
+        }
+    return Panel(
+        number=index,
+        forget=forget,
+        headline=wording.headline(forget),
+        rows=rows,
+        verdicts=verdicts,
+        references=_references(forget, record.tolerance, top),
+        unjudged=[row for row in rows if row.chosen is None and not row.control],
+        drawn=drawn,
+        timing=[
+            (
+                row.method,
+                row.label,
+                wording.timing_sentence(forget, row.method),
+                figures.rate_legend(forget, row.method),
+            )
+            for row in rows
+            if row.configurations
+        ],
+        grid=figures.margin_grid(forget, margins) if margins is not None else None,
+        selections=[
+            (
+                row,
+                wording.options_text(row.chosen.options, keys[row.method]) if row.chosen else "",
+                wording.options_text(row.best.options, keys[row.method]) if row.best else "",
+            )
+            for row in rows
+            if row.selection
+        ],
+        controls=_controls(forget, keys),
+        rate_zero=_rate_zero(forget),
+        checks=_checks(forget, rows),
+        failed_members=[
+            (row.label, sum(c.failed > 0 for c in own), max(c.failed for c in own))
+            for row in rows
+            if (own := [c for c in forget.configurations if c.method == row.method]) and any(c.failed for c in own)
+        ],
+        disagreements=[
+            (d, wording.options_text(d.configuration.options, keys[d.configuration.method])) for d in everything[:12]
+        ],
+        disagreement_count=len(everything),
+        cautions=_cautions(forget, record),
+        table=_table(forget),
+    )
+
+
+def _strip_top(forget: ForgetRecord, judged: Sequence[wording.Row]) -> float:
+    """Return the end of the scale of a panel's strips: all that is finite, but no more than four times pretrained."""
+    values = [s.high for s in forget.pretrained.values()] + [s.floor_high for s in forget.floor.values()]
+    values = [v for v in values if math.isfinite(v)]
+    limit = 4 * max([*values, 1e-3])
+    for row in judged:
+        values += [s.high for s in row.chosen.scores.values() if s.high <= limit] if row.chosen else []
+    return max([*values, 1e-3]) * 1.05
+
+
+def _references(
+    forget: ForgetRecord, tolerance: float, top: float
+) -> list[tuple[str, str, str, Mapping[SplitName, Score], Mapping[SplitName, float], dict[str, figures.Strip]]]:
+    return [
+        (name, note, cost, scores, accuracy, {s: figures.strip(score, tolerance, top) for s, score in scores.items()})
+        for name, note, cost, scores, accuracy in (
+            ("Pretrained", "nothing done", "0 %", forget.pretrained, forget.pretrained_accuracy),
+            ("Retrained", "held-out oracles: the floor", "100 %", forget.floor, forget.oracle_accuracy),
+        )
+    ]
+
+
+def _controls(forget: ForgetRecord, keys: Mapping[str, list[str]]) -> list[ControlRow]:
+    """Return one line for each run of a control: its chosen stopping time if there is one, else its last."""
+    chosen = {s.chosen for s in forget.selections}
+    runs: dict[str, list[ConfigurationRecord]] = {}
+    for c in forget.configurations:
+        if c.control:
+            runs.setdefault(c.run, []).append(c)
+    found = []
+    for run in runs.values():
+        shown = next((c for c in run if c.id in chosen), max(run, key=lambda c: c.epoch))
+        options = wording.options_text(shown.options, keys[shown.method])
+        found.append(ControlRow(shown, wording.short_label(shown.label, shown.statistics), options, len(run)))
+    return found
+
+
+def _rate_zero(forget: ForgetRecord) -> list[str]:
+    """Say what changing the normalisation statistics alone does, for each way of doing so that was tried."""
+    found: dict[str, ConfigurationRecord] = {}
+    for c in forget.configurations:
+        if wording.is_rate_zero(c) and (c.statistics not in found or c.epoch > found[c.statistics].epoch):
+            found[c.statistics] = c
+    sentences = []
+    for statistics, c in found.items():
+        parts = [
+            f"{split} from {wording.number(forget.pretrained[split].value)} to {wording.number(c.scores[split].value)}"
+            for split in SPLITS
+            if split in forget.pretrained and split in c.scores
+        ]
+        if parts:
+            sentences.append(
+                f"Rate 0 with statistics {statistics} for {wording.count(c.epoch, 'epoch')}: no weight moves, and "
+                f"KLoM goes on {wording.listing(parts)}."
+            )
+    return sentences
+
+
+def _checks(forget: ForgetRecord, rows: Sequence[wording.Row]) -> list[CheckRow]:
+    labels = {row.method: row.label for row in rows}
+    groups: dict[tuple[str, str], list[tuple[ConfigurationRecord, bool, str]]] = {}
+    for c in forget.configurations:
+        for check in c.checks:
+            groups.setdefault((c.method, check.name), []).append((c, check.passed, check.detail))
+    found = []
+    for (method, name), seen in groups.items():
+        wrong = [(c, detail) for c, passed, detail in seen if not passed]
+        detail = f"{wrong[0][0].id}: {wrong[0][1]}" if wrong else seen[-1][2]
+        found.append(CheckRow(labels[method], name, len(seen) - len(wrong), len(seen), detail))
+    return sorted(found, key=lambda row: row.passed == row.total)
+
+
+def _cautions(forget: ForgetRecord, record: Record) -> list[str]:
+    """Return what limits this panel's conclusions and can be read off the record."""
+    found = []
+    floors = [score for score in forget.floor.values() if math.isfinite(score.floor_high - score.floor_low)]
+    width = max((score.floor_high - score.floor_low for score in floors), default=0.0)
+    if width > 2 * record.tolerance:
+        found.append(
+            f"With {wording.count(record.members, 'member')} the floor itself is only known to within "
+            f"{wording.number(width)} nats, more than twice the tolerance of {wording.number(record.tolerance)}. "
+            "More members would sharpen every verdict here."
+        )
+    failed = [check for check in forget.checklist if not check.passed]
+    if failed and not forget.nothing_to_unlearn:
+        found.append(f"Failed before any method ran: {wording.listing([check.name for check in failed])}.")
+    if forget.size < 20:
+        found.append(
+            f"With {wording.count(forget.size, 'forget example')} the 95th percentile on forget is set by the "
+            "worst one or two."
+        )
+    return found
+
+
+_COLUMNS = (
+    "method",
+    "options",
+    "statistics",
+    "epoch",
+    "cost",
+    "verdict",
+    "forget",
+    "forget interval",
+    "retain",
+    "retain interval",
+    "validation",
+    "validation interval",
+    "mean forget",
+    "shift forget",
+    "accuracy forget",
+    "accuracy validation",
+    "public forget",
+    "excess on calibration",
+    "failed",
+    "id",
+)
+
+
+def _table(forget: ForgetRecord) -> dict[str, Any]:
+    """Return all configurations as rows of plain values, which the page shows on request, sorts and saves as CSV."""
+    rows = []
+    for c in forget.configurations:
+        scores = {split: c.scores.get(split) for split in SPLITS}
+        rows.append(
+            [
+                c.label + (" (control)" if c.control else ""),
+                wording.options_text(c.options),
+                c.statistics,
+                c.epoch,
+                _plain(c.cost),
+                c.verdict.name,
+                *(
+                    item
+                    for score in scores.values()
+                    for item in ((_plain(score.value), wording.interval(score)) if score else (None, ""))
+                ),
+                _plain(c.means.get("forget")),
+                _plain(c.shifts.get("forget")),
+                _plain(c.accuracy.get("forget")),
+                _plain(c.accuracy.get("validation")),
+                _plain(c.public.get("forget")),
+                _plain(max(c.calibration.values()) if c.calibration else None),
+                c.failed,
+                c.id,
+            ]
+        )
+    return {"columns": list(_COLUMNS), "rows": rows}
+
+
+def _plain(value: float | None) -> float | str | None:
+    """Return a value that JSON can hold: infinities and NaN become words."""
+    if value is None:
+        return None
+    return float(f"{value:.5g}") if math.isfinite(value) else wording.number(value)
+
+
+def _matrix(panels: Sequence[Panel]) -> list[tuple[str, bool, list[ConfigurationRecord | None]]]:
+    """Return method by forget set: the chosen configuration, or None where there is none."""
+    methods: dict[str, tuple[str, bool]] = {}
+    for panel in panels:
+        for row in panel.rows:
+            if row.chosen is not None:
+                methods.setdefault(row.method, (row.label, row.control))
+    found: list[tuple[str, bool, list[ConfigurationRecord | None]]] = []
+    for method, (label, control) in methods.items():
+        by_panel = [next((row.chosen for row in panel.rows if row.method == method), None) for panel in panels]
+        found.append((label, control, by_panel))
+    return sorted(found, key=lambda item: item[1])
+
+
+def _facts(record: Record) -> list[str]:
+    """Return the line below the title."""
+    task = record.task
+    found = [wording.count(record.members, "member") + " an ensemble"]
+    if isinstance(task.get("train"), int):
+        found.append(f"{task['train']:,} training and {task.get('validation', 0):,} validation examples")
+    if isinstance(task.get("parameters"), int):
+        found.append(f"{task.get('model', 'model')}, {task['parameters']:,} parameters")
+    found.append(f"{wording.count(sum(len(f.configurations) for f in record.forget_sets), 'configuration')} tried")
+    found.append(f"tolerance {wording.number(record.tolerance)} nats above the floor")
+    return found
+
+
+def _cost_ticks(costs: tuple[float, float]) -> list[tuple[float, str]]:
+    """Return (position from 0 to 100, text) of the ticks on the cost scale."""
+    low, high = math.log10(costs[0]), math.log10(costs[1])
+    return [(round(100 * i / 4, 1), wording.percent(10 ** (low + (high - low) * i / 4))) for i in range(5)]
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return a nested table as lines of (name, text)."""
+    found: list[tuple[str, str]] = []
+    for key, item in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping) and item:
+            found += _flat(item, f"{name}.")
+        elif isinstance(item, list | tuple) and any(isinstance(part, Mapping) for part in item):
+            found.append((name, json.dumps(item, default=str)))
+        else:
+            found.append((name, wording.value_text(item)))
+    return found
+
+
+_MARKERS = {
+    "square": "M2 2H12V12H2Z",
+    "diamond": "M7 0.5L13.5 7L7 13.5L0.5 7Z",
+    "triangle-up": "M7 1L13.3 12.4H0.7Z",
+    "cross": "M4.8 1H9.2V4.8H13V9.2H9.2V13H4.8V9.2H1V4.8H4.8Z",
+    "pentagon": "M7 0.8L13.2 5.3L10.8 12.6H3.2L0.8 5.3Z",
+    "triangle-down": "M7 13L0.7 1.6H13.3Z",
+    "hexagon": "M7 0.6L12.6 3.8V10.2L7 13.4L1.4 10.2V3.8Z",
+    "hourglass": "M1.5 1.5H12.5L1.5 12.5H12.5Z",
+    "x": "M3.6 0.8L7 4.2L10.4 0.8L13.2 3.6L9.8 7L13.2 10.4L10.4 13.2L7 9.8L3.6 13.2L0.8 10.4L4.2 7L0.8 3.6Z",
+    "bowtie": "M1.5 1.5V12.5L12.5 1.5V12.5Z",
+    "diamond-wide": "M7 2.5L13.8 7L7 11.5L0.2 7Z",
+    "triangle-left": "M1 7L12.4 0.7V13.3Z",
+    "triangle-right": "M13 7L1.6 0.7V13.3Z",
+}
+
+
+def _marker(symbol: str) -> str:
+    """Return the SVG path of a marker in a box of 14 by 14, for the legend."""
+    return _MARKERS[symbol]
+
+
+def _template_text(name: str) -> str:
+    text = (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+    return text.replace("\r\n", "\n")
+
+
+def _plotly() -> str:
+    """Return plotly.js, as the plotly package ships it."""
+    from plotly.offline import get_plotlyjs
+
+    # A browser reads carriage returns as newlines, so they would change the digest that the policy allows.
+    return str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _digest(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _json(payload: Any) -> Markup:
+    """Write data for a script element: no character in it can end the element or start another."""
+    text = json.dumps(payload, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    escaped = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return Markup(escaped)

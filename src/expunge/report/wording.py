@@ -1,0 +1,491 @@
+"""The report's words: how numbers are written, what a verdict means, what to do about it, and the definitions.
+
+Everything here is a pure function from parts of a record to text, so that the page and the terminal say the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SelectionRecord, VerdictName
+from expunge.core.score import Score
+
+
+@dataclass(frozen=True)
+class VerdictWords:
+    """How one verdict is explained."""
+
+    short: str
+    """One word for narrow places."""
+    meaning: str
+    """What was seen, for someone who has not read the paper."""
+    action: str
+    """What to do about it."""
+
+
+VERDICTS: dict[VerdictName, VerdictWords] = {
+    "indistinguishable": VerdictWords(
+        "matches",
+        "On forget, retain and validation examples alike, the models cannot be told from retrained ones, within the "
+        "stated tolerance.",
+        "Usable at this tolerance and this number of models.",
+    ),
+    "under-forgotten": VerdictWords(
+        "under",
+        "The models still treat the forget examples as something they were trained on.",
+        "Do not rely on it: the examples are still visible in the model's behaviour. Retrain, or try another method.",
+    ),
+    "over-forgotten": VerdictWords(
+        "over",
+        "The models do worse on the forget examples than models that never saw them; that mistake is itself a trace.",
+        "Stop earlier or lower the rate; otherwise retrain.",
+    ),
+    "damaged": VerdictWords(
+        "damaged",
+        "Behaviour on examples that should have stayed the same (retain or validation) has moved away from retraining.",
+        "Do not deploy: what was to be kept has changed. Retrain.",
+    ),
+    "diverged": VerdictWords(
+        "diverged",
+        "Some models ended in non-finite numbers or collapsed to one answer.",
+        "Do not deploy. Lower the rate, or retrain.",
+    ),
+    "undecided": VerdictWords(
+        "undecided",
+        "The interval contains both acceptable and unacceptable values: these models are too few to decide.",
+        "Repeat the audit with more members.",
+    ),
+}
+"""Every verdict of the record's schema, in the order in which a page lists them."""
+
+SPLIT_NAMES = {"forget": "forget", "retain": "retain", "validation": "validation"}
+
+
+def number(value: float) -> str:
+    """Write a number with about three significant digits; infinities and NaN in words.
+
+    >>> number(0.4712), number(12.34), number(0.00512), number(float("inf")), number(float("nan"))
+    ('0.47', '12.3', '0.005', 'infinite', 'not a number')
+    """
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "minus infinite"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 1e5 or size < 0.0005:
+        return f"{value:.1e}"
+    if size >= 100:
+        return f"{value:.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size >= 0.1 else f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    """Write a number with its sign.
+
+    >>> signed(1.25), signed(-0.5), signed(0.0)
+    ('+1.25', '-0.50', '0')
+    """
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage, more finely when it is small.
+
+    >>> percent(0.123), percent(0.0042), percent(0), percent(1.0), percent(0.98765)
+    ('12 %', '0.42 %', '0 %', '100 %', '99 %')
+    """
+    if not math.isfinite(share):
+        return number(share)
+    value = 100 * share
+    if value == 0 or abs(value) >= 9.95:
+        return f"{value:.0f} %"
+    return f"{value:.1f} %" if abs(value) >= 1 else f"{value:.2g} %"
+
+
+def accuracy(share: float) -> str:
+    """Write an accuracy as a percentage with one digit.
+
+    >>> accuracy(0.9731)
+    '97.3 %'
+    """
+    return f"{100 * share:.1f} %" if math.isfinite(share) else number(share)
+
+
+def duration(seconds: float) -> str:
+    """Write a time span for a person.
+
+    >>> duration(3.21), duration(75), duration(4000), duration(0)
+    ('3.2 s', '1 min 15 s', '1 h 6 min', '0 s')
+    """
+    if not math.isfinite(seconds):
+        return number(seconds)
+    if seconds < 60:
+        return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def count(amount: int, one: str, many: str | None = None) -> str:
+    """Write an amount with its noun.
+
+    >>> count(1, "member"), count(1200, "member"), count(2, "has", "have")
+    ('1 member', '1,200 members', '2 have')
+    """
+    return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+
+
+def interval(score: Score) -> str:
+    """Write a score's 95 % interval.
+
+    >>> interval(Score("klom", "p95", 0.5, 0.4, 0.61, 0.1, 0.1, 0.2, 50, 50, 70))
+    '0.40 to 0.61'
+    """
+    return f"{number(score.low)} to {number(score.high)}"
+
+
+def listing(words: Sequence[str]) -> str:
+    """Join words as in a sentence.
+
+    >>> listing(["a", "b", "c"]), listing(["a"]), listing([])
+    ('a, b and c', 'a', '')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def value_text(value: Any) -> str:
+    """Write the value of an option."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {value_text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(value_text(item) for item in value)
+    return str(value)
+
+
+def options_text(options: Mapping[str, Any], keys: Sequence[str] | None = None) -> str:
+    """Write options as `name value` pairs; the rate also in units of the recipe's peak rate.
+
+    >>> options_text({"lr": 0.02, "relative_lr": 0.05, "epochs": 10, "momentum": 0.0}, ["lr", "relative_lr", "epochs"])
+    'rate 0.02 (0.05 of the recipe peak), epochs 10'
+
+    Args:
+        options: All options of a configuration.
+        keys: Which to write; all by default.
+    """
+    parts = []
+    shown = [key for key in options if keys is None or key in keys]
+    for key in shown:
+        if key == "lr":
+            relative = options.get("relative_lr")
+            beside = f" ({value_text(relative)} of the recipe peak)" if relative is not None else ""
+            parts.append(f"rate {value_text(options[key])}{beside}")
+        elif key == "relative_lr":
+            if "lr" not in shown:
+                parts.append(f"rate {value_text(options[key])} of the recipe peak")
+        else:
+            parts.append(f"{key.replace('_', ' ')} {value_text(options[key])}")
+    return ", ".join(parts)
+
+
+def varying(configurations: Sequence[ConfigurationRecord]) -> list[str]:
+    """Return the options that differ between configurations of a method; the rate always."""
+    keys = list(dict.fromkeys(key for c in configurations for key in c.options))
+    first = configurations[0].options if configurations else {}
+    return [
+        key
+        for key in keys
+        if key in ("lr", "relative_lr")
+        or any(c.options.get(key, "absent") != first.get(key, "absent") for c in configurations)
+    ]
+
+
+def short_label(label: str, statistics: str) -> str:
+    """Write a method's label, with its choice of normalisation statistics where that is not the default."""
+    return label if statistics in ("frozen", "retrained") else f"{label} (statistics {statistics})"
+
+
+def worst_excess(configuration: ConfigurationRecord) -> float:
+    """Return the largest excess over the floor among the splits; infinite where a score is not a number."""
+    excesses = [score.excess for score in configuration.scores.values()]
+    return max((math.inf if math.isnan(excess) else excess for excess in excesses), default=math.inf)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The most important thing about one forget set."""
+
+    tone: str
+    """`good`, `bad`, `open` or `empty`; decides the colour."""
+    sentence: str
+    """The finding."""
+    action: str
+    """What this means and what to do."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with the configuration that was chosen for it, if any."""
+
+    method: str
+    label: str
+    control: bool
+    selection: SelectionRecord | None
+    chosen: ConfigurationRecord | None
+    best: ConfigurationRecord | None
+    configurations: int
+
+
+def rows(forget: ForgetRecord) -> list[Row]:
+    """Return one row a method, candidates before controls, in the order of the record."""
+    by_id = {c.id: c for c in forget.configurations}
+    selections = {s.method: s for s in forget.selections}
+    found: list[Row] = []
+    for method in dict.fromkeys([*selections, *(c.method for c in forget.configurations)]):
+        own = [c for c in forget.configurations if c.method == method]
+        selection = selections.get(method)
+        chosen = by_id.get(selection.chosen) if selection else None
+        best = by_id.get(selection.best) if selection else None
+        some = chosen or best or (own[0] if own else None)
+        control = some.control if some else False
+        found.append(Row(method, some.label if some else method, control, selection, chosen, best, len(own)))
+    return sorted(found, key=lambda row: row.control)
+
+
+def headline(forget: ForgetRecord) -> Headline:
+    """Say in two sentences what an engineer with a deletion request must know about one forget set."""
+    score, floor = forget.pretrained.get("forget"), forget.floor.get("forget")
+    if forget.nothing_to_unlearn:
+        seen = f" (KLoM on forget {number(score.value)}, floor {number(floor.value)})" if score and floor else ""
+        return Headline(
+            "empty",
+            "There is nothing to unlearn: before any method, the pretrained models already behave on the forget "
+            f"examples like models that never saw them{seen}.",
+            "No unlearning is needed for the behaviour to match retraining, and this forget set cannot tell a working "
+            "method from an idle one. Whether the data themselves must be deleted is a separate question.",
+        )
+    all_rows = rows(forget)
+    judged = [row for row in all_rows if not row.control and row.chosen]
+    if not judged:
+        return Headline(
+            "open",
+            "No method has been chosen and judged for this forget set yet.",
+            "Finish or repeat the audit; until then, retrain if the examples have to be forgotten.",
+        )
+    passing = sorted((row for row in judged if _passes(row.chosen)), key=lambda row: _cost(row.chosen))
+    rivals = [row for row in all_rows if row.control and _passes(row.chosen) and not _is_retraining(row.chosen)]
+    if passing:
+        return _good_news(passing, rivals, len(judged))
+    return _bad_news(judged, rivals)
+
+
+def _good_news(passing: list[Row], rivals: list[Row], judged: int) -> Headline:
+    first = passing[0]
+    assert first.chosen is not None
+    who = f"{first.label} cannot be told from retraining, at {percent(first.chosen.cost)} of its cost"
+    total = "the only candidate" if judged == 1 else f"{len(passing)} of {judged} candidates pass"
+    if len(passing) > 1:
+        total += f"; the others that do: {listing([row.label for row in passing[1:]])}"
+    cautions = []
+    if any(not check.passed for check in first.chosen.checks):
+        cautions.append("a runtime check of the method failed: read it before trusting the score")
+    if first.selection and first.selection.edge:
+        cautions.append("its setting lies on the edge of the grid, so widen the grid")
+    cheaper = [row for row in rivals if _cost(row.chosen) <= _cost(first.chosen) * 1.001]
+    if cheaper:
+        cautions.append(
+            f"the control {cheaper[0].label} passes at no greater cost, so the method itself earns no credit"
+        )
+    action = "Use the setting listed below, for this task and forget sets of this kind"
+    action += "; but " + "; ".join(cautions) + "." if cautions else "; keep this page as the evidence."
+    return Headline("good", f"{who} ({total}).", action)
+
+
+def _bad_news(judged: list[Row], rivals: list[Row]) -> Headline:
+    closest = min(judged, key=lambda row: worst_excess(row.chosen) if row.chosen else math.inf)
+    assert closest.chosen is not None
+    forget_score = closest.chosen.scores.get("forget")
+    near = f"The closest is {closest.label}: {closest.chosen.verdict.name}"
+    if forget_score:
+        near += f", KLoM on forget {number(forget_score.value)} where retraining reads {number(forget_score.floor)}"
+    undecided = [row for row in judged if row.chosen and row.chosen.verdict.name == "undecided"]
+    illusions = [row for row in judged if _passes(row.best)]
+    if rivals:
+        cost = percent(_cost(rivals[0].chosen))
+        action = f"The control {rivals[0].label} does match, at {cost} of the cost of retraining."
+    elif undecided:
+        names = listing([row.label for row in undecided])
+        action = f"{names}: too few members to decide. Repeat with more members, or retrain."
+    else:
+        action = "Retrain without the forget examples; it is the only thing here that is known to work."
+    if illusions:
+        names = listing([row.label for row in illusions])
+        action += (
+            f" A setting of {names} would have looked successful had it been picked with the retrained models at hand; "
+            "without them nobody would have known to pick it."
+        )
+    tone = "open" if undecided else "bad"
+    return Headline(tone, f"No candidate matches retraining. {near}.", action)
+
+
+def _passes(configuration: ConfigurationRecord | None) -> bool:
+    return configuration is not None and configuration.verdict.name == "indistinguishable"
+
+
+def _is_retraining(configuration: ConfigurationRecord | None) -> bool:
+    return configuration is not None and configuration.statistics == "retrained"
+
+
+def _cost(configuration: ConfigurationRecord | None) -> float:
+    return configuration.cost if configuration and math.isfinite(configuration.cost) else math.inf
+
+
+def is_rate_zero(configuration: ConfigurationRecord) -> bool:
+    """Return whether a configuration never moves a weight, so that only normalisation statistics can change."""
+    rates = [configuration.options.get(key) for key in ("lr", "relative_lr")]
+    return any(isinstance(rate, int | float) and not isinstance(rate, bool) and rate == 0 for rate in rates)
+
+
+def timing_sentence(forget: ForgetRecord, method: str) -> str:
+    """Count how many runs of a method ever match retraining on forget, and how many still do at their last epoch."""
+    runs: dict[str, list[ConfigurationRecord]] = {}
+    for c in forget.configurations:
+        if c.method == method:
+            runs.setdefault(c.run, []).append(c)
+    if not runs:
+        return "No run of this method is on record."
+
+    def close(c: ConfigurationRecord) -> bool:
+        scores = [c.scores.get(split) for split in SPLITS]
+        return all(s is not None and s.excess <= c.verdict.tolerance for s in scores)
+
+    ever = [run for run in runs.values() if any(close(c) for c in run)]
+    last = [run for run in ever if close(max(run, key=lambda c: c.epoch))]
+    stops = sum(len(run) for run in runs.values())
+    hits = sum(close(c) for run in runs.values() for c in run)
+    text = f"{count(len(runs), 'run')}, {count(stops, 'stopping time')}: "
+    if not ever:
+        return text + "none comes within the tolerance of the floor on all three splits at any time."
+    return text + (
+        f"{hits} of {stops} stopping times come within the tolerance of the floor on all three splits. "
+        f"{len(ever)} of {count(len(runs), 'run')} {'pass' if len(ever) != 1 else 'passes'} through at some time, "
+        f"{len(last)} {'are' if len(last) != 1 else 'is'} still there at the end. To use the method one must know "
+        "the rate and the stopping time beforehand."
+    )
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A configuration that the public estimator likes and ours does not."""
+
+    configuration: ConfigurationRecord
+    splits: list[str]
+    """Splits on which the public variant reads no more than its own floor."""
+
+
+def disagreements(forget: ForgetRecord) -> list[Disagreement]:
+    """Return configurations that the public variant puts at or below its floor while ours says damaged or diverged.
+
+    Worst first: those on whose forget examples both could be compared, then by our largest excess.
+    """
+    found = []
+    for c in forget.configurations:
+        if c.verdict.name not in ("damaged", "diverged"):
+            continue
+        better = [
+            split
+            for split in SPLITS
+            if split in c.public and split in forget.floor_public and c.public[split] <= forget.floor_public[split]
+        ]
+        if better:
+            found.append(Disagreement(c, list(better)))
+    return sorted(found, key=lambda d: (-len(d.splits), -worst_excess(d.configuration)))
+
+
+DEFINITIONS: list[tuple[str, str]] = [
+    (
+        "Forget set, retain set, validation",
+        "The forget set is the part of the training data that is to be forgotten, the retain set all the rest. "
+        "Validation examples were never trained on. A method must change behaviour on the first as retraining "
+        "would, and must leave the other two as retraining would leave them.",
+    ),
+    (
+        "Pretrained, oracle, member",
+        "A pretrained model was trained on everything. An oracle was trained by the same recipe on the retain set "
+        "only: it is what a perfect deletion would give. Training is random, so each is an ensemble of many "
+        "models, called members, that differ in their random numbers only.",
+    ),
+    (
+        "Margin",
+        "For one model and one example: the logit of the true class minus the log-sum-exp of the other classes. "
+        "It equals log(p / (1 - p)), with p the probability given to the true class. Above 0 the true class has "
+        "more than half of the probability; models that memorised an example give it a large margin.",
+    ),
+    (
+        "KLoM",
+        "KL divergence of margins, in nats. For each example the margins of all unlearned members are compared, "
+        "as a distribution, with those of all oracles. 0 would mean equal distributions. Bins are placed at "
+        "quantiles of the oracles with open ends, so that no outlier can stretch them; non-finite or collapsed "
+        "members are an outcome of their own and count as worst. A split is summarised by its 95th percentile: 95 "
+        "% of its examples score lower.",
+    ),
+    (
+        "Floor",
+        "What KLoM reads when both sides are oracles, so what a perfect method would score. It is above 0 because "
+        "the number of members is finite, and it falls as members are added. Compare every score with its floor, "
+        "never with 0. It is measured with a second, independent set of oracles (held out).",
+    ),
+    (
+        "Interval",
+        "The 95 % bootstrap interval over members and examples, written in brackets or drawn as a thin line.",
+    ),
+    (
+        "Tolerance and verdict",
+        "The tolerance is the largest excess over the floor that still counts as the same. A method is "
+        "indistinguishable only if its interval shows this on forget, retain and validation. Otherwise it is "
+        "under-forgotten (forget margins still too high), over-forgotten (pushed too low), damaged (retain or "
+        "validation moved), diverged (members non-finite or collapsed), or undecided (too few members to say).",
+    ),
+    (
+        "Cost",
+        "Training examples pushed forward and backward through the model, as a share of what retraining on the "
+        "retain set takes. 100 % is as dear as retraining; a method that costs more has no purpose.",
+    ),
+    (
+        "Shift",
+        "How far the mean margin of the unlearned members lies from that of the oracles, in standard deviations "
+        "of the oracles, averaged over examples. On the forget set a positive shift means too little forgetting, "
+        "a negative one too much.",
+    ),
+    (
+        "Chosen, best of grid, illusion gap",
+        "Every method has settings. The chosen one was found without looking at the oracles of this forget set: "
+        "on a calibration forget set of the same kind, with its own oracles. The best of the grid was picked by "
+        "looking at the answer; it is biased, and nobody with a real request could find it. The gap between them "
+        "is the illusion gap.",
+    ),
+    (
+        "Normalisation statistics",
+        "Batch norm keeps running means and variances. Running a model in training mode on forget examples "
+        "changes them even if no weight moves. Frozen leaves them alone, updated lets them drift, recalibrated "
+        "measures them again on the retain set.",
+    ),
+    (
+        "Control",
+        "A row that should not work, or works for a known reason: doing nothing, a rate of 0, fine-tuning on the "
+        "retain set, retraining cut short at the same cost. A method deserves credit only for what it does beyond "
+        "its controls.",
+    ),
+]
+"""Terms and their explanation, for someone who has not read the paper."""
