@@ -1,8 +1,8 @@
 """The report's figures, as data: plotly figures for what a reader explores, SVG paths for the margin histograms.
 
-Colours are written as CSS variables (`var(--ink)`), which the page's script replaces by the value of the current
-colour scheme before it draws; so one figure serves light, dark and print. All text that came from a person is escaped
-here, because plotly reads a small subset of HTML in labels.
+Colours are written as CSS variables (`var(--ink)`) or as places on the colour scale (`cost(0.4)`), which the page's
+script replaces by the values of the current colour scheme before it draws; so one figure serves light, dark and print.
+All text that came from a person is escaped here, because plotly reads a small subset of HTML in labels.
 """
 
 from __future__ import annotations
@@ -408,13 +408,14 @@ def over_time(forget: ForgetRecord, split: SplitName, tolerance: float) -> Figur
     at = _positions(forget)
     for method in dict.fromkeys(c.method for c in forget.configurations):
         own = [c for c in forget.configurations if c.method == method and split in c.scores]
-        rates = _rate_colours(own)
+        rates = _rate_places(own)
         runs: dict[str, list[ConfigurationRecord]] = {}
         for c in own:
             runs.setdefault(c.run, []).append(c)
         for run in runs.values():
             run.sort(key=lambda c: c.epoch)
-            colour = rates.get(id(run[0]), "var(--quiet)")
+            rate = _rate(run[0])
+            colour = "var(--quiet)" if rate is None else f"cost({rates[rate]})"
             x: list[float] = [c.epoch for c in run]
             y = [axis.place(c.scores[split].value) for c in run]
             words: list[int | list[str]] = [at[c.id] for c in run]
@@ -466,20 +467,23 @@ def _rate(c: ConfigurationRecord) -> float | None:
     return None
 
 
-def _rate_colours(own: Sequence[ConfigurationRecord]) -> dict[int, str]:
-    """Return a colour of the five-step scale for each configuration that has a rate, by rank of the rate."""
+def _rate_places(own: Sequence[ConfigurationRecord]) -> dict[float, float]:
+    """Return each rate's place on the colour scale, 0 to 1, by rank: grids of rates are seldom evenly spaced."""
     rates = sorted({rate for c in own if (rate := _rate(c)) is not None})
-    steps = {rate: round(4 * i / max(len(rates) - 1, 1)) for i, rate in enumerate(rates)}
-    return {id(c): f"var(--cost-{steps[rate]})" for c in own if (rate := _rate(c)) is not None}
+    return {rate: round(i / max(len(rates) - 1, 1), 3) for i, rate in enumerate(rates)}
 
 
 def rate_legend(forget: ForgetRecord, method: str) -> list[tuple[str, str]]:
-    """Return (colour, rate in words) for the lines of a method, from the smallest rate to the largest."""
+    """Return (CSS colour, rate in words) for the lines of a method, from the smallest rate to the largest."""
     own = [c for c in forget.configurations if c.method == method]
-    colours = _rate_colours(own)
-    found = {rate: colours[id(c)] for c in own if (rate := _rate(c)) is not None}
     relative = any("relative_lr" in c.options for c in own)
-    return [(found[rate], f"{rate:.3g}{' of peak' if relative else ''}") for rate in sorted(found)]
+    found = []
+    for rate, place in _rate_places(own).items():
+        step = min(int(4 * place), 3)
+        share = round(100 * (1 - (4 * place - step)), 1)
+        colour = f"color-mix(in srgb, var(--cost-{step}) {share}%, var(--cost-{step + 1}))"
+        found.append((colour, f"{rate:.3g}{' of peak' if relative else ''}"))
+    return found
 
 
 def against_public(forget: ForgetRecord, shapes: Mapping[str, str]) -> Figure:
@@ -492,20 +496,15 @@ def against_public(forget: ForgetRecord, shapes: Mapping[str, str]) -> Figure:
     _log_axis(layout["yaxis"], y_axis)
     layout["shapes"] = []
     line = {"type": "line", "layer": "below", "line": {"color": "var(--quiet)", "width": 1.4, "dash": "dot"}}
+    data: list[dict[str, Any]] = []
     if "forget" in forget.floor_public:
         at = x_axis.place(forget.floor_public["forget"])
-        words = {
-            "text": "floor, public",
-            "textangle": -90,
-            "textposition": "end",
-            "font": {"size": 11, "color": "var(--quiet)"},
-        }
-        layout["shapes"].append({**line, "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "label": words})
+        layout["shapes"].append({**line, "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1})
+        data.append(_label("public floor", at, y_axis.low * 1.08, "middle right"))
     if "forget" in forget.floor:
         at = y_axis.place(forget.floor["forget"].value)
-        words = {"text": "floor, this report", "textposition": "end", "font": {"size": 11, "color": "var(--quiet)"}}
-        layout["shapes"].append({**line, "y0": at, "y1": at, "xref": "paper", "x0": 0, "x1": 1, "label": words})
-    data = []
+        layout["shapes"].append({**line, "y0": at, "y1": at, "xref": "paper", "x0": 0, "x1": 1})
+        data.append(_label("floor of this report", x_axis.off, at, "top left"))
     positions = _positions(forget)
     for verdict in wording.VERDICTS:
         group = [c for c in own if c.verdict.name == verdict]
@@ -530,10 +529,25 @@ def against_public(forget: ForgetRecord, shapes: Mapping[str, str]) -> Figure:
             )
     layout.update(
         showlegend=True,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
-        margin={"l": 56, "r": 14, "t": 30, "b": 48},
+        legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0, "font": {"size": 12}},
+        margin={"l": 56, "r": 14, "t": 30, "b": 90},
     )
     return {"data": data, "layout": layout, "ranges": {"xaxis": x_axis.ranges(), "yaxis": y_axis.ranges()}}
+
+
+def _label(text: str, x: float, y: float, position: str) -> dict[str, Any]:
+    """Return a label as a trace: unlike a plotly annotation it needs no logarithm when the scale changes."""
+    return {
+        "type": "scatter",
+        "mode": "text",
+        "x": [_short(x)],
+        "y": [_short(y)],
+        "text": [text],
+        "textposition": position,
+        "textfont": {"size": 11, "color": "var(--quiet)"},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,7 @@ class Panel:
     timing: list[tuple[str, str, str, list[tuple[str, str]]]]
     grid: figures.MarginGrid | None
     selections: list[tuple[wording.Row, str, str]]
+    rules: list[tuple[str, str]]
     controls: list[ControlRow]
     rate_zero: list[str]
     checks: list[CheckRow]
@@ -257,6 +258,7 @@ def _panel(
             for row in rows
             if row.selection
         ],
+        rules=list(dict.fromkeys((s.rule, s.objective) for s in forget.selections)),
         controls=_controls(forget, keys),
         rate_zero=_rate_zero(forget),
         checks=_checks(forget, rows),
@@ -266,9 +268,9 @@ def _panel(
             if (own := [c for c in forget.configurations if c.method == row.method]) and any(c.failed for c in own)
         ],
         disagreements=[
-            (d, wording.options_text(d.configuration.options, keys[d.configuration.method])) for d in everything[:12]
+            (d, wording.options_text(d.configuration.options, keys[d.configuration.method])) for d in everything[:8]
         ],
-        disagreement_count=len(everything),
+        disagreement_count=sum(d.stops for d in everything),
         cautions=_cautions(forget, record),
         table=_table(forget),
     )

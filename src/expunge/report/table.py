@@ -20,6 +20,9 @@ STYLES: dict[VerdictName, str] = {
 }
 """Colour of each verdict; the word itself is always printed, so nothing is said by colour alone."""
 
+WIDE = 132
+"""Columns of a terminal from which on intervals are printed; narrower ones would break the verdicts."""
+
 _TONES = {"good": "bold green", "bad": "bold red", "open": "bold yellow", "empty": "bold cyan"}
 
 
@@ -38,7 +41,7 @@ def print_table(record: Record, console: Console) -> None:
         words = wording.headline(forget)
         console.print(Text(words.sentence, _TONES[words.tone]))
         console.print(Text(words.action))
-        console.print(_table(forget))
+        console.print(_table(forget, intervals=console.width >= WIDE))
     if record.forget_sets:
         console.print(
             Text(
@@ -53,14 +56,14 @@ def print_table(record: Record, console: Console) -> None:
         console.print(Text(f"Note: {note}", "dim"))
 
 
-def _table(forget: ForgetRecord) -> Table:
+def _table(forget: ForgetRecord, *, intervals: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("method")
-    table.add_column("verdict")
+    table.add_column("method", min_width=12)
+    table.add_column("verdict", no_wrap=True)
     for split in SPLITS:
         table.add_column(split, justify="right", no_wrap=True)
     table.add_column("cost", justify="right", no_wrap=True)
-    table.add_column("illusion gap", justify="right")
+    table.add_column("illusion gap" if intervals else "gap", justify="right", no_wrap=True)
     table.add_column("checks")
     for row in wording.rows(forget):
         name = Text(row.label + (" (control)" if row.control else ""), "dim" if row.control else "")
@@ -76,19 +79,18 @@ def _table(forget: ForgetRecord) -> Table:
         table.add_row(
             name,
             Text(c.verdict.name, STYLES[c.verdict.name]),
-            *(_score(c.scores.get(split)) for split in SPLITS),
+            *(_score(c.scores.get(split), intervals) for split in SPLITS),
             wording.percent(c.cost),
             wording.number(row.selection.illusion_gap),
             Text("; ".join(remarks) or "passed", "bold red" if failed or c.failed else "dim"),
         )
     for name_, scores, cost in (("pretrained", forget.pretrained, "0 %"), ("floor (retrained)", forget.floor, "100 %")):
-        table.add_row(Text(name_, "dim"), "", *(_score(scores.get(split)) for split in SPLITS), cost, "", "")
+        table.add_row(Text(name_, "dim"), "", *(_score(scores.get(split), intervals) for split in SPLITS), cost, "", "")
     return table
 
 
-def _score(score: Score | None) -> Text:
+def _score(score: Score | None, intervals: bool) -> Text:
     if score is None:
         return Text("not scored", "dim")
-    return Text(wording.number(score.value)).append(
-        f" [{wording.number(score.low)}, {wording.number(score.high)}]", "dim"
-    )
+    found = Text(wording.number(score.value))
+    return found.append(f" [{wording.number(score.low)}, {wording.number(score.high)}]", "dim") if intervals else found

@@ -308,7 +308,7 @@ def _good_news(passing: list[Row], rivals: list[Row], judged: int) -> Headline:
             f"the control {cheaper[0].label} passes at no greater cost, so the method itself earns no credit"
         )
     action = "Use the setting listed below, for this task and forget sets of this kind"
-    action += "; but " + "; ".join(cautions) + "." if cautions else "; keep this page as the evidence."
+    action += "; but " + "; ".join(cautions) + "." if cautions else "; keep this report as the evidence."
     return Headline("good", f"{who} ({total}).", action)
 
 
@@ -380,37 +380,45 @@ def timing_sentence(forget: ForgetRecord, method: str) -> str:
     return text + (
         f"{hits} of {stops} stopping times come within the tolerance of the floor on all three splits. "
         f"{len(ever)} of {count(len(runs), 'run')} {'pass' if len(ever) != 1 else 'passes'} through at some time, "
-        f"{len(last)} {'are' if len(last) != 1 else 'is'} still there at the end. To use the method one must know "
-        "the rate and the stopping time beforehand."
+        f"{len(last) or 'none'} {'are' if len(last) > 1 else 'is'} still there at the end. To use the method one must "
+        "know the rate and the stopping time beforehand."
     )
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A configuration that the public estimator likes and ours does not."""
+    """A run that the public estimator likes and ours does not."""
 
     configuration: ConfigurationRecord
+    """The stopping time at which the two disagree on most splits."""
     splits: list[str]
     """Splits on which the public variant reads no more than its own floor."""
+    stops: int
+    """Stopping times of the run at which they disagree."""
 
 
 def disagreements(forget: ForgetRecord) -> list[Disagreement]:
-    """Return configurations that the public variant puts at or below its floor while ours says damaged or diverged.
+    """Return runs that the public variant puts at or below its floor while ours says damaged or diverged.
 
-    Worst first: those on whose forget examples both could be compared, then by our largest excess.
+    Worst first: by the number of splits that look perfect, then by our largest excess.
     """
-    found = []
+    runs: dict[str, list[tuple[ConfigurationRecord, list[str]]]] = {}
     for c in forget.configurations:
         if c.verdict.name not in ("damaged", "diverged"):
             continue
-        better = [
+        fooled = [
             split
             for split in SPLITS
             if split in c.public and split in forget.floor_public and c.public[split] <= forget.floor_public[split]
         ]
-        if better:
-            found.append(Disagreement(c, list(better)))
-    return sorted(found, key=lambda d: (-len(d.splits), -worst_excess(d.configuration)))
+        if fooled:
+            runs.setdefault(c.run, []).append((c, list(fooled)))
+
+    def weight(item: tuple[ConfigurationRecord, list[str]]) -> tuple[int, float]:
+        return len(item[1]), worst_excess(item[0])
+
+    found = [Disagreement(*max(stops, key=weight), len(stops)) for stops in runs.values()]
+    return sorted(found, key=lambda d: weight((d.configuration, d.splits)), reverse=True)
 
 
 DEFINITIONS: list[tuple[str, str]] = [

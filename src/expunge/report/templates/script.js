@@ -7,9 +7,17 @@
   root.classList.add("js");
 
   // Figures name colours as CSS variables; here they become the values of the scheme in force.
+  const onScale = (place, style) => {
+    const step = Math.min(Math.floor(4 * place), 3);
+    const [from, to] = [step, step + 1].map((i) => style.getPropertyValue(`--cost-${i}`).trim());
+    const channel = (hex, i) => parseInt(hex.slice(1 + 2 * i, 3 + 2 * i), 16);
+    const mixed = [0, 1, 2].map((i) => Math.round(channel(from, i) + (channel(to, i) - channel(from, i)) * (4 * place - step)));
+    return `rgb(${mixed.join(",")})`;
+  };
   const coloured = (item, style) => {
     if (typeof item === "string") {
-      return item.startsWith("var(") ? style.getPropertyValue(item.slice(4, -1)).trim() : item;
+      if (item.startsWith("var(")) return style.getPropertyValue(item.slice(4, -1)).trim();
+      return item.startsWith("cost(") ? onScale(Number(item.slice(5, -1)), style) : item;
     }
     if (Array.isArray(item)) return item.map((part) => coloured(part, style));
     if (item && typeof item === "object") {

@@ -1,0 +1,192 @@
+"""What the report says in words follows from the record, case by case."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, Record, VerdictName
+from expunge.report import wording
+
+
+def verdicts(forget: ForgetRecord, **names: VerdictName) -> None:
+    """Set the verdict of the chosen configuration of each method, by the start of the method's name."""
+    for selection in forget.selections:
+        chosen = next(c for c in forget.configurations if c.id == selection.chosen)
+        best = next(c for c in forget.configurations if c.id == selection.best)
+        for method, name in names.items():
+            if selection.method.startswith(method):
+                chosen.verdict.name = name
+                if best is not chosen:
+                    best.verdict.name = "damaged"
+
+
+@pytest.fixture
+def forget(record: Record) -> ForgetRecord:
+    found = record.forget_sets[0]
+    # Nothing passes by itself here, and chosen and best are different configurations.
+    for c in found.configurations:
+        c.verdict.name = "damaged"
+        for check in c.checks:
+            check.passed = True
+    for selection in found.selections:
+        selection.edge = []
+    return found
+
+
+def test_bad_news(forget: ForgetRecord) -> None:
+    words = wording.headline(forget)
+    assert words.tone == "bad"
+    assert words.sentence.startswith("No candidate matches retraining.")
+    assert words.action.startswith("Retrain without the forget examples")
+    assert "would have looked successful" not in words.action
+
+
+def test_bad_news_with_an_illusion(forget: ForgetRecord) -> None:
+    best = next(c for c in forget.configurations if c.id == forget.selections[0].best)
+    best.verdict.name = "indistinguishable"
+    words = wording.headline(forget)
+    assert words.tone == "bad"
+    assert f"A setting of {best.label} would have looked successful" in words.action
+
+
+def test_good_news_names_the_cheapest_and_counts(forget: ForgetRecord) -> None:
+    verdicts(forget, gradient_ascent="indistinguishable", scrub="indistinguishable")
+    words = wording.headline(forget)
+    chosen = {r.method: r.chosen for r in wording.rows(forget) if r.chosen}
+    cheapest = min((chosen["gradient_ascent"], chosen["scrub"]), key=lambda c: c.cost)
+    assert words.tone == "good"
+    assert words.sentence.startswith(
+        f"{cheapest.label} cannot be told from retraining, at {wording.percent(cheapest.cost)}"
+    )
+    assert "2 of 3 candidates pass; the others that do: " in words.sentence
+    assert "but" not in words.action
+
+
+def test_good_news_is_qualified(forget: ForgetRecord) -> None:
+    verdicts(forget, scrub="indistinguishable", fine_tune="indistinguishable")
+    rows = {row.method: row for row in wording.rows(forget)}
+    chosen, control, selection = rows["scrub"].chosen, rows["fine_tune"].chosen, rows["scrub"].selection
+    assert chosen is not None
+    assert control is not None
+    assert selection is not None
+    chosen.checks[0].passed = False
+    selection.edge = ["lr at its largest value 0.4"]
+    control.cost = chosen.cost / 2
+    action = wording.headline(forget).action
+    assert "a runtime check of the method failed" in action
+    assert "edge of the grid" in action
+    assert "earns no credit" in action
+    control.cost = chosen.cost * 2
+    assert "earns no credit" not in wording.headline(forget).action
+
+
+def test_control_alone_passes(forget: ForgetRecord) -> None:
+    verdicts(forget, fine_tune="indistinguishable")
+    words = wording.headline(forget)
+    assert words.tone == "bad"
+    assert "The control Fine-tuning on the retain set does match" in words.action
+
+
+def test_undecided_asks_for_members(forget: ForgetRecord) -> None:
+    verdicts(forget, scrub="undecided")
+    words = wording.headline(forget)
+    assert words.tone == "open"
+    assert "SCRUB: too few members to decide. Repeat with more members" in words.action
+
+
+def test_nothing_to_unlearn_overrules_all(forget: ForgetRecord) -> None:
+    verdicts(forget, scrub="indistinguishable")
+    forget.nothing_to_unlearn = True
+    assert wording.headline(forget).sentence.startswith("There is nothing to unlearn")
+
+
+def test_no_selection(forget: ForgetRecord) -> None:
+    forget.selections = []
+    assert wording.headline(forget).tone == "open"
+
+
+def test_timing_counts_by_hand(record: Record) -> None:
+    forget = record.forget_sets[0]
+    own = [c for c in forget.configurations if c.method == "gradient_descent_ascent"]
+
+    def close(c: ConfigurationRecord) -> bool:
+        return all(c.scores[s].value - c.scores[s].floor <= record.tolerance for s in SPLITS)
+
+    # Make one run pass through and leave, one arrive and stay.
+    first, second = sorted({c.run for c in own})[:2]
+    for c in own:
+        good = (c.run == first and c.epoch == 2) or (c.run == second and c.epoch >= 3)
+        c.scores = {
+            s: type(v)(**{**v.__dict__, "value": v.floor + (0.01 if good else 0.9)}) for s, v in c.scores.items()
+        }
+    assert sum(close(c) for c in own) == 3
+    text = wording.timing_sentence(forget, "gradient_descent_ascent")
+    assert text.startswith(f"8 runs, {len(own)} stopping times: 3 of {len(own)} stopping times")
+    assert "2 of 8 runs pass through at some time, 1 is still there at the end" in text
+    assert "none comes within the tolerance" in wording.timing_sentence(forget, "do_nothing")
+    assert wording.timing_sentence(forget, "absent") == "No run of this method is on record."
+
+
+def test_disagreements_by_hand(record: Record) -> None:
+    forget = record.forget_sets[0]
+    fooled = [
+        (c, [s for s in SPLITS if c.public[s] <= forget.floor_public[s]])
+        for c in forget.configurations
+        if c.verdict.name in ("damaged", "diverged")
+    ]
+    found = wording.disagreements(forget)
+    assert sum(d.stops for d in found) == sum(bool(splits) for _, splits in fooled) > 0
+    assert {d.configuration.run for d in found} == {c.run for c, splits in fooled if splits}
+    forget.floor_public = dict.fromkeys(SPLITS, 0.0)
+    assert wording.disagreements(forget) == []
+
+
+def test_rate_zero_is_recognised(forget: ForgetRecord) -> None:
+    assert {c.method for c in forget.configurations if wording.is_rate_zero(c)} == {"gradient_ascent_rate_0"}
+
+
+def test_rows_put_candidates_first_and_keep_methods_without_selection(forget: ForgetRecord) -> None:
+    controls = [row.control for row in wording.rows(forget)]
+    assert controls == sorted(controls)
+    assert {row.method for row in wording.rows(forget)} == {c.method for c in forget.configurations}
+
+
+@given(st.one_of(st.floats(-1e300, 1e300), st.sampled_from([math.nan, math.inf, -math.inf])))
+def test_a_number_is_always_readable_and_close(value: float) -> None:
+    text = wording.number(value)
+    if not math.isfinite(value):
+        assert text in ("not a number", "infinite", "minus infinite")
+    else:
+        assert float(text) == pytest.approx(value, rel=0.06)
+        assert len(text) <= 9
+
+
+@given(st.floats(0, 100))
+def test_percent_is_close(share: float) -> None:
+    assert float(wording.percent(share).removesuffix(" %")) == pytest.approx(100 * share, rel=0.06, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "yes"),
+        (False, "no"),
+        (None, "none"),
+        (0.30000000000000004, "0.3"),
+        ([1, 2.5], "1, 2.5"),
+        ({"a": 1}, "a 1"),
+    ],
+)
+def test_values_of_options(value: Any, text: str) -> None:
+    assert wording.value_text(value) == text
+
+
+def test_every_verdict_is_explained() -> None:
+    from typing import get_args
+
+    assert set(wording.VERDICTS) == set(get_args(VerdictName))
