@@ -1,0 +1,121 @@
+"""Tasks by name, for the command line: a built-in one, or an object in a user's Python file."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from expunge.core import InputError, Task
+from expunge.core.digest import digest_json
+from expunge.tasks.digits import digits, tabular
+
+BUILT_IN: Mapping[str, Callable[[], Task]] = {
+    "digits": digits,
+    "digits:cnn": lambda: digits("cnn"),
+    "digits:batchnorm": lambda: digits(norm="batch"),
+    "tabular": tabular,
+}
+"""Tasks that need no file, by the name that the command line takes."""
+
+
+def load_task(spec: str) -> Task:
+    """Return the task that a specification names.
+
+    A Python file is run as it is, with the rights of whoever calls: give only files that you trust. Its folder is on
+    the import path while it runs, so that it can import what lies beside it.
+
+    Args:
+        spec: One of `BUILT_IN`, or `path/to/task.py` (its object `task`), or `path/to/task.py:name`; the object is an
+            `expunge.Task`, or a function without required arguments that returns one.
+
+    Raises:
+        InputError: If there is no such task, file or object, if the object is no task, or if running the file fails;
+            the message then names the user's own line.
+
+    >>> load_task("digits").classes
+    10
+    """
+    if spec in BUILT_IN:
+        return BUILT_IN[spec]()
+    name = "task"
+    file = spec
+    if not spec.endswith(".py"):
+        file, colon, name = spec.rpartition(":")
+        if not colon or not file.endswith(".py"):
+            known = ", ".join(BUILT_IN)
+            raise InputError(f"task {spec!r} is not known, expected one of: {known}, or path/to/task.py[:name].")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, expected a Python file that defines {name or 'task'}.")
+    if not name.isidentifier():
+        raise InputError(f"task {spec!r}: {name!r} is no Python name, expected path/to/task.py:name.")
+    module = _run(path)
+    if not hasattr(module, name):
+        tasks = [key for key, value in vars(module).items() if isinstance(value, Task)]
+        hint = f"; it defines {', '.join(tasks)}, so write {path}:{tasks[0]}" if tasks else ""
+        raise InputError(
+            f"{path} defines no {name!r}{hint}. Expected task = expunge.Task(...), or a function {name}()."
+        )
+    found = getattr(module, name)
+    if callable(found) and not isinstance(found, Task):
+        found = _call(path, name, found)
+    if not isinstance(found, Task):
+        raise InputError(
+            f"{path}:{name} is a {type(found).__name__}, expected an expunge.Task, or a function that returns one."
+        )
+    return found
+
+
+def _run(path: Path) -> ModuleType:
+    path = path.resolve()
+    # The name depends on the place, so that two files called task.py are two modules.
+    unique = f"expunge_user_task_{digest_json(str(path))[:12]}"
+    found = importlib.util.spec_from_file_location(unique, path)
+    if found is None or found.loader is None:
+        raise InputError(f"{path} cannot be imported, expected a Python file.")
+    module = importlib.util.module_from_spec(found)
+    folder = str(path.parent)
+    sys.modules[unique] = module
+    sys.path.insert(0, folder)
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[unique]
+        raise InputError(_describe(path, error, "running it")) from error
+    except SystemExit as error:
+        del sys.modules[unique]
+        raise InputError(f"{path} called sys.exit({error.code!r}) while it was imported; remove that call.") from error
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+    return module
+
+
+def _call(path: Path, name: str, function: Callable[[], object]) -> object:
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise InputError(f"{path}:{name} cannot be called without arguments ({error}); give each a default.") from error
+    except ValueError:
+        # Some built-in callables have no signature; calling them tells.
+        pass
+    try:
+        return function()
+    except Exception as error:
+        raise InputError(_describe(path.resolve(), error, f"calling {name}()")) from error
+
+
+def _describe(path: Path, error: Exception, doing: str) -> str:
+    """Return what went wrong, at the last line of the user's own file."""
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}, line {error.lineno}: {what}\n    {(error.text or '').strip()}"
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    if not own:
+        return f"{path}: {doing} failed with {what}"
+    return f"{path}, line {own[-1].lineno}: {doing} failed with {what}\n    {own[-1].line}"
