@@ -26,7 +26,7 @@ def browser() -> str:
     )
 
 
-def open_page(browser: str, page: Path, folder: Path, *extra: str) -> tuple[str, str]:
+def open_page(browser: str, address: str, folder: Path, *extra: str) -> tuple[str, str]:
     """Return the document after its scripts have run, and what the browser logged."""
     command = [
         browser,
@@ -42,7 +42,7 @@ def open_page(browser: str, page: Path, folder: Path, *extra: str) -> tuple[str,
         "--enable-logging=stderr",
         *extra,
         "--dump-dom",
-        page.as_uri(),
+        address,
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, done.stderr
@@ -60,7 +60,7 @@ def plots(document: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def opened(browser: str, drawn: tuple[Record, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    return open_page(browser, drawn[1], tmp_path_factory.mktemp("profile"))
+    return open_page(browser, drawn[1].as_uri(), tmp_path_factory.mktemp("profile"))
 
 
 def test_figures_of_the_first_forget_set_are_drawn(opened: tuple[str, str], drawn: tuple[Record, Path]) -> None:
@@ -84,33 +84,66 @@ def test_colours_come_from_the_scheme(opened: tuple[str, str]) -> None:
 
 
 def test_a_link_opens_another_forget_set(browser: str, drawn: tuple[Record, Path], tmp_path: Path) -> None:
-    copy = tmp_path / "report.html"
-    # A browser started from a terminal takes no fragment on a file; the page is told by a redirect within itself.
-    copy.write_bytes(drawn[1].read_bytes())
-    done = subprocess.run(
-        [
-            browser,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=420,2400",
-            "--blink-settings=preferredColorScheme=0",
-            "--virtual-time-budget=20000",
-            "--enable-logging=stderr",
-            "--dump-dom",
-            f"{copy.as_uri()}#set-1",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert console(done.stderr) == []
-    found = plots(done.stdout)
+    dark = "--blink-settings=preferredColorScheme=0"
+    document, log = open_page(browser, f"{drawn[1].as_uri()}#set-1", tmp_path, dark, "--window-size=500,2400")
+    assert console(log) == []
+    found = plots(document)
     assert "main-svg" in found["1-plane-retain"]
     assert "main-svg" not in found["0-plane-retain"]
     assert "rgb(79, 199, 156)" in found["1-plane-retain"]  # the star, in the dark scheme's green
+
+
+def test_controls_of_the_page_work(browser: str, drawn: tuple[Record, Path], tmp_path: Path) -> None:
+    """Clicks every kind of control, from a script that a copy without the policy lets in."""
+    clicks = """
+    const one = (selector) => document.querySelector(selector);
+    one('[data-scale="linear"]').click();
+    one('[data-legend="0"] button[data-method="gradient_ascent"]').click();
+    const select = one('select[data-time="0"]');
+    select.value = "scrub";
+    select.dispatchEvent(new Event("change"));
+    one("#scheme").click();
+    const table = one('details[data-table="0"]');
+    table.open = true;
+    setTimeout(() => {
+      const head = [...table.querySelectorAll("th")].find((cell) => cell.textContent === "forget");
+      head.click();
+      URL.createObjectURL = (blob) => {
+        blob.text().then((text) => { document.body.dataset.csv = text; });
+        return "#";
+      };
+      table.querySelector("[data-csv]").click();
+    }, 500);
+    """
+    copy = tmp_path / "report.html"
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", drawn[1].read_text())
+    copy.write_text(
+        text.replace("</body>", f"<script>window.addEventListener('load', () => {{{clicks}}})</script></body>")
+    )
+    document, log = open_page(browser, copy.as_uri(), tmp_path / "profile")
+    assert console(log) == []
+    forget = drawn[0].forget_sets[0]
+    found = plots(document)
+    # Gradient ascent is hidden, the others stay.
+    hidden = sum(c.method == "gradient_ascent" for c in forget.configurations)
+    points = len(re.findall(r'<path class="point', found["0-plane-retain"]))
+    assert len(forget.configurations) - hidden <= points < len(forget.configurations)
+    runs = {c.run for c in forget.configurations if c.method == "scrub"}
+    assert len(re.findall(r'class="js-line"', found["0-time-forget"])) == len(runs)
+    assert re.search(r'class="timing" data-method="gradient_ascent" hidden', document)
+    assert re.search(r'class="timing" data-method="scrub">', document)
+    assert 'data-scheme="dark"' in document
+    assert "rgb(79, 199, 156)" in found["0-plane-retain"]
+    # The table is sorted by KLoM on forget, words (infinite) after numbers.
+    table = document.split('data-table="0"')[1].split("</table>")[0]
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+    assert len(cells) == len(forget.configurations)
+    values = [float(row[6]) if row[6] != "infinite" else float("inf") for row in cells]
+    assert values == sorted(values)
+    assert values[-1] == float("inf")
+    csv = re.search(r'<body data-csv="([^"]*)"', document)
+    assert csv is not None
+    assert len(csv[1].strip().split("\n")) == 1 + len(forget.configurations)
 
 
 def test_the_browser_would_report_a_broken_page(browser: str, drawn: tuple[Record, Path], tmp_path: Path) -> None:
@@ -120,6 +153,6 @@ def test_the_browser_would_report_a_broken_page(browser: str, drawn: tuple[Recor
     broken.write_text(
         text.replace("<main>", '<main><script>document.title = "x"</script><img src="https://example.org/x.png">', 1)
     )
-    document, log = open_page(browser, broken, tmp_path / "profile")
+    document, log = open_page(browser, broken.as_uri(), tmp_path / "profile")
     assert len(console(log)) >= 2
     assert "<title>Unlearning audit: digits</title>" in document
