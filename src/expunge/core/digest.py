@@ -18,7 +18,9 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         sha.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        sha.update(np.ascontiguousarray(tensor.reshape(-1).view(torch.uint8).numpy()).tobytes() if tensor.numel() else b"")
+        sha.update(
+            np.ascontiguousarray(tensor.reshape(-1).view(torch.uint8).numpy()).tobytes() if tensor.numel() else b""
+        )
     return sha.hexdigest()
 
 

@@ -144,9 +144,13 @@ class Ensemble:
         return torch.cat(parts, dim=1)
 
     def accuracy(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the share of examples that each member classifies correctly, shape (members,), from 0 to 1."""
-        predicted = self.logits(x).argmax(-1)
-        return (predicted == y).double().mean(1)
+        """Return the share of examples that each member classifies correctly, shape (members,), from 0 to 1.
+
+        An example whose logits are not all finite counts as wrong: argmax would call it class 0.
+        """
+        logits = self.logits(x)
+        correct = (logits.argmax(-1) == torch.as_tensor(y).cpu()) & torch.isfinite(logits).all(-1)
+        return correct.double().mean(1)
 
     def finite(self) -> Tensor:
         """Return which members have only finite weights and statistics, shape (members,), boolean."""

@@ -71,7 +71,9 @@ class ForgetSet:
         if raw.size == 0:
             raise InputError(f"forget set {name!r} is empty, expected at least one training example.")
         if not np.issubdtype(raw.dtype, np.number) or not np.all(np.isfinite(raw)) or np.any(raw != np.floor(raw)):
-            raise InputError(f"forget set {name!r} holds values that are not whole numbers, expected positions 0 to {n - 1}.")
+            raise InputError(
+                f"forget set {name!r} holds values that are not whole numbers, expected positions 0 to {n - 1}."
+            )
         whole = raw.astype(np.int64)
         outside = whole[(whole < 0) | (whole >= n)]
         if outside.size:
@@ -87,7 +89,8 @@ class ForgetSet:
             )
         if len(values) == n:
             raise InputError(
-                f"forget set {name!r} is the whole training set ({n} examples), expected fewer: nothing is left to retrain on."
+                f"forget set {name!r} is the whole training set ({n} examples), expected fewer: nothing is left to "
+                "retrain on."
             )
         return cls(name=name, indices=values, examples=n, how=how, chooser=chooser, options=dict(options or {}))
 

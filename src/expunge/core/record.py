@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +101,7 @@ class ConfigurationRecord(Strict):
 
 
 class SelectionRecord(Strict):
-    """Which configuration of a method was chosen, by the declared rule, and what choosing with the oracles would show."""
+    """Which configuration of a method the declared rule chose, and what choosing with the oracles would show."""
 
     method: str
     rule: str
@@ -237,7 +238,7 @@ class Record(Strict):
 def write_atomically(path: Path, content: bytes) -> Path:
     """Write a file so that a crash leaves the old one or the new one, never a part: temporary file, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     with open(temporary, "wb") as file:
         file.write(content)
         file.flush()

@@ -94,10 +94,13 @@ class Task:
             low, high = int(split.y.min()), int(split.y.max())
             if low < 0 or high >= self.classes:
                 raise InputError(
-                    f"{part} labels run from {low} to {high}, expected 0 to {self.classes - 1} (classes = {self.classes})."
+                    f"{part} labels run from {low} to {high}, expected 0 to {self.classes - 1} "
+                    f"(classes = {self.classes})."
                 )
         if self.classes < 2:
-            raise InputError("train has one class only, expected at least 2: a margin compares the true class with others.")
+            raise InputError(
+                "train has one class only, expected at least 2: a margin compares the true class with others."
+            )
         self._check_model()
 
     def _check_model(self) -> None:
@@ -186,7 +189,9 @@ def _split(arrays: Arrays, part: str, dtype: torch.dtype) -> Split:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
-        raise InputError(f"{part} labels have shape {tuple(y.shape)}, expected (examples,) with class numbers, not one-hot.")
+        raise InputError(
+            f"{part} labels have shape {tuple(y.shape)}, expected (examples,) with class numbers, not one-hot."
+        )
     if len(x) != len(y):
         raise InputError(f"{part} has {len(x)} inputs but {len(y)} labels, expected the same number.")
     if len(x) == 0:

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import torch
 
+P = TypeVar("P")
 T = TypeVar("T")
 
 CANDIDATES = (4, 8, 16, 25, 32, 50, 64, 100)
@@ -62,7 +63,7 @@ def even(members: int, chunk: int, workers: int) -> int:
     return -(-members // parts)
 
 
-def run_chunks(work: Callable[[range], T], chunks: Sequence[range], device: torch.device, workers: int) -> list[T]:
+def run_chunks(work: Callable[[P], T], chunks: Sequence[P], device: torch.device, workers: int) -> list[T]:
     """Return `work(chunk)` for every chunk, in order; the first error stops the rest and is raised."""
     if device.type != "cpu":
         return [work(chunk) for chunk in chunks]

@@ -114,7 +114,7 @@ class Descent:
             own: dict[str, Any] = self.optimiser.state[tensor]
             for key, value in state.items():
                 if key.rpartition("/")[0] == name:
-                    own[key.rpartition("/")[2]] = value.to(tensor.device) if value.ndim else value.clone()
+                    own[key.rpartition("/")[2]] = value.to(tensor.device, copy=True)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

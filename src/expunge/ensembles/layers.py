@@ -171,7 +171,7 @@ def _module_step(name: str, module: nn.Module) -> Step:
         return _linear(name, module)
     if type(module) is nn.Conv2d and module.padding_mode == "zeros":
         return _convolution(name, module)
-    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and module.track_running_stats and module.momentum is not None:
+    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and module.track_running_stats:
         return _batch_norm(name, module)  # type: ignore[arg-type]
     if type(module) in ELEMENTWISE_MODULES:
         # An in-place activation would overwrite what the backward pass needs, so the form without it is used.
@@ -248,9 +248,12 @@ def _batch_norm(name: str, module: nn.BatchNorm1d | nn.BatchNorm2d) -> Step:
         weight = context.params[f"{name}.weight"].flatten() if affine else None
         bias = context.params[f"{name}.bias"].flatten() if affine else None
         mean, variance = context.buffers[f"{name}.running_mean"], context.buffers[f"{name}.running_var"]
-        out = F.batch_norm(x, mean.view(-1), variance.view(-1), weight, bias, context.update, momentum or 0.0, eps)
+        share = 0.0
         if context.update:
-            context.buffers[f"{name}.num_batches_tracked"].add_(1)
+            tracked = context.buffers[f"{name}.num_batches_tracked"].add_(1)
+            # Without a momentum the layer keeps the plain average of all batches; members have seen equally many.
+            share = 1.0 / float(tracked[0]) if momentum is None else momentum
+        out = F.batch_norm(x, mean.view(-1), variance.view(-1), weight, bias, context.update, share, eps)
         if images:
             return Value(out, images=True)
         return Value(out.view(len(out), context.members, -1).transpose(0, 1))
@@ -300,7 +303,7 @@ def _dropout(p: float) -> Step:
             return values[0]
         rows = to_rows(values[0], context.members)
         keep = torch.stack([torch.rand(rows.shape[1:], generator=g) >= p for g in context.noise]).to(rows.device)
-        out = Value(rows * keep / (1 - p))
+        out = Value(rows * keep / (1 - p) if p < 1 else rows * keep)
         return Value(to_images(out, context.members), images=True) if values[0].images else out
 
     return step

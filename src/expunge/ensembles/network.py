@@ -130,11 +130,13 @@ def _check_against_module(network: LayerNetwork, task: Task) -> None:
     """Refuse a compiled form that does not reproduce the module itself, such as one that branches on its input."""
     module = task.build(1).eval()
     x = task.train.x[:3]
-    state = {name: tensor.detach().unsqueeze(0) for name, tensor in module.state_dict().items()}
+    # As in training, a tensor that two layers share has one name only; a form that looks for the other one fails here.
+    params = {name: tensor.detach().unsqueeze(0) for name, tensor in module.named_parameters()}
+    buffers = {name: tensor.detach().unsqueeze(0) for name, tensor in module.named_buffers()}
     with torch.no_grad():
         expected = module(x)
         try:
-            found = network(state, state, x.unsqueeze(0))[0]
+            found = network(params, buffers, x.unsqueeze(0))[0]
         except Exception as error:
             raise Unsupported(f"the stacked form fails ({error})") from error
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
@@ -148,12 +150,13 @@ def widest_activation(module: nn.Module, example: Tensor) -> int:
     def note(_: nn.Module, __: object, output: object) -> None:
         nonlocal widest
         if isinstance(output, Tensor):
-            widest = max(widest, output.numel())
+            widest = max(widest, output.numel() // 2)
 
     probe = copy.deepcopy(module).eval()
     handles = [layer.register_forward_hook(note) for layer in probe.modules()]
     with torch.no_grad():
-        probe(example)
+        # Twice, because a batch norm without running statistics cannot normalise a single example.
+        probe(torch.cat([example, example]))
     for handle in handles:
         handle.remove()
     return widest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from expunge.core import Ensemble
+from expunge.core import Ensemble, InputError
 
 
 def recalibrate(ensemble: Ensemble, x: Tensor, *, batch: int = 256) -> Ensemble:
@@ -18,6 +18,9 @@ def recalibrate(ensemble: Ensemble, x: Tensor, *, batch: int = 256) -> Ensemble:
 
     Returns:
         An ensemble with the same parameters and other buffers.
+
+    Raises:
+        InputError: If `x` has fewer than 2 examples.
     """
     keeps = any(getattr(layer, "running_mean", None) is not None for layer in ensemble.network.template.modules())
     if not keeps:
@@ -27,20 +30,24 @@ def recalibrate(ensemble: Ensemble, x: Tensor, *, batch: int = 256) -> Ensemble:
         for name, layer in ensemble.network.template.named_modules()
         if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.running_mean is not None
     }
-    start = {name: tensor.detach().clone() for name, tensor in ensemble.buffers.items()}
-    means = {name: torch.zeros_like(tensor) for name, tensor in start.items() if tensor.is_floating_point()}
     parts = [part for part in torch.split(x, batch) if len(part) > 1]
+    if not parts:
+        raise InputError(f"x has {len(x)} examples in batches of {batch}, expected batches of at least 2.")
+    start = {name: tensor.detach().clone() for name, tensor in ensemble.buffers.items()}
+    keys = [f"{name}.{kind}" for name in norm_layers for kind in ("running_mean", "running_var")]
+    means = {key: torch.zeros_like(start[key]) for key in keys}
     for part in parts:
-        # With the count at 0 a layer without momentum (a cumulative average) stores the batch's statistics themselves.
-        scratch = {n: t.clone() if t.is_floating_point() else torch.zeros_like(t) for n, t in start.items()}
+        # From statistics of 0 and a count of 0, a layer stores `momentum` times those of the batch (1 times without a
+        # momentum); what was stored before, however large or broken, has no part in it.
+        scratch = {n: torch.zeros_like(t) if _is_statistic(n, keys, t) else t.clone() for n, t in start.items()}
         with torch.no_grad():
             ensemble.network(ensemble.params, scratch, part.to(ensemble.device).unsqueeze(0), statistics="updated")
         for name, layer in norm_layers.items():
-            # The layer moved its statistics by `momentum` towards those of the batch; undo that to read the batch's.
             momentum = 1.0 if layer.momentum is None else layer.momentum
             for key in (f"{name}.running_mean", f"{name}.running_var"):
-                means[key] += (scratch[key] - (1 - momentum) * start[key]) / momentum / len(parts)
-    keys = {f"{name}.{kind}" for name in norm_layers for kind in ("running_mean", "running_var")}
-    return ensemble.with_state(
-        ensemble.params, {name: means[name] if name in keys else tensor for name, tensor in start.items()}
-    )
+                means[key] += scratch[key] / momentum / len(parts)
+    return ensemble.with_state(ensemble.params, {**start, **means})
+
+
+def _is_statistic(name: str, keys: list[str], tensor: Tensor) -> bool:
+    return name in keys or not tensor.is_floating_point()

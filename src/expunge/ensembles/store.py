@@ -59,8 +59,9 @@ class Shelf:
         try:
             raw = json.loads(path.read_text())
             shards, specification = raw["shards"], raw["specification"]
-            complete = all({"file", "sha256", "ids"} <= set(shard) for shard in shards)
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            complete = all(_is_shard(shard) for shard in shards)
+            self.chunk = int(raw["chunk"])
+        except (ValueError, KeyError, TypeError) as error:
             raise DamagedFileError(
                 f"{path} is damaged ({error}); delete the folder {self.folder} to train again."
             ) from error
@@ -68,7 +69,6 @@ class Shelf:
             raise DamagedFileError(f"{path} has another format; delete the folder {self.folder} to train again.")
         if specification != self.specification:
             raise DamagedFileError(f"{path} belongs to another specification; delete the folder {self.folder}.")
-        self.chunk = int(raw.get("chunk", 0))
         return list(shards)
 
     def begin(self, chunk: int) -> None:
@@ -111,7 +111,12 @@ class Shelf:
 
     def _read(self, shard: Mapping[str, Any]) -> State:
         path = self.folder / shard["file"]
-        if path.parent != self.folder or not path.is_file():
+        if path.parent != self.folder:
+            raise DamagedFileError(
+                f"the manifest in {self.folder} names {path}, a file outside its own folder, which is not read; "
+                "delete the folder to train its members again."
+            )
+        if not path.is_file():
             raise DamagedFileError(f"{path} is missing; delete the folder {self.folder} to train its members again.")
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != shard["sha256"]:
@@ -119,7 +124,17 @@ class Shelf:
                 f"{path} is damaged: its SHA-256 is not the one in the manifest; "
                 f"delete the folder {self.folder} to train again."
             )
-        return load_tensors(content)
+        try:
+            state: State = load_tensors(content)
+        except Exception as error:
+            raise DamagedFileError(f"{path} is not a shard ({error}); delete the folder {self.folder}.") from error
+        rows = {len(tensor) if tensor.ndim else 0 for tensor in state.values()}
+        if rows != {len(shard["ids"])}:
+            raise DamagedFileError(
+                f"{path} holds {sorted(rows)} members, the manifest names {len(shard['ids'])}; "
+                f"delete the folder {self.folder} to train again."
+            )
+        return state
 
     def save(self, ids: list[int], params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
         """Write members as one shard, then the manifest that names it; safe to call from several threads."""
@@ -138,14 +153,14 @@ class Shelf:
     def save_partial(self, ids: list[int], epoch: int, state: Mapping[str, Tensor]) -> None:
         """Write training in progress after `epoch` epochs (parameters, buffers, optimiser state)."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        body = save_tensors(tensors, metadata={"epoch": str(epoch), "ids": json.dumps(ids)})
+        body = save_tensors(tensors, metadata={"epoch": str(epoch), "ids": json.dumps(ids), "shelf": self.key})
         write_atomically(self._partial(ids), hashlib.sha256(body).digest() + body)
 
     def load_partial(self, ids: list[int]) -> tuple[int, State] | None:
         """Return the epoch and state of training in progress for exactly these members, or None.
 
         Raises:
-            DamagedFileError: If the file is altered.
+            DamagedFileError: If the file is altered, or was written for another specification.
         """
         path = self._partial(ids)
         if not path.is_file():
@@ -155,9 +170,17 @@ class Shelf:
         if hashlib.sha256(body).digest() != digest:
             raise DamagedFileError(f"{path} is damaged; delete this file to start these members again.")
         header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
+        if header.get("shelf") != self.key:
+            raise DamagedFileError(f"{path} belongs to another specification; delete this file.")
         if json.loads(header["ids"]) != ids:
             return None
         return int(header["epoch"]), load_tensors(body)
+
+
+def _is_shard(value: Any) -> bool:
+    whole = {"file": str, "sha256": str, "ids": list}
+    typed = isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in whole.items())
+    return typed and bool(value["ids"]) and all(type(member) is int for member in value["ids"])
 
 
 def _pack(params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> State:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.core import DivergedError, Ensemble, ForgetSet, InputError, Network, Recipe, Split, Task
 from expunge.core import tree as trees
-from expunge.core.checks import whole
+from expunge.core.checks import between, whole
 from expunge.core.seeds import derive, generator
 from expunge.ensembles.batches import batches, epoch_order, gather
 from expunge.ensembles.chunks import measure_chunk, pick_device, run_chunks, split, worker_count
@@ -97,7 +97,7 @@ def train(
         seed: The study's seed. Ensembles with different examples are independent even under the same seed.
         first: Index of the first member; members `first` to `first + members - 1` are made.
         recipe: Instead of the task's recipe.
-        epochs: Stop after so many epochs of the recipe's schedule; by default all of them.
+        epochs: Stop after so many epochs of the recipe's schedule, from 0 (untrained) to all of them (the default).
         store: Folder in which finished members are kept and found again; None keeps nothing.
         device: `auto`, `cpu`, `cuda`, or a torch device.
         chunk: Members that go through together; None measures the fastest.
@@ -117,23 +117,39 @@ def train(
     whole(minimum=0, first=first)
     begin = time.perf_counter()
     recipe = recipe or task.recipe
+    if chunk is not None:
+        whole(chunk=chunk)
+    length = recipe.epochs if epochs is None else epochs
+    whole(minimum=0, epochs=length)
+    between(0, recipe.epochs, epochs=length)
+    if (recipe.precision == "float64") != (task.recipe.precision == "float64"):
+        raise InputError(
+            f"recipe.precision is {recipe.precision} but the task's data were read for {task.recipe.precision}; "
+            "build the task with a recipe of the same precision."
+        )
     groups = _groups(_example_sets(task, members, without, examples))
     where = pick_device(device)
     network = network or build_network(task)
-    made: list[Ensemble] = []
-    total = members * (epochs or recipe.epochs)
-    done_before = 0
-    for rows in groups:
-        positions = torch.stack([row for _, row in rows])
-        ids = tuple(first + index for index, _ in rows)
-        plan = Plan(task, recipe, positions, ids, seed, epochs if epochs is not None else recipe.epochs)
-        whole(minimum=0, epochs=plan.epochs)
+    plans = [
+        Plan(
+            task,
+            recipe,
+            torch.stack([row for _, row in rows]),
+            tuple(first + index for index, _ in rows),
+            seed,
+            length,
+        )
+        for rows in groups
+    ]
+    for plan in plans:
         check_trainable(plan, network)
-        shelf = Shelf(Path(store), plan.specification()) if store is not None else None
-        offset = done_before
-        report = None if progress is None else (lambda done, _, offset=offset: progress(offset + done, total))
+    shelves = [None if store is None else Shelf(Path(store), plan.specification()) for plan in plans]
+    made: list[Ensemble] = []
+    total, offset = members * length, 0
+    for plan, shelf in zip(plans, shelves, strict=True):
+        report = None if progress is None else (lambda done, _, before=offset: progress(before + done, total))
         made.append(run_plan(plan, network, shelf, where, chunk, workers, report))
-        done_before += len(ids) * plan.epochs
+        offset += len(plan.ids) * length
     ensemble = made[0] if len(made) == 1 else _in_order(made)
     if not bool(ensemble.finite().any()):
         raise DivergedError(
@@ -161,7 +177,7 @@ def run_plan(
     counter = _Counter(len(plan.ids) * plan.epochs, progress)
     counter.add((len(plan.ids) - len(missing)) * plan.epochs)
     results: list[tuple[trees.State, trees.State]] = []
-    chunks: list[range] = []
+    chunks: list[list[int]] = []
     if missing:
         data = Split(plan.task.train.x.to(device), plan.task.train.y.to(device))
         # Rounding can depend on how many members share a kernel, so a resumed run keeps the chunks it began with.
@@ -169,9 +185,12 @@ def run_plan(
         if shelf is not None:
             shelf.begin(size)
         seeds = plan.member_seeds()
-        chunks = [part for part in split(len(plan.ids), size) if not set(part).isdisjoint(missing)]
+        # Members that are kept are never made again, so asking for more members leaves those there are as they are.
+        wanted = set(missing)
+        parts = [[position for position in part if position in wanted] for part in split(len(plan.ids), size)]
+        chunks = [part for part in parts if part]
 
-        def work(part: range) -> tuple[trees.State, trees.State]:
+        def work(part: Sequence[int]) -> tuple[trees.State, trees.State]:
             return _train_chunk(plan, network, data, part, seeds, shelf, counter)
 
         results = run_chunks(work, chunks, device, at_once)
@@ -281,22 +300,25 @@ def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device
 
 def check_trainable(plan: Plan, network: Network) -> None:
     """Refuse plans that would fail in the middle of an epoch: no full batch, or a batch of one under batch norm."""
-    k = plan.examples.shape[1]
-    if k == 0:
+    check_recipe(plan.recipe, network, plan.examples.shape[1])
+
+
+def check_recipe(recipe: Recipe, network: Network, examples: int) -> None:
+    """Refuse a recipe that cannot be carried out on so many examples: no full batch, or a batch of one."""
+    if examples == 0:
         raise InputError("a member has no examples, expected at least one.")
-    if plan.recipe.steps_per_epoch(k) == 0:
+    if recipe.steps_per_epoch(examples) == 0:
         raise InputError(
-            f"a member has {k} examples and the recipe drops incomplete batches of {plan.recipe.batch}, so no step is "
-            "ever taken; expected a smaller batch or last_batch='keep'."
+            f"a member has {examples} examples and the recipe drops incomplete batches of {recipe.batch}, so no step "
+            "is ever taken; expected a smaller batch or last_batch='keep'."
         )
-    check_batch_norm(network, k, plan.recipe.batch, plan.recipe.last_batch == "drop")
+    check_batch_norm(network, examples, recipe.batch, recipe.last_batch == "drop")
 
 
 def check_batch_norm(network: Network, examples: int, batch: int, drop_last: bool = False) -> None:
     """Refuse a batch of one example for a network that normalises with the statistics of the batch."""
     single = batch == 1 or (examples % batch == 1 and not drop_last)
-    keeps = any(getattr(layer, "running_mean", None) is not None for layer in network.template.modules())
-    if single and keeps:
+    if single and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.template.modules()):
         raise InputError(
             f"{examples} examples in batches of {batch} leave a batch of 1, of which batch norm has no statistics; "
             f"choose another batch size (such as {batch + 1}) or last_batch='drop'."

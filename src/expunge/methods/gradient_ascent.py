@@ -65,5 +65,5 @@ class GradientAscent(Method):
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
         """Return rates from far too small to far too large; every epoch up to 10 is a stopping time."""
-        shares = (0.001, 0.01, 0.03, 0.1, 0.2, 0.5, 1.0)
+        shares = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
         return [cls(lr=share * recipe.lr) for share in shares]

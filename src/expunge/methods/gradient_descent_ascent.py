@@ -76,7 +76,7 @@ class GradientDescentAscent(Method):
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
         """Return rates across what works, and ascent throughout or only at first, so that descent can repair."""
-        shares, ascents = (0.01, 0.1, 0.3, 1.0), (3, 5)
+        shares, ascents = (0.03, 0.1, 0.3, 1.0, 3.0), (3, 5)
         return [
             cls(lr=share * recipe.lr, epochs=7, ascent_epochs=ascent, batch=recipe.batch, forget_batch=recipe.batch)
             for share in shares

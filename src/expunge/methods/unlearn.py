@@ -12,7 +12,7 @@ from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.record import CheckRecord
 from expunge.core.tree import concatenate
 from expunge.ensembles.chunks import even, run_chunks, split, worker_count
-from expunge.ensembles.train import check_batch_norm
+from expunge.ensembles.train import check_batch_norm, check_recipe
 from expunge.methods.checks import run_checks
 from expunge.methods.method import Method
 from expunge.methods.problem import Checkpoint, Problem
@@ -82,7 +82,7 @@ def unlearn(
         workers: Chunks that run at once on the CPU; by default every core.
 
     Raises:
-        InputError: If forget set and task do not fit, or a batch is too small for updated batch norm.
+        InputError: If forget set and task do not fit, or a batch is too small for batch norm in training.
     """
     forget.check(task)
     if not isinstance(method, Method):
@@ -93,9 +93,11 @@ def unlearn(
         sizes = {"forget": len(forget), "retain": len(forget.retain)}
         for part, batch in method.batch_sizes.items():
             check_batch_norm(pretrained.network, sizes[part], batch)
+    if method.from_scratch:
+        check_recipe(task.recipe, pretrained.network, len(forget.retain))
     members, device = len(pretrained), pretrained.device
     at_once = worker_count(device, workers)
-    size = chunk or even(members, int(pretrained.provenance.get("chunk", 0)) or LARGEST_CHUNK, 1)
+    size = chunk or even(members, int(pretrained.provenance.get("chunk", 0)) or LARGEST_CHUNK, at_once)
 
     def work(part: range) -> tuple[list[tuple[Checkpoint, Mapping[str, Tensor]]], Ensemble]:
         start = pretrained[part.start : part.stop]

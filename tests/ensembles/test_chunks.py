@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from expunge.ensembles import chunks
+from expunge.ensembles.chunks import even, measure_chunk, pick_device, run_chunks, split, worker_count
+
+CPU = torch.device("cpu")
+counts = st.integers(1, 400)
+
+
+@given(counts, counts)
+def test_split_covers_every_member_once_in_order(members, chunk):
+    parts = split(members, chunk)
+    assert [member for part in parts for member in part] == list(range(members))
+    assert all(len(part) == chunk for part in parts[:-1])
+    assert 1 <= len(parts[-1]) <= chunk
+
+
+@given(counts, counts, st.integers(1, 16))
+def test_even_gives_workers_equal_shares(members, chunk, workers):
+    size = even(members, chunk, workers)
+    assert 1 <= size <= chunk
+    parts = split(members, size)
+    loads = [sum(len(part) for part in parts[worker::workers]) for worker in range(workers)]
+    # No worker has more than a fair share and one rounding of it.
+    rounds = -(-len(parts) // workers)
+    assert max(loads) <= rounds * size
+    assert (
+        rounds * size <= -(-members // workers) + rounds * (1 + size * (size < 2 * rounds)) or members < workers * size
+    )
+
+
+@given(st.integers(2, 200), st.integers(1, 50), st.integers(1, 8))
+def test_even_never_needs_more_rounds_than_the_chunk_asked_for(members, chunk, workers):
+    def rounds(size):
+        return -(-len(split(members, size)) // workers)
+
+    assert rounds(even(members, chunk, workers)) <= rounds(min(chunk, members))
+
+
+def fake_trial(cost):
+    """A trial whose step takes `cost(size)` seconds."""
+
+    def trial(size):
+        return lambda: time.sleep(cost(size))
+
+    return trial
+
+
+def test_the_fastest_chunk_a_member_is_found():
+    # 1 ms a step and 0.05 ms a member up to 16, then steeply more: 16 has the least time a member.
+    cost = {4: 0.006, 8: 0.007, 16: 0.008, 25: 0.040, 32: 0.060, 50: 0.120}
+    assert measure_chunk(fake_trial(lambda size: cost[size]), 100, CPU, 2, limit=10**6) == even(100, 16, 2)
+
+
+def test_a_chunk_never_exceeds_the_memory_limit_nor_a_workers_share():
+    tried = []
+
+    def trial(size):
+        tried.append(size)
+        return lambda: None
+
+    for members, workers, limit in ((100, 2, 10), (10, 2, 1000), (1, 2, 1000), (7, 1, 3)):
+        tried.clear()
+        size = measure_chunk(trial, members, CPU, workers, limit)
+        assert size <= limit
+        assert size <= -(-members // workers)
+        assert all(one <= limit for one in tried)
+
+
+def test_results_come_in_order_and_run_side_by_side():
+    barrier = threading.Barrier(2, timeout=10)
+
+    def work(part):
+        barrier.wait()  # passes only if two run at once
+        return list(part)
+
+    assert run_chunks(work, split(8, 2), CPU, 2) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_kernels_use_one_thread_inside_and_the_setting_is_restored():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        seen = run_chunks(lambda part: torch.get_num_threads(), split(3, 1), CPU, 2)
+        assert seen == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_denormals_are_flushed_in_workers():
+    def work(part):
+        # A run-time product, so that no constant is folded: 1e-30 * 1e-10 is below the smallest normal float32.
+        return float(torch.tensor([1e-30]).mul(torch.tensor([1e-10])))
+
+    if not torch.set_flush_denormal(False):  # tells whether this machine can
+        pytest.skip("this machine cannot flush denormals")
+    assert run_chunks(work, split(2, 1), CPU, 2) == [0.0, 0.0]
+    assert work(range(1)) != 0.0
+
+
+def test_the_first_error_stops_the_rest():
+    done = []
+
+    def work(part):
+        if part.start == 0:
+            raise ZeroDivisionError
+        time.sleep(0.02)
+        done.append(part.start)
+
+    with pytest.raises(ZeroDivisionError):
+        run_chunks(work, split(100, 1), CPU, 2)
+    assert len(done) < 20
+
+
+def test_devices_and_workers():
+    assert pick_device("cpu") == CPU
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert worker_count(CPU, 3) == 3
+    assert worker_count(CPU, 0) == 1
+    assert worker_count(CPU) >= 1
+    assert worker_count(torch.device("cuda"), 3) == 1
+    assert tuple(sorted(chunks.CANDIDATES)) == chunks.CANDIDATES
