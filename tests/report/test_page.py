@@ -106,6 +106,24 @@ def test_floor_and_pretrained_are_rows(drawn: tuple[Record, Path], parsed: Parse
             assert any(row.startswith(name) and all(part in row for part in wanted) for row in parsed.rows)
 
 
+def test_doing_nothing_takes_the_place_of_the_pretrained_row(record: Record, example: ModuleType) -> None:
+    forget = record.forget_sets[0]
+    nothing = next(c for c in forget.configurations if c.method == "do_nothing")
+    assert nothing.scores == forget.pretrained
+    forget.selections.append(
+        forget.selections[0].model_copy(update={"method": "do_nothing", "chosen": nothing.id, "best": nothing.id})
+    )
+    record.forget_sets = [forget]
+    margins = example.example_margins(record, forget)
+    margins[f"{nothing.id}/forget"] = margins["pretrained/forget"].copy()
+    rows = Parsed(render(record, {forget.name: margins})).rows
+    assert [row for row in rows if row.startswith("Do nothing control") and nothing.verdict.name in row]
+    assert not [row for row in rows if row.startswith("Pretrained nothing done")]
+    assert len([row for row in rows if row.startswith("Pretrained, nothing done")]) == 1
+    # In the verdicts and in the controls, and in no histogram; the only configuration of a method leaves nothing to select, so there is no line on its selection.
+    assert len([row for row in rows if row.startswith("Do nothing")]) == 2
+
+
 def test_checks_selection_facts_and_command_are_there(drawn: tuple[Record, Path], parsed: Parsed) -> None:
     record = drawn[0]
     for forget in record.forget_sets:

@@ -92,10 +92,21 @@ def test_control_alone_passes(forget: ForgetRecord) -> None:
     assert "The control Fine-tuning on the retain set does match" in words.action
 
 
+def test_retraining_is_no_rival_but_cheaper_retraining_is(forget: ForgetRecord) -> None:
+    verdicts(forget, fine_tune="indistinguishable")
+    control = next(row.chosen for row in wording.rows(forget) if row.method == "fine_tune")
+    assert control is not None
+    control.statistics, control.cost = "retrained", 1.0
+    assert "does match" not in wording.headline(forget).action
+    control.cost = 0.25
+    assert "does match, at 25 % of the cost" in wording.headline(forget).action
+
+
 def test_undecided_asks_for_members(forget: ForgetRecord) -> None:
     verdicts(forget, scrub="undecided")
     words = wording.headline(forget)
     assert words.tone == "open"
+    assert words.sentence.startswith("No candidate has been shown to match retraining.")
     assert "SCRUB: too few members to decide. Repeat with more members" in words.action
 
 

@@ -564,6 +564,8 @@ class Cell:
     """Mean margin minus the oracles' mean, in oracle standard deviations."""
     note: str
     """Members outside of the range, or not finite."""
+    broken: bool
+    """Whether any member is not finite."""
     title: str
     """What a screen reader says."""
 
@@ -619,6 +621,9 @@ def margin_grid(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, Any]
         array = _forget_margins(margins, key, forget)
         if array is None:
             missing.append(label)
+            continue
+        # Doing nothing is the pretrained ensemble itself: one row is enough.
+        if pretrained is not None and key != "pretrained" and np.array_equal(array, pretrained):
             continue
         cells = [
             _cell(oracle[:, e.position], array[:, e.position], edge, label)
@@ -679,6 +684,7 @@ def _cell(oracle: Floats, who: Floats, edges: Floats, label: str) -> Cell:
         zero=round(float(zero), 1) if 0 < zero < CELL_WIDTH else None,
         shift=shift_text,
         note=", ".join(notes),
+        broken=broken > 0,
         title=f"{label}: mean margin {shift_text or 'not comparable'} from the oracles"
         + (f"; {', '.join(notes)}" if notes else ""),
     )

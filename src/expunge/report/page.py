@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,11 @@ class CheckRow:
     total: int
     detail: str
 
+    @property
+    def failed(self) -> bool:
+        """Whether the check failed in any configuration."""
+        return self.passed < self.total
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -176,7 +182,7 @@ class Panel:
     timing: list[tuple[str, str, str, list[tuple[str, str]]]]
     grid: figures.MarginGrid | None
     selections: list[tuple[wording.Row, str, str]]
-    rules: list[tuple[str, str]]
+    rules: list[tuple[tuple[str, str], int]]
     controls: list[ControlRow]
     rate_zero: list[str]
     checks: list[CheckRow]
@@ -211,6 +217,7 @@ def _panel(
         if row.chosen is not None
     ]
     order = list(wording.VERDICTS)
+    shown = [v.configuration.scores for v in verdicts]
     verdicts.sort(
         key=lambda v: (
             v.row.control,
@@ -235,7 +242,8 @@ def _panel(
         headline=wording.headline(forget),
         rows=rows,
         verdicts=verdicts,
-        references=_references(forget, record.tolerance, top),
+        # A do-nothing control is the pretrained ensemble, with a verdict: its row takes the reference's place.
+        references=[r for r in _references(forget, record.tolerance, top) if dict(r[3]) not in shown],
         unjudged=[row for row in rows if row.chosen is None and not row.control],
         drawn=drawn,
         timing=[
@@ -256,9 +264,9 @@ def _panel(
                 wording.options_text(row.best.options, keys[row.method]) if row.best else "",
             )
             for row in rows
-            if row.selection
+            if row.selection and row.configurations > 1
         ],
-        rules=list(dict.fromkeys((s.rule, s.objective) for s in forget.selections)),
+        rules=Counter((row.selection.rule, row.selection.objective) for row in rows if row.selection).most_common(),
         controls=_controls(forget, keys),
         rate_zero=_rate_zero(forget),
         checks=_checks(forget, rows),
@@ -345,7 +353,7 @@ def _checks(forget: ForgetRecord, rows: Sequence[wording.Row]) -> list[CheckRow]
         wrong = [(c, detail) for c, passed, detail in seen if not passed]
         detail = f"{wrong[0][0].id}: {wrong[0][1]}" if wrong else seen[-1][2]
         found.append(CheckRow(labels[method], name, len(seen) - len(wrong), len(seen), detail))
-    return sorted(found, key=lambda row: row.passed == row.total)
+    return sorted(found, key=lambda row: not row.failed)
 
 
 def _cautions(forget: ForgetRecord, record: Record) -> list[str]:

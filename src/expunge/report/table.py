@@ -84,7 +84,10 @@ def _table(forget: ForgetRecord, *, intervals: bool) -> Table:
             wording.number(row.selection.illusion_gap),
             Text("; ".join(remarks) or "passed", "bold red" if failed or c.failed else "dim"),
         )
+    shown = [row.chosen.scores for row in wording.rows(forget) if row.chosen and row.selection]
     for name_, scores, cost in (("pretrained", forget.pretrained, "0 %"), ("floor (retrained)", forget.floor, "100 %")):
+        if scores in shown:  # a do-nothing control is the pretrained ensemble
+            continue
         table.add_row(Text(name_, "dim"), "", *(_score(scores.get(split), intervals) for split in SPLITS), cost, "", "")
     return table
 

@@ -284,7 +284,7 @@ def headline(forget: ForgetRecord) -> Headline:
             "Finish or repeat the audit; until then, retrain if the examples have to be forgotten.",
         )
     passing = sorted((row for row in judged if _passes(row.chosen)), key=lambda row: _cost(row.chosen))
-    rivals = [row for row in all_rows if row.control and _passes(row.chosen) and not _is_retraining(row.chosen)]
+    rivals = [row for row in all_rows if row.control and _passes(row.chosen) and _cost(row.chosen) < 0.999]
     if passing:
         return _good_news(passing, rivals, len(judged))
     return _bad_news(judged, rivals)
@@ -336,15 +336,13 @@ def _bad_news(judged: list[Row], rivals: list[Row]) -> Headline:
             "without them nobody would have known to pick it."
         )
     tone = "open" if undecided else "bad"
-    return Headline(tone, f"No candidate matches retraining. {near}.", action)
+    # Undecided is not a failure: the claim must not be stronger than the evidence.
+    claim = "No candidate has been shown to match retraining" if undecided else "No candidate matches retraining"
+    return Headline(tone, f"{claim}. {near}.", action)
 
 
 def _passes(configuration: ConfigurationRecord | None) -> bool:
     return configuration is not None and configuration.verdict.name == "indistinguishable"
-
-
-def _is_retraining(configuration: ConfigurationRecord | None) -> bool:
-    return configuration is not None and configuration.statistics == "retrained"
 
 
 def _cost(configuration: ConfigurationRecord | None) -> float:
