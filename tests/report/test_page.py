@@ -120,7 +120,7 @@ def test_doing_nothing_takes_the_place_of_the_pretrained_row(record: Record, exa
     assert [row for row in rows if row.startswith("Do nothing control") and nothing.verdict.name in row]
     assert not [row for row in rows if row.startswith("Pretrained nothing done")]
     assert len([row for row in rows if row.startswith("Pretrained, nothing done")]) == 1
-    # In the verdicts and in the controls, and in no histogram; the only configuration of a method leaves nothing to select, so there is no line on its selection.
+    # In the verdicts and in the controls; not in the histograms (the same models), not in the selection (no choice).
     assert len([row for row in rows if row.startswith("Do nothing")]) == 2
 
 
