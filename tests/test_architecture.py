@@ -1,0 +1,204 @@
+"""The rooms and the only allowed direction of imports: downwards; and words that have no place in the sources.
+
+    row 0   core
+    row 1   tasks, ensembles, metrics, theory, report     only core
+    row 2   methods, dependence                           core, ensembles
+    row 3   studies                                       all above but report
+    row 4   cli, api                                      core, report, studies, and what they are made of
+
+Imports inside functions count too, and so do those for type checking only: an arrow is an arrow.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "expunge"
+
+BELOW = {"tasks", "ensembles", "metrics", "theory", "methods", "dependence", "studies"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "core": {"version"},
+    "tasks": {"core"},
+    "ensembles": {"core"},
+    "metrics": {"core"},
+    "theory": {"core"},
+    "report": {"core", "version"},
+    "methods": {"core", "ensembles"},
+    "dependence": {"core", "ensembles"},
+    "studies": {"core", "tasks", "ensembles", "metrics", "theory", "methods", "dependence", "version"},
+    "api": {"core", "report", *BELOW},
+    "cli": {"api", "core", "report", "version", *BELOW},
+    "__init__": {"api", "core", "report", "version", *BELOW},
+    "__main__": {"cli"},
+    "version": set(),
+}
+
+FORBIDDEN = {
+    "an absolute path of one machine": re.compile(r"(?<![\w.])/(work|home|Users|tmp|root)/\w"),
+    "a path outside the project": re.compile(r"\.\./shared"),
+    "unfinished work": re.compile(r"\b(TODO|FIXME|XXX|HACK)\b"),
+    "a debugger": re.compile(r"\b(breakpoint\(\)|pdb\.set_trace)"),
+}
+
+
+def room_of(module: str) -> str:
+    """Return the room of a dotted name in the package: expunge.core.task -> core, expunge -> __init__."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports(tree: ast.AST, module: str, is_package: bool) -> list[tuple[int, str]]:
+    """Return line and room of every import of this package in a file, wherever in the file it stands."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                anchor = module.split(".") if is_package else module.split(".")[:-1]
+                anchor = anchor[: len(anchor) - node.level + 1]
+                base = ".".join([*anchor, *([base] if base else [])])
+            # `from expunge import tasks` reaches the room tasks; `from expunge.core import Task` the room core.
+            names = [f"{base}.{alias.name}" for alias in node.names] if base == "expunge" else [base]
+        elif isinstance(node, ast.Call) and _called(node) in {"import_module", "__import__"} and node.args:
+            first = node.args[0]
+            names = [first.value] if isinstance(first, ast.Constant) and isinstance(first.value, str) else []
+        else:
+            continue
+        found += [(node.lineno, room_of(name)) for name in names if name.split(".")[0] == "expunge"]
+    return found
+
+
+def _called(node: ast.Call) -> str:
+    function = node.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def violations(source: str, module: str, is_package: bool = False) -> list[str]:
+    """Return one line for each import that the table forbids."""
+    room = room_of(module)
+    allowed = MAY_IMPORT[room] | {room}
+    return [
+        f"{module}, line {line}: {room} imports {target}, allowed: {', '.join(sorted(allowed - {room})) or 'nothing'}"
+        for line, target in imports(ast.parse(source), module, is_package)
+        if target not in allowed
+    ]
+
+
+def modules() -> list[tuple[Path, str, bool]]:
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = list(path.relative_to(SOURCE.parent).with_suffix("").parts)
+        package = parts[-1] == "__init__"
+        found.append((path, ".".join(parts[:-1] if package else parts), package))
+    return found
+
+
+def test_every_import_goes_down() -> None:
+    found = modules()
+    assert len(found) > 40, "the scan does not see the package"
+    wrong = [line for path, module, package in found for line in violations(path.read_text(), module, package)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_room_has_its_row() -> None:
+    assert {room_of(module) for _, module, _ in modules()} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("expunge.core.task", "from expunge.tasks import digits"),
+        ("expunge.metrics.klom", "import expunge.ensembles.train"),
+        ("expunge.metrics.klom", "from expunge import theory"),
+        ("expunge.methods.scrub", "from expunge.metrics import klom"),
+        ("expunge.methods.scrub", "from ..dependence import influence"),
+        ("expunge.methods.scrub", "def late():\n    from expunge.studies import audit"),
+        ("expunge.methods.scrub", "if TYPE_CHECKING:\n    from expunge.tasks import Choice"),
+        ("expunge.studies.audit", "from expunge.report import draw"),
+        ("expunge.studies.audit", "importlib.import_module('expunge.report')"),
+        ("expunge.report.page", "from expunge.metrics.klom import klom"),
+        ("expunge.tasks.digits", "from expunge import ensembles as e"),
+        ("expunge.tasks.digits", "import expunge"),
+    ],
+)
+def test_an_upward_or_sideways_arrow_is_seen(module: str, source: str) -> None:
+    assert len(violations(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("expunge.methods.scrub", "from expunge.core import Task\nfrom expunge.ensembles.train import train"),
+        ("expunge.methods.scrub", "from .method import Method\nfrom ..core import Task"),
+        ("expunge.studies.audit", "from expunge.tasks import choose\nimport expunge.metrics.klom"),
+        ("expunge.core.task", "import numpy\nfrom expunge.core.recipe import Recipe"),
+        ("expunge.cli", "from expunge import report, studies"),
+    ],
+)
+def test_a_downward_arrow_passes(module: str, source: str) -> None:
+    assert violations(source, module) == []
+
+
+def test_a_relative_import_in_a_package_counts_from_the_package() -> None:
+    assert imports(ast.parse("from . import klom"), "expunge.metrics", True) == [(1, "metrics")]
+    assert imports(ast.parse("from .. import core"), "expunge.metrics", True) == [(1, "core")]
+
+
+def _texts() -> list[Path]:
+    own = Path(__file__).resolve()
+    suffixes = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".j2", ".js", ".css"}
+    folders = ("src", "tests", "docs", "benchmarks", ".ci")
+    paths = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.suffix in suffixes]
+    paths += [p for p in ROOT.iterdir() if p.suffix in suffixes or p.name == "Makefile"]
+    return sorted(p for p in paths if p.resolve() != own and "__pycache__" not in p.parts)
+
+
+def test_no_file_holds_a_forbidden_word() -> None:
+    texts = _texts()
+    assert any(p.name == "README.md" for p in texts)
+    wrong = [
+        f"{path.relative_to(ROOT)}, line {number}: {what}: {line.strip()[:100]}"
+        for path in texts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        for what, pattern in FORBIDDEN.items()
+        if pattern.search(line)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "line", ["open('/home/someone/x')", "see ../shared/notes.md", "# TODO: later", "breakpoint()", "`/work/data`"]
+)
+def test_a_forbidden_word_is_seen(line: str) -> None:
+    assert any(pattern.search(line) for pattern in FORBIDDEN.values())
+
+
+@pytest.mark.parametrize("line", ["https://example.org/home/page", "src/work/item", "the methods room"])
+def test_ordinary_text_passes(line: str) -> None:
+    assert not any(pattern.search(line) for pattern in FORBIDDEN.values())
+
+
+def test_no_pickle_is_ever_loaded() -> None:
+    """`torch.load` and `pickle.load` run code from a file; weights travel as safetensors, arrays without pickle."""
+    wrong = []
+    for path, module, _ in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            if re.fullmatch(r"(pickle|cPickle|dill|joblib|torch)\.(load|loads|Unpickler)", called):
+                wrong.append(f"{module}, line {node.lineno}: {called}")
+            if any(k.arg == "allow_pickle" and not _is_false(k.value) for k in node.keywords):
+                wrong.append(f"{module}, line {node.lineno}: allow_pickle is not False")
+    assert not wrong, "\n".join(wrong)
+
+
+def _is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is False
