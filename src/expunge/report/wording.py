@@ -35,8 +35,9 @@ VERDICTS: dict[VerdictName, VerdictWords] = {
     ),
     "under-forgotten": VerdictWords(
         "under",
-        "The models still treat the forget examples as something they were trained on.",
-        "Do not rely on it: the examples are still visible in the model's behaviour. Retrain, or try another method.",
+        "The models still treat the forget examples as something they were trained on, or have not followed retraining "
+        "elsewhere: they lie on the pretrained side.",
+        "Do not rely on it: the examples are still visible in the models' behaviour. Retrain, or try another method.",
     ),
     "over-forgotten": VerdictWords(
         "over",
@@ -45,12 +46,12 @@ VERDICTS: dict[VerdictName, VerdictWords] = {
     ),
     "damaged": VerdictWords(
         "damaged",
-        "Behaviour on examples that should have stayed the same (retain or validation) has moved away from retraining.",
+        "Behaviour on retain or validation examples is further from retraining than it was before unlearning.",
         "Do not deploy: what was to be kept has changed. Retrain.",
     ),
     "diverged": VerdictWords(
         "diverged",
-        "Some models ended in non-finite numbers or collapsed to one answer.",
+        "Too many models ended in non-finite or absurd numbers, or give one answer to everything.",
         "Do not deploy. Lower the rate, or retrain.",
     ),
     "undecided": VerdictWords(
@@ -440,11 +441,12 @@ DEFINITIONS: list[tuple[str, str]] = [
     ),
     (
         "KLoM",
-        "KL divergence of margins, in nats. For each example the margins of all unlearned members are compared, "
-        "as a distribution, with those of all oracles. 0 would mean equal distributions. Bins are placed at "
-        "quantiles of the oracles with open ends, so that no outlier can stretch them; non-finite or collapsed "
-        "members are an outcome of their own and count as worst. A split is summarised by its 95th percentile: 95 "
-        "% of its examples score lower.",
+        "KL divergence of margins, in nats. For each example the margins of all unlearned members are compared, as "
+        "a distribution, with those of all oracles, in both directions, and the two divergences are averaged. Bins "
+        "are placed at quantiles of the oracles with open ends, so that no outlier can stretch them; margins of "
+        "failed members are put where they do most harm. A split is summarised by its 95th percentile: 95 % of its "
+        "examples score lower. KLoM saturates (near 2.3 with 100 members on each side) when no margin is left "
+        "among the oracles'.",
     ),
     (
         "Floor",
@@ -454,14 +456,17 @@ DEFINITIONS: list[tuple[str, str]] = [
     ),
     (
         "Interval",
-        "The 95 % bootstrap interval over members and examples, written in brackets or drawn as a thin line.",
+        "The 95 % bootstrap interval: other members would have given other numbers. On retain and validation it "
+        "also allows for other examples; the forget examples are all there are.",
     ),
     (
         "Tolerance and verdict",
-        "The tolerance is the largest excess over the floor that still counts as the same. A method is "
-        "indistinguishable only if its interval shows this on forget, retain and validation. Otherwise it is "
-        "under-forgotten (forget margins still too high), over-forgotten (pushed too low), damaged (retain or "
-        "validation moved), diverged (members non-finite or collapsed), or undecided (too few members to say).",
+        "The tolerance is the largest excess over the floor that still counts as the same. For scale: margins of "
+        "one example shifted by d standard deviations of the oracles are d x d / 2 nats away. Indistinguishable "
+        "has to be shown: two one-sided tests at 5 % must place the excess within the tolerance on forget, retain "
+        "and validation, all three. Otherwise a method is under-forgotten (on the pretrained side of the oracles), "
+        "over-forgotten (beyond them), damaged (retain or validation further away than before), diverged (members "
+        "failed), or undecided (too few members to say).",
     ),
     (
         "Cost",
