@@ -1,0 +1,96 @@
+"""Failed members: models that are not models any more, whatever their average score says.
+
+A member has failed when one of these holds on the examples given:
+
+    non-finite   a margin is NaN or infinite
+    collapsed    its output does not depend on the input: far fewer different margins than examples
+    exploded     its margins are absurd: with oracles, typically 100 times further from the oracles' centre than any
+                 oracle is; without, above a million
+
+They are counted, named, and placed where they do most harm in every score; see `expunge.metrics.klom`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expunge.core import InputError
+from expunge.metrics.arrays import Array, failed_rows, to_array
+
+ABSURD = 1e6
+"""Margin that no sane model gives: float32 logits lose the differences between classes near it."""
+EXPLODED = 100.0
+"""How many times further from the oracles' centre than any oracle a member's typical margin may lie."""
+DISTINCT = 0.1
+"""Share of distinct margins at or below which a member's output no longer depends on its input."""
+FEWEST = 20
+"""Examples needed to say that a member has collapsed."""
+
+
+def failed_members(margins: Any, reference: Any | None = None) -> NDArray[np.bool_]:
+    """Return which members are non-finite, collapsed or exploded.
+
+    A model that ignores its input has at most as many different margins as there are classes. It counts as collapsed
+    when at most a tenth of its margins differ (in six digits), there are at least 20 examples, and, if a reference is
+    given, most of the reference's members do not look like that themselves.
+
+    Args:
+        margins: Shape (members, examples).
+        reference: Margins of sound members, usually the oracles, on the same examples, (oracles, examples).
+
+    Returns:
+        Shape (members,), boolean.
+
+    Raises:
+        InputError: If shapes disagree.
+
+    >>> failed_members([[1.0, 2.0], [float("nan"), 2.0], [1.0, 1e9]]).tolist()
+    [False, True, True]
+    """
+    values = to_array(margins, "margins", ndim=2)
+    known = None if reference is None else to_array(reference, "reference", ndim=2)
+    if known is not None and known.shape[1] != values.shape[1]:
+        raise InputError(
+            f"margins has shape {values.shape} and reference {known.shape}; expected the same examples on both sides."
+        )
+    if known is not None:
+        known = known[~failed_rows(known)]
+        if len(known) == 0:
+            raise InputError("no member of reference is finite, expected at least one sound model to compare with.")
+    failed = failed_rows(values)
+    alive = np.flatnonzero(~failed)
+    failed[alive] |= _collapsed(values[alive], known)
+    failed[alive] |= _exploded(values[alive], known)
+    return failed
+
+
+def _collapsed(values: Array, known: Array | None) -> NDArray[np.bool_]:
+    if values.shape[1] < FEWEST:
+        return np.zeros(len(values), dtype=bool)
+    if known is not None and np.median(_distinct(known)) <= 2 * DISTINCT:
+        return np.zeros(len(values), dtype=bool)
+    return _distinct(values) <= DISTINCT
+
+
+def _distinct(values: Array, most: int = 2000) -> Array:
+    """Share of distinct margins in six digits, of each member; on the first examples, which is enough to tell."""
+    some = values[:, :most]
+    scale = np.abs(some).max(1, keepdims=True, initial=0)
+    digits = np.sort(np.round(some / np.where(scale > 0, scale, 1), 6), axis=1)
+    return np.asarray((1 + (np.diff(digits, axis=1) > 0).sum(1)) / some.shape[1])
+
+
+def _exploded(values: Array, known: Array | None) -> NDArray[np.bool_]:
+    absurd = np.asarray((np.abs(values) > ABSURD).any(1))
+    if known is None or len(known) < 3:
+        return absurd if known is None else absurd & ~(np.abs(known) > ABSURD).any()
+    centre = np.median(known, axis=0)
+    usual = np.median(np.abs(known - centre), axis=1).max()
+    if np.abs(known).max() > ABSURD:
+        absurd[:] = False
+    if usual > 0:
+        absurd |= np.median(np.abs(values - centre), axis=1) > EXPLODED * usual
+    return absurd

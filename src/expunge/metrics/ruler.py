@@ -1,0 +1,240 @@
+"""The ruler: the oracle side of KLoM prepared once for a split, then read against many unlearned ensembles.
+
+    ruler = Ruler(oracle, held_out)
+    ruler.klom(unlearned)             per example
+    ruler.score(unlearned)            95th percentile, with its 95 % interval, its floor, and the floor's interval
+    ruler.shift(unlearned)            on which side, in oracle standard deviations
+
+The floor is what another, equally large set of oracles would read, never 0. With held-out oracles it is their reading.
+When their number differs from the unlearned members', it is moved by the difference that resampling predicts for the
+two numbers. Without held-out oracles it is resampled alone: both sides drawn again and again from the oracles, at full
+size, so nothing has to be extrapolated from halves. That floor trusts that the oracles are a sample of what the recipe
+gives; held-out oracles check it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expunge.core import InputError, Score
+from expunge.core.checks import one_of, whole
+from expunge.metrics.arrays import Array, pair, to_array
+from expunge.metrics.failures import failed_members
+from expunge.metrics.intervals import SUMMARIES, Bootstrap, Summary, interval, mixture_weight, summarise
+from expunge.metrics.klom import DIRECTIONS, Cells, Codes, Direction
+
+REPLICATES = 200
+"""Replicates of the bootstrap: the standard deviation of an interval is then known to 5 %."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An unlearned ensemble as the ruler sees it; scoring it again costs nothing."""
+
+    margins: Array
+    """Margins (members, examples)."""
+    failed: NDArray[np.bool_]
+    """Failed members (members,)."""
+    codes: Codes
+    """Cell of every margin, failures placed where they do most harm (members, examples)."""
+    klom: Array
+    """KLoM (examples,)."""
+    replicates: dict[Summary, Array] = field(default_factory=dict, repr=False)
+    """Bootstrap readings made so far, each (replicates,)."""
+
+
+class Ruler:
+    """Measures unlearned margins of one split against oracles.
+
+    Args:
+        oracle: Margins of retrained members (oracles, examples), finite, at least 2.
+        held_out: Margins of other retrained members on the same examples, for the floor; None resamples it.
+        bins: Cells; by default floor(sqrt(oracles)), from 3 to 20.
+        direction: As in `klom`.
+        replicates: Replicates of the bootstrap, at least 2.
+        seed: Seed of the bootstrap.
+        resample_examples: True when the examples stand for a population, so that intervals allow for other examples
+            (retain, validation); False when they are all there is (a forget set).
+
+    Raises:
+        InputError: If an array cannot be used; the message says which.
+    """
+
+    def __init__(
+        self,
+        oracle: Any,
+        held_out: Any | None = None,
+        *,
+        bins: int | None = None,
+        direction: Direction = "jeffreys",
+        replicates: int = REPLICATES,
+        seed: int = 0,
+        resample_examples: bool = True,
+    ) -> None:
+        one_of(DIRECTIONS, direction=direction)
+        whole(2, replicates=replicates)
+        reference = to_array(oracle, "oracle", ndim=2)
+        _, self.oracle = pair(reference, reference)
+        self.direction, self.replicates, self.seed = direction, replicates, seed
+        self.resample_examples = resample_examples
+        self.cells = Cells.of(self.oracle, bins)
+        self._null: dict[tuple[int, Summary], Array] = {}
+        self._held_out_replicates: dict[tuple[int, Summary], Array] = {}
+        self.held_out = None if held_out is None else self.prepare(held_out, "held_out")
+
+    @cached_property
+    def _bootstrap(self) -> Bootstrap:
+        return Bootstrap(self.cells, self.replicates, self.seed, self.resample_examples, self.direction)
+
+    def prepare(self, unlearned: Any, what: str = "unlearned") -> Prepared:
+        """Return an ensemble ready for every reading; pass it to the other methods instead of the array.
+
+        Args:
+            unlearned: Margins (members, examples); may hold NaN and infinities.
+            what: How an error calls it.
+        """
+        if isinstance(unlearned, Prepared):
+            return unlearned
+        margins = to_array(unlearned, what, ndim=2)
+        if margins.shape[1] != self.oracle.shape[1]:
+            raise InputError(
+                f"{what} has shape {margins.shape} and oracle {self.oracle.shape}; expected the same number of "
+                "examples: both sides must be evaluated on the same examples, in the same order."
+            )
+        failed = failed_members(margins, self.oracle)
+        codes = self.cells.place(self.cells.digitise(margins, failed), self.direction)
+        values = self.cells.divergence(self.cells.counts(codes), len(margins), self.direction)
+        return Prepared(margins, failed, codes, values)
+
+    def klom(self, unlearned: Any) -> Array:
+        """Return KLoM of every example in nats, shape (examples,)."""
+        return self.prepare(unlearned).klom
+
+    def failed(self, unlearned: Any) -> NDArray[np.bool_]:
+        """Return which members failed, shape (members,); see `failed_members`."""
+        return self.prepare(unlearned).failed
+
+    def score(self, unlearned: Any, summary: Summary = "p95", *, intervals: bool = True) -> Score:
+        """Return the summary over examples with its 95 % interval and the floor with its own.
+
+        The interval is for the average reading at these numbers of members. The floor's interval is where the reading
+        of another set of oracles would lie.
+
+        Args:
+            unlearned: Margins (members, examples), or what `prepare` returned.
+            summary: `p95` or `mean` over examples.
+            intervals: False skips the bootstrap of the value: `low` and `high` are NaN.
+        """
+        ready = self.prepare(unlearned)
+        members, examples = ready.margins.shape
+        value = float(summarise(ready.klom, summary))
+        low = high = float("nan")
+        if intervals:
+            low, high = interval(value, self.replicate(ready, summary), root=True)
+        floor, floor_low, floor_high = self.floor(members, summary)
+        return Score(
+            metric="klom",
+            summary=summary,
+            value=value,
+            low=low,
+            high=high,
+            floor=floor,
+            floor_low=floor_low,
+            floor_high=floor_high,
+            members=members,
+            oracles=len(self.oracle),
+            examples=examples,
+            failed=int(ready.failed.sum()),
+        )
+
+    def floor(self, members: int, summary: Summary = "p95") -> tuple[float, float, float]:
+        """Return the floor at a number of unlearned members, and the lower and upper end of its 95 % interval.
+
+        Args:
+            members: Unlearned members that the floor is for.
+            summary: `p95` or `mean` over examples.
+        """
+        null = self.null(members, summary)
+        expected = float(null.mean())
+        if self.held_out is None:
+            return expected, *interval(expected, null, root=True)
+        have = len(self.held_out.margins)
+        reading = float(summarise(self.held_out.klom, summary))
+        if have != members:
+            reading = max(0.0, reading + expected - float(self.null(have, summary).mean()))
+        return reading, *interval(reading, self.replicate_floor(members, summary), root=True)
+
+    def null(self, members: int, summary: Summary = "p95") -> Array:
+        """Return readings with both sides drawn from the oracles, (replicates,): the resampled floor."""
+        one_of(SUMMARIES, summary=summary)
+        whole(1, members=members)
+        if (members, summary) not in self._null:
+            values = self._bootstrap.values(self.cells.oracle_codes, 0.0, members)
+            for name in ("p95", "mean"):
+                self._null[members, name] = summarise(values, name)
+        return self._null[members, summary]
+
+    def replicate(self, unlearned: Any, summary: Summary = "p95") -> Array:
+        """Return bootstrap readings of an ensemble, (replicates,), with the oracle noise that `replicate_floor` has."""
+        ready = self.prepare(unlearned)
+        if summary not in ready.replicates:
+            value = float(summarise(ready.klom, summary))
+            weight = mixture_weight(value, float(self.null(len(ready.margins), summary).mean()))
+            ready.replicates[summary] = summarise(self._bootstrap.values(ready.codes, weight), summary)
+        return ready.replicates[summary]
+
+    def replicate_floor(self, members: int, summary: Summary = "p95") -> Array:
+        """Return bootstrap readings of the held-out oracles, (replicates,), or of the resampled floor without them."""
+        if self.held_out is None:
+            return self.null(members, summary)
+        if (members, summary) not in self._held_out_replicates:
+            value = float(summarise(self.held_out.klom, summary))
+            have = len(self.held_out.margins)
+            weight = mixture_weight(value, float(self.null(have, summary).mean()))
+            # A stream of its own: the noise of held-out rows must not move in step with that of the unlearned ones.
+            values = self._bootstrap.values(self.held_out.codes, weight, members, stream=1)
+            self._held_out_replicates[members, summary] = summarise(values, summary)
+        return self._held_out_replicates[members, summary]
+
+    def shift(self, unlearned: Any) -> float:
+        """Return the mean over examples of (mean unlearned margin - mean oracle margin) / oracle standard deviation.
+
+        Failed members are left out (they are counted in `Score.failed`); an example whose oracles do not vary uses the
+        median deviation of the others. Positive is above the oracle: for trained examples, still remembered.
+
+        Returns:
+            Oracle standard deviations; NaN when every member failed.
+        """
+        shifts = self.shifts(unlearned)
+        return float(shifts.mean()) if shifts.size else float("nan")
+
+    def shifts(self, unlearned: Any) -> Array:
+        """Return the standardised shift of each sound member, mean over examples, shape (sound members,)."""
+        ready = self.prepare(unlearned)
+        sound = ready.margins[~ready.failed]
+        return np.asarray(((sound - self._mean) / self._spread).mean(1))
+
+    def shift_by_example(self, unlearned: Any) -> Array:
+        """Return the standardised shift of each example, mean over sound members (NaN without any), (examples,)."""
+        ready = self.prepare(unlearned)
+        sound = ready.margins[~ready.failed]
+        if len(sound) == 0:
+            return np.full(ready.margins.shape[1], np.nan)
+        return np.asarray((sound.mean(0) - self._mean) / self._spread)
+
+    @cached_property
+    def _mean(self) -> Array:
+        return np.asarray(self.oracle.mean(0))
+
+    @cached_property
+    def _spread(self) -> Array:
+        """Oracle standard deviation of each example, never 0."""
+        spread = self.oracle.std(0, ddof=1)
+        varying = spread > 1e-12 * np.maximum(1.0, np.abs(self._mean))
+        usual = float(np.median(spread[varying])) if varying.any() else 1.0
+        return np.where(varying, spread, usual)
