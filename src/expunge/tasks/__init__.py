@@ -1,6 +1,5 @@
 """Data sets, models, forget-set choices, synthetic problems with known answers."""
 
-from expunge.tasks.digits import digits, tabular
 from expunge.tasks.forget_sets import (
     CHOOSERS,
     Choice,
@@ -11,20 +10,25 @@ from expunge.tasks.forget_sets import (
     mislabelled,
     random_forget_set,
 )
+from expunge.tasks.images import cifar10, fashion_mnist, mnist
 from expunge.tasks.models import mlp, resnet9, resnet18, small_cnn
+from expunge.tasks.shipped import digits, tabular
 from expunge.tasks.user_task import load_task
 
 __all__ = [
     "CHOOSERS",
     "Choice",
     "choose",
+    "cifar10",
     "class_part",
     "cluster",
     "digits",
+    "fashion_mnist",
     "from_file",
     "load_task",
     "mislabelled",
     "mlp",
+    "mnist",
     "random_forget_set",
     "resnet9",
     "resnet18",

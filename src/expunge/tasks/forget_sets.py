@@ -177,7 +177,7 @@ def choose(task: Task, spec: str | Path | ForgetSet, seed: int = 0) -> Choice:
     Raises:
         InputError: If the specification cannot be read, or the data have no room for both sets.
 
-    >>> from expunge.tasks.digits import digits
+    >>> from expunge.tasks.shipped import digits
     >>> choice = choose(digits(), "class_part:20:3")
     >>> len(choice.forget), len(choice.calibration), set(choice.task.train.y[choice.calibration.indices].tolist())
     (20, 20, {3})

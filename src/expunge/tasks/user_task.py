@@ -12,7 +12,8 @@ from types import ModuleType
 
 from expunge.core import InputError, Task
 from expunge.core.digest import digest_json
-from expunge.tasks.digits import digits, tabular
+from expunge.tasks.images import cifar10, fashion_mnist, mnist
+from expunge.tasks.shipped import digits, tabular
 
 BUILT_IN: Mapping[str, Callable[[], Task]] = {
     "digits": digits,
@@ -22,6 +23,13 @@ BUILT_IN: Mapping[str, Callable[[], Task]] = {
 }
 """Tasks that need no file, by the name that the command line takes."""
 
+FROM_FOLDER: Mapping[str, Callable[[str], Task]] = {
+    "cifar10": cifar10,
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+}
+"""Tasks whose files lie in a folder, written `NAME:FOLDER`."""
+
 
 def load_task(spec: str) -> Task:
     """Return the task that a specification names.
@@ -30,8 +38,9 @@ def load_task(spec: str) -> Task:
     the import path while it runs, so that it can import what lies beside it.
 
     Args:
-        spec: One of `BUILT_IN`, or `path/to/task.py` (its object `task`), or `path/to/task.py:name`; the object is an
-            `expunge.Task`, or a function without required arguments that returns one.
+        spec: One of `BUILT_IN`, or `NAME:FOLDER` with a name of `FROM_FOLDER`, or `path/to/task.py` (its object
+            `task`), or `path/to/task.py:name`; the object is an `expunge.Task`, or a function without required
+            arguments that returns one.
 
     Raises:
         InputError: If there is no such task, file or object, if the object is no task, or if running the file fails;
@@ -42,12 +51,17 @@ def load_task(spec: str) -> Task:
     """
     if spec in BUILT_IN:
         return BUILT_IN[spec]()
+    kind, _, folder = spec.partition(":")
+    if kind in FROM_FOLDER:
+        if not folder:
+            raise InputError(f"task {spec!r} names no folder, expected {kind}:FOLDER with the original files.")
+        return FROM_FOLDER[kind](folder)
     name = "task"
     file = spec
     if not spec.endswith(".py"):
         file, colon, name = spec.rpartition(":")
         if not colon or not file.endswith(".py"):
-            known = ", ".join(BUILT_IN)
+            known = ", ".join([*BUILT_IN, *(f"{key}:FOLDER" for key in FROM_FOLDER)])
             raise InputError(f"task {spec!r} is not known, expected one of: {known}, or path/to/task.py[:name].")
     path = Path(file).expanduser()
     if not path.is_file():
