@@ -222,7 +222,10 @@ def _panel(
         key=lambda v: (
             v.row.control,
             v.configuration.verdict.name != "indistinguishable",
-            wording.worst_excess(v.configuration),
+            # Those that pass by their cost, as in the headline; the others by how far off they are.
+            v.configuration.cost
+            if v.configuration.verdict.name == "indistinguishable"
+            else wording.worst_excess(v.configuration),
             order.index(v.configuration.verdict.name),
         )
     )
