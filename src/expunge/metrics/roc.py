@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from expunge.core import InputError
 from expunge.core.checks import between
@@ -68,8 +68,8 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> In
             f"successes = {successes} of trials = {trials}, expected 0 <= successes <= trials, trials >= 1."
         )
     tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, trials - successes + 1))
-    high = 1.0 if successes == trials else float(stats.beta.ppf(1 - tail, successes + 1, trials - successes))
+    low = 0.0 if successes == 0 else float(special.betaincinv(successes, trials - successes + 1, tail))
+    high = 1.0 if successes == trials else float(special.betaincinv(successes + 1, trials - successes, 1 - tail))
     return Interval(successes / trials, low, high)
 
 

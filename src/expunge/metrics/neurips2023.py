@@ -1,0 +1,245 @@
+"""The score of the NeurIPS 2023 unlearning challenge, with its calibration at the given number of members.
+
+For each forget example, attacks threshold the margin: one threshold (the side with the larger median is positive), or
+an interval about as wide as the narrower of the two samples, which is positive. From every pair of error rates
+
+    epsilon = max(log(1 - delta - FPR) - log FNR, log(1 - delta - FNR) - log FPR)
+
+rates with one 0 are thrown away and two zeros are perfect separation; the largest epsilon counts. An example earns 1,
+1/2, 1/4, ... points as its epsilon falls in buckets of width 0.5, none from ceil(log(members - 1)) on, and
+
+    score = mean points * (retain accuracy / the oracles') * (test accuracy / the oracles')
+
+The ideal is not 1. A maximum over thresholds of ratios of small counts is large between identical laws: about 0.07
+points at 512 members, and more points at fewer members. So a value is readable only beside `calibration`, and values at
+different numbers of members cannot be compared. There is no confidence bound in it (`privacy.audit` has one).
+
+Differs from the published code: an example at which a member failed has epsilon 50 and no points (there, a NaN falls
+out of every count); rates are computed in float64 from sorted samples; two constant equal samples have epsilon 0
+(there: 0/0).
+
+Source: `metric.py` of google-deepmind/unlearning_evaluation; Triantafillou et al., "Are we making progress in
+unlearning?" (arXiv 2406.09073).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from expunge.core import InputError
+from expunge.core.checks import between, one_of, whole
+from expunge.core.seeds import derive
+from expunge.metrics.arrays import Array, pair
+from expunge.metrics.reading import mean_interval
+
+DELTA = 1e-5
+CAP = 50.0
+BUCKET = 0.5
+BUFFER = 2.0
+PER_UNIT = 100
+"""Thresholds a unit of margin on the published grid."""
+
+
+@dataclass(frozen=True)
+class ChallengeScore:
+    """Forgetting quality and score; compare `forgetting` with `calibration`, never with 1."""
+
+    forgetting: float
+    """Mean points of the forget examples, 0 to 1."""
+    low: float
+    """Lower end of the 95 % interval of `forgetting` over examples, given the members."""
+    high: float
+    """Upper end of it."""
+    calibration: float
+    """What two sets of oracles would earn at these numbers of members, if margins were normal: the attainable ideal."""
+    calibration_low: float
+    """Lower end of the 95 % interval of `calibration`."""
+    calibration_high: float
+    """Upper end of it."""
+    score: float
+    """`forgetting` times the two ratios of accuracies; NaN without accuracies."""
+    epsilons: Array
+    """Epsilon of each forget example, shape (examples,), from 0 to 50."""
+    members: int
+    """Unlearned members."""
+    oracles: int
+    """Oracle members."""
+    examples: int
+    """Forget examples."""
+    failed: int
+    """Unlearned members with a non-finite margin; with any, the examples concerned earn nothing."""
+    ideal: str = "the calibration; closer is better"
+
+
+def challenge_epsilons(unlearned: Any, oracle: Any, *, scan: str = "grid") -> Array:
+    """Return the epsilon of each example by the challenge's attacks.
+
+    Args:
+        unlearned: Margins (members, examples).
+        oracle: Margins (oracles, examples), at least 3 oracles.
+        scan: `grid` tries the published thresholds, 100 a unit of margin, which depends on the scale of margins;
+        `exact`
+            tries one threshold between every two neighbouring margins instead.
+
+    Returns:
+        Shape (examples,), from 0 to 50; 50 where a member failed or one side is nearly constant beside the other.
+    """
+    one_of(("grid", "exact"), scan=scan)
+    ours, theirs = pair(unlearned, oracle, minimum=3)
+    values = np.empty(ours.shape[1])
+    for i in range(ours.shape[1]):
+        u, o = ours[:, i], theirs[:, i]
+        values[i] = _epsilon(np.sort(u), np.sort(o), scan) if np.isfinite(u).all() else CAP
+    return np.clip(values, 0, CAP)
+
+
+def challenge_points(epsilons: Any, members: int) -> Array:
+    """Return the points of each example: `2 ** -bucket` with buckets of 0.5, 0 from `ceil(log(members - 1))` on.
+
+    Args:
+        epsilons: Shape (examples,).
+        members: Unlearned members, at least 3.
+
+    >>> challenge_points([0.0, 0.5, 6.9, 7.0], 512).tolist()
+    [1.0, 0.5, 0.0001220703125, 0.0]
+    """
+    whole(members=members, minimum=3)
+    bucket = np.floor(np.asarray(epsilons, dtype=np.float64) / BUCKET)
+    largest = int(np.ceil(np.log(members - 1)) / BUCKET)
+    return np.where(bucket < largest, 2.0**-bucket, 0.0)
+
+
+def challenge_score(
+    unlearned: Any,
+    oracle: Any,
+    *,
+    accuracies: tuple[float, float, float, float] | None = None,
+    scan: str = "grid",
+    calibration_examples: int = 100,
+    seed: int = 0,
+) -> ChallengeScore:
+    """Return the challenge's score beside what an oracle would get.
+
+    Args:
+        unlearned: Margins on forget examples (members, examples), at least 3 members. In the challenge all members are
+            unlearned from one original model.
+        oracle: Margins of oracles on the same examples (oracles, examples).
+        accuracies: Retain accuracy unlearned, of the oracles, test accuracy unlearned, of the oracles; 0 to 1.
+        scan: As in `challenge_epsilons`.
+        calibration_examples: Simulated examples for the calibration, from the oracles' means and deviations.
+        seed: Draws them.
+    """
+    whole(calibration_examples=calibration_examples, minimum=2)
+    ours, theirs = pair(unlearned, oracle, minimum=3)
+    epsilons = challenge_epsilons(ours, theirs, scan=scan)
+    quality, low, high = mean_interval(challenge_points(epsilons, len(ours)))
+    score = float("nan")
+    if accuracies is not None:
+        between(0, 1, **dict(zip(("retain", "oracle_retain", "test", "oracle_test"), accuracies, strict=True)))
+        if min(accuracies[1], accuracies[3]) == 0:
+            raise InputError("an oracle accuracy is 0, expected above 0: the score divides by it.")
+        score = quality * accuracies[0] / accuracies[1] * accuracies[2] / accuracies[3]
+    level = calibration(theirs, len(ours), scan=scan, examples=calibration_examples, seed=seed)
+    return ChallengeScore(
+        forgetting=quality,
+        low=low,
+        high=high,
+        calibration=level[0],
+        calibration_low=level[1],
+        calibration_high=level[2],
+        score=score,
+        epsilons=epsilons,
+        members=len(ours),
+        oracles=len(theirs),
+        examples=ours.shape[1],
+        failed=int((~np.isfinite(ours).all(1)).sum()),
+    )
+
+
+def calibration(
+    oracle: Any, members: int, *, scan: str = "grid", examples: int = 100, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return the points that identical laws earn at these numbers of members, with a 95 % interval.
+
+    Both sides are drawn from the normal law with an oracle's mean and deviation at an example, drawn at random.
+
+    Args:
+        oracle: Margins (oracles, examples); their number is kept.
+        members: Unlearned members, at least 3.
+        scan: As in `challenge_epsilons`.
+        examples: Simulated examples.
+        seed: Draws them.
+    """
+    _, theirs = pair(oracle, oracle, minimum=3)
+    rng = np.random.default_rng(derive(seed, "challenge calibration"))
+    chosen = rng.integers(0, theirs.shape[1], examples)
+    mean, spread = theirs.mean(0)[chosen], theirs.std(0, ddof=1)[chosen]
+    left = mean + spread * rng.normal(size=(members, examples))
+    right = mean + spread * rng.normal(size=(len(theirs), examples))
+    return mean_interval(challenge_points(challenge_epsilons(left, right, scan=scan), members))
+
+
+def _epsilon(u: Array, o: Array, scan: str) -> float:
+    """Return the largest epsilon over both families of attacks, from two sorted finite samples."""
+    ranges = float(np.ptp(u)), float(np.ptp(o))
+    if max(ranges) == 0:
+        return 0.0 if u[0] == o[0] else CAP
+    if min(ranges) / max(ranges) < 0.01:
+        return CAP
+    return max(_single(u, o, scan), _double(u, o, scan))
+
+
+def _single(u: Array, o: Array, scan: str) -> float:
+    positive, negative = (o, u) if np.median(o) > np.median(u) else (u, o)
+    pooled = np.sort(np.concatenate([u, o]))
+    if scan == "grid":
+        cuts = np.linspace(pooled[0], pooled[-1], max(2, int(np.ceil(np.ptp(pooled) * PER_UNIT))))
+    else:
+        cuts = _between_neighbours(pooled)
+    missed = np.searchsorted(positive, cuts, side="left") / len(positive)
+    taken = 1 - np.searchsorted(negative, cuts, side="left") / len(negative)
+    return _largest(taken, missed)
+
+
+def _double(u: Array, o: Array, scan: str) -> float:
+    # The narrower sample is positive; the interval takes in about its width, moved and stretched by the buffer.
+    positive, negative = (o, u) if np.ptp(u) >= np.ptp(o) else (u, o)
+    width = float(np.ptp(positive))
+    low, high = positive[0] + width - BUFFER, positive[-1] + BUFFER
+    if scan == "grid":
+        right = np.linspace(low, high, int(np.ceil((high - low) * PER_UNIT)))
+        offset = np.linspace(-BUFFER, BUFFER, int(np.ceil(2 * BUFFER * PER_UNIT)))
+        left = right[:, None] - width + offset[None, :]
+        allowed = np.ones(left.shape, dtype=bool)
+    else:
+        cuts = _between_neighbours(np.sort(np.concatenate([u, o])))
+        right = cuts[(cuts >= low) & (cuts <= high)]
+        left = np.broadcast_to(cuts[None, :], (len(right), len(cuts)))
+        allowed = np.abs(left - (right[:, None] - width)) <= BUFFER
+
+    def inside(sample: Array) -> Array:
+        upper = np.searchsorted(sample, right, side="right")[:, None]
+        return np.asarray(np.maximum(upper - np.searchsorted(sample, left, side="left"), 0) / len(sample))
+
+    return _largest(inside(negative)[allowed], 1 - inside(positive)[allowed])
+
+
+def _between_neighbours(values: Array) -> Array:
+    return np.concatenate([[values[0] - 1e-3], (values[1:] + values[:-1]) / 2, [values[-1] + 1e-3]])
+
+
+def _largest(fpr: Array, fnr: Array) -> float:
+    # Rates are counts over members: below 1e-12 they are rounding.
+    none = (fpr < 1e-12, fnr < 1e-12)
+    if (none[0] & none[1]).any():
+        return CAP
+    used = ~none[0] & ~none[1]
+    if not used.any():
+        return 0.0
+    a, b = fpr[used], fnr[used]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ways = np.stack([np.log(1 - DELTA - a) - np.log(b), np.log(1 - DELTA - b) - np.log(a)])
+    return float(np.max(np.where(np.isnan(ways), 0.0, ways)))
