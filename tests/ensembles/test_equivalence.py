@@ -262,10 +262,11 @@ class Scale(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(6))
+        self.temperature = nn.Parameter(torch.tensor(2.0))  # no axis of its own: (members,) in the stack
         self.head = nn.Linear(6, 3)
 
     def forward(self, x):
-        return self.head(x * self.scale)
+        return self.head(x * self.scale) / self.temperature
 
 
 class InplaceResidual(nn.Module):

@@ -35,11 +35,15 @@ def concatenate(states: Sequence[Mapping[str, Tensor]]) -> State:
 
 def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
     """Return the Euclidean distance of each member in `a` from the same member in `b`, shape (members,), float64."""
-    squares = [((a[name].double() - b[name].double()).flatten(1) ** 2).sum(1) for name in a]
+    squares = [((a[name].double() - b[name].double()).reshape(len(a[name]), -1) ** 2).sum(1) for name in a]
     return torch.stack(squares).sum(0).sqrt()
 
 
 def finite_members(state: Mapping[str, Tensor]) -> Tensor:
     """Return which members hold only finite numbers, shape (members,), boolean."""
-    flags = [torch.isfinite(tensor).flatten(1).all(1) for tensor in state.values() if tensor.is_floating_point()]
+    flags = [
+        torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
+        for tensor in state.values()
+        if tensor.is_floating_point()
+    ]
     return torch.stack(flags).all(0)
