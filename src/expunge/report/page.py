@@ -367,7 +367,7 @@ def _cautions(forget: ForgetRecord, record: Record) -> list[str]:
     if width > 2 * record.tolerance:
         found.append(
             f"With {wording.count(record.members, 'member')} the floor itself is only known to within "
-            f"{wording.number(width)} nats, more than twice the tolerance of {wording.number(record.tolerance)}. "
+            f"{wording.number(width)} nats, more than twice the tolerance of {record.tolerance:g}. "
             "More members would sharpen every verdict here."
         )
     failed = [check for check in forget.checklist if not check.passed]
@@ -466,7 +466,7 @@ def _facts(record: Record) -> list[str]:
     if isinstance(task.get("parameters"), int):
         found.append(f"{task.get('model', 'model')}, {task['parameters']:,} parameters")
     found.append(f"{wording.count(sum(len(f.configurations) for f in record.forget_sets), 'configuration')} tried")
-    found.append(f"tolerance {wording.number(record.tolerance)} nats above the floor")
+    found.append(f"tolerance {record.tolerance:g} nats above the floor")
     return found
 
 

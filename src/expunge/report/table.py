@@ -46,7 +46,7 @@ def print_table(record: Record, console: Console) -> None:
         console.print(
             Text(
                 f"KLoM in nats, 95th percentile over examples, {wording.count(record.members, 'member')}. Compare "
-                f"with the floor (last row), not with 0; tolerance {wording.number(record.tolerance)} above it.",
+                f"with the floor (last row), not with 0; tolerance {record.tolerance:g} above it.",
                 "dim",
             )
         )
