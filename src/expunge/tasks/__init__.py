@@ -13,6 +13,8 @@ from expunge.tasks.forget_sets import (
 from expunge.tasks.images import cifar10, fashion_mnist, mnist
 from expunge.tasks.models import mlp, resnet9, resnet18, small_cnn
 from expunge.tasks.shipped import digits, tabular
+from expunge.tasks.skew import geometric_skew, statistical_skew
+from expunge.tasks.teacher_mixture import teacher_mixture
 from expunge.tasks.user_task import load_task
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "from_file",
+    "geometric_skew",
     "load_task",
     "mislabelled",
     "mlp",
@@ -33,5 +36,7 @@ __all__ = [
     "resnet9",
     "resnet18",
     "small_cnn",
+    "statistical_skew",
     "tabular",
+    "teacher_mixture",
 ]

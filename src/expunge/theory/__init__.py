@@ -1,1 +1,30 @@
-"""Placeholder docstring, replaced by the room."""
+"""Closed forms and small exact problems: every lemma of the paper, and a solvable model that goes further.
+
+One file a result; nothing here plots or trains networks.
+"""
+
+from expunge.theory import (
+    alternating,
+    lambert,
+    logistic,
+    low_dimensional,
+    one_direction,
+    random_forget_sets,
+    ridge,
+    skew,
+    teacher_mixture,
+    two_directions,
+)
+
+__all__ = [
+    "alternating",
+    "lambert",
+    "logistic",
+    "low_dimensional",
+    "one_direction",
+    "random_forget_sets",
+    "ridge",
+    "skew",
+    "teacher_mixture",
+    "two_directions",
+]

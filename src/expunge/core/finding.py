@@ -1,0 +1,109 @@
+"""What a study of a theorem found: the statement, the verdict, tables and arrays; all that its report may read.
+
+A run is a folder: `theory.json` (this schema) and `arrays/<name>.safetensors` for each finding.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from expunge.core.errors import DamagedFileError, InputError
+from expunge.core.record import Strict, write_atomically
+
+FORMAT = 1
+"""Number of the format of `theory.json`."""
+
+FindingVerdict = Literal["holds", "holds under conditions", "does not hold", "new result"]
+
+
+class Table(Strict):
+    """A table of a finding; cells are numbers or words."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str | int | float | None]]
+
+
+class Finding(Strict):
+    """One result of the theory, checked."""
+
+    name: str
+    """Name on the command line, such as `lemma-1`."""
+    title: str
+    source: str
+    """Where it is stated."""
+    statement: str
+    """What is claimed, in words and formulas."""
+    verdict: FindingVerdict
+    sentence: str
+    """What was found, with its numbers."""
+    parameters: dict[str, Any]
+    tables: list[Table]
+    arrays: str
+    """Path of the arrays, relative to the run's folder."""
+    seconds: float
+    """Wall-clock seconds."""
+
+
+class TheoryRecord(Strict):
+    """One run of `expunge theory`."""
+
+    schema_version: int = FORMAT
+    study: Literal["theory"] = "theory"
+    command: str
+    seconds: float
+    findings: list[Finding] = Field(default_factory=list)
+
+    def save(self, folder: Path) -> Path:
+        """Write `theory.json` into a folder, atomically, and return its path."""
+        return write_atomically(folder / "theory.json", self.model_dump_json(indent=1).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> TheoryRecord:
+        """Read and check `theory.json` of a run.
+
+        Raises:
+            InputError: If there is none in the folder.
+            DamagedFileError: If it is not such a record, or of a newer format.
+        """
+        path = folder / "theory.json"
+        if not path.is_file():
+            raise InputError(f"{path} does not exist, expected the folder of a finished run of `expunge theory`.")
+        try:
+            raw = json.loads(path.read_text())
+            version = raw.get("schema_version") if isinstance(raw, dict) else None
+            if version != FORMAT:
+                raise DamagedFileError(f"{path} has format {version}, this version of expunge reads {FORMAT}.")
+            return cls.model_validate(raw)
+        except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+            raise DamagedFileError(f"{path} is not a theory record of expunge: {error}") from error
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Path:
+    """Write named arrays as one safetensors file, atomically."""
+    from safetensors.numpy import save
+
+    return write_atomically(path, save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
+
+
+def load_arrays(folder: Path, finding: Finding) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the arrays of one finding by name.
+
+    Raises:
+        InputError: If the file is missing.
+        DamagedFileError: If it cannot be read.
+    """
+    from safetensors.numpy import load_file
+
+    path = folder / finding.arrays
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; the run's folder is incomplete, run `expunge theory` again.")
+    try:
+        return dict(load_file(path))
+    except Exception as error:
+        raise DamagedFileError(f"{path} cannot be read ({error}); run `expunge theory` again.") from error
