@@ -1,6 +1,7 @@
 """expunge: does this model behave as if it had never seen that data?"""
 
 from expunge import methods, metrics, tasks
+from expunge.api import Run, audit
 from expunge.core import Ensemble, ForgetSet, Recipe, Task
 from expunge.ensembles import train
 from expunge.methods import unlearn
@@ -10,8 +11,10 @@ __all__ = [
     "Ensemble",
     "ForgetSet",
     "Recipe",
+    "Run",
     "Task",
     "__version__",
+    "audit",
     "methods",
     "metrics",
     "tasks",

@@ -1,1 +1,5 @@
-"""Placeholder docstring, replaced by the room."""
+"""Compositions that run and write records: the audit."""
+
+from expunge.studies.audit import audit
+
+__all__ = ["audit"]

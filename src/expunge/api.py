@@ -1,0 +1,76 @@
+"""The main job as one call: run the audit, then draw its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from expunge import report, studies
+from expunge.core import ForgetSet, Record, Task
+from expunge.methods import Method
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished audit."""
+
+    folder: Path
+    """Where everything was written."""
+    record: Record
+    """What was found."""
+    report: Path
+    """The report, one HTML file."""
+
+
+def audit(
+    task: Task,
+    *,
+    forget: Sequence[ForgetSet | str | Path],
+    methods: Sequence[str | Method] | None = None,
+    members: int = 100,
+    out: Path | str = "runs/audit",
+    seed: int = 0,
+    tolerance: float | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    console: Console | None = None,
+    command: str | None = None,
+) -> Run:
+    """Audit unlearning methods on a task: train, unlearn, score against retrained oracles, choose, judge, report.
+
+    Args:
+        task: Data, model and recipe.
+        forget: Forget sets: `ForgetSet`, a file of indices, or a chooser such as `"random:70"`.
+        methods: Registry names (whole grids) or methods with options; None tries all. Controls always run.
+        members: Members of every ensemble, at least 20.
+        out: Folder of the run.
+        seed: The study's seed.
+        tolerance: Largest excess over the floor, in nats, that counts as indistinguishable; None for the default.
+        resume: Go on with a run that was interrupted, or draw the report of a finished one again.
+        device: `auto`, `cpu` or `cuda`.
+        console: Where progress is shown; None is silent.
+        command: The shell command to put into the record; None writes the Python call.
+
+    Returns:
+        The run, with `record` and the path of the `report`.
+
+    Raises:
+        InputError: If something given cannot be used; before any training.
+    """
+    folder, record = studies.audit(
+        task,
+        forget=forget,
+        methods=methods,
+        members=members,
+        out=Path(out),
+        seed=seed,
+        tolerance=tolerance,
+        resume=resume,
+        device=device,
+        console=console,
+        command=command,
+    )
+    return Run(folder, record, report.draw(folder))

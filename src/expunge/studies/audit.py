@@ -1,0 +1,453 @@
+"""The audit: does any unlearning method make these models behave as if they had never seen that data?
+
+    pretrained ensemble
+    for each forget set:
+        oracles and as many held-out oracles, for it and for a calibration forget set of the same kind
+        checklist: is there anything to unlearn, do the oracles look right
+        every method over its grid, every epoch a stopping time, on both forget sets
+        scores, verdicts; one configuration a method, chosen on the calibration set
+    record.json, margins/*.safetensors
+
+Everything long is kept as it is made (ensembles in the store, measurements in parts), so a killed audit goes on where
+it was and ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from expunge.core import Ensemble, ForgetSet, InputError, Network, Task, has_statistics
+from expunge.core.checks import whole
+from expunge.core.digest import digest_json, digest_tensors
+from expunge.core.record import (
+    SPLITS,
+    ConfigurationRecord,
+    EnsembleRecord,
+    ExampleRecord,
+    ForgetRecord,
+    Record,
+    SplitName,
+    write_atomically,
+)
+from expunge.core.seeds import derive
+from expunge.ensembles import build_network, train
+from expunge.ensembles.chunks import pick_device, worker_count
+from expunge.methods import EarlyStoppedRetrain, Method, Stop, unlearn
+from expunge.studies.checklist import run_checklist
+from expunge.studies.environment import describe_environment
+from expunge.studies.grid import expected_cost, expected_stops, is_control, plan_runs, relative_options, run_name
+from expunge.studies.judging import Bench
+from expunge.studies.measure import Parts, accuracy_of, margins_of
+from expunge.studies.parts import PartStore
+from expunge.studies.progress import Reporter
+from expunge.studies.selection import select, select_at_cost
+from expunge.tasks import Choice, choose
+
+FEWEST_MEMBERS = 20
+"""Below this an interval says nothing, so an audit is refused."""
+
+WORST_EXAMPLES = 6
+"""Forget examples whose histograms a report shows."""
+
+
+@dataclass
+class Study:
+    """What the steps of an audit share."""
+
+    task: Task
+    members: int
+    seed: int
+    tolerance: float
+    device: torch.device
+    folder: Path
+    reporter: Reporter
+    parts: PartStore
+    networks: dict[str, Network] = field(default_factory=dict)
+    ensembles: list[EnsembleRecord] = field(default_factory=list)
+    made: dict[str, Ensemble] = field(default_factory=dict)
+
+
+def audit(
+    task: Task,
+    *,
+    forget: Sequence[ForgetSet | str | Path],
+    methods: Sequence[str | Method] | None = None,
+    members: int = 100,
+    out: Path = Path("runs/audit"),
+    seed: int = 0,
+    tolerance: float | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    console: Console | None = None,
+    command: str | None = None,
+) -> tuple[Path, Record]:
+    """Run an audit and write its record; the arguments are those of `expunge.audit`.
+
+    Returns:
+        The folder and the record.
+
+    Raises:
+        InputError: If something given cannot be used; before any training.
+    """
+    whole(members=members)
+    if members < FEWEST_MEMBERS:
+        raise InputError(
+            f"members = {members}, expected at least {FEWEST_MEMBERS}: with fewer, the floor is as high as the effects "
+            "to be seen; 100 is what the paper uses."
+        )
+    if not forget:
+        raise InputError("no forget set was given, expected at least one, such as --forget random:70.")
+    choices = [choose(task, item, seed=seed) for item in forget]
+    names = [choice.forget.name for choice in choices]
+    if len(set(names)) < len(names):
+        raise InputError(f"forget sets {names} share a name, expected each name once.")
+    runs = plan_runs(task, methods)
+    for choice in choices:
+        for run in runs:
+            _check_fits(run, choice)
+    tolerance = Bench.default_tolerance() if tolerance is None else tolerance
+    request = _request(task, choices, runs, members, seed, tolerance)
+    record = _open_record(out, request, resume, command)
+    if record is not None and record.status == "complete":
+        if console is not None:
+            console.print(f"{out} holds this audit, finished; nothing to run.", highlight=False)
+        return out, record
+
+    where = pick_device(device)
+    began, before = time.monotonic(), record.seconds if record else 0.0
+    record = Record(
+        study="audit",
+        status="running",
+        started=record.started if record else datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=before,
+        command=command or _python_call(task, names, members, out, seed),
+        request=request,
+        environment=describe_environment(where),
+        task=task.describe(),
+        members=members,
+        tolerance=tolerance,
+    )
+    record.save(out)
+    reporter = Reporter(console).start(_work(task, choices, runs))
+    study = Study(task, members, seed, tolerance, where, out, reporter, PartStore(out / "parts"))
+    with reporter:
+        for choice in choices:
+            record.forget_sets.append(_audit_forget_set(study, choice, runs))
+            record.ensembles = study.ensembles
+            record.seconds = before + time.monotonic() - began
+            record.save(out)
+    record.status = "complete"
+    record.notes = _notes(record, study)
+    record.save(out)
+    study.parts.clear()
+    return out, record
+
+
+def _audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> ForgetRecord:
+    task, forget, calibration = choice.task, choice.forget, choice.calibration
+    pretrained = _ensemble(study, task, "pretrained", None)
+    target, parts = _bench(study, task, pretrained, forget, forget.name)
+    own, _ = _bench(study, task, pretrained, calibration, f"{forget.name}, calibration")
+
+    configurations: list[ConfigurationRecord] = []
+    margins: dict[str, Mapping[SplitName, np.ndarray[Any, Any]]] = {}
+    by_method = {name: [run for run in runs if run.name == name] for name in dict.fromkeys(run.name for run in runs)}
+    for group in by_method.values():
+        calibrate = sum(expected_stops(run) for run in group) > 1 and not group[0].from_scratch
+        for run in group:
+            mine = calibrate and not (run.control is False and is_control(run))
+            for configuration, seen in _run(study, task, pretrained, run, forget, target, calibration, own, mine):
+                configurations.append(configuration)
+                margins[configuration.id] = seen
+
+    selections = []
+    candidates = [c for c in configurations if not c.control]
+    for name, group in by_method.items():
+        tried = [c for c in configurations if c.method == name and (c.control == group[0].control)]
+        if not tried or name == EarlyStoppedRetrain.name:
+            continue
+        selections.append(select(tried))
+    early = [c for c in configurations if c.method == EarlyStoppedRetrain.name]
+    if early:
+        chosen = {s.chosen for s in selections}
+        dearest = max((c.cost for c in candidates if c.id in chosen), default=0.0)
+        selections.append(select_at_cost(early, dearest))
+
+    path = f"margins/{forget.name}.safetensors"
+    kept = {s.chosen for s in selections} | {s.best for s in selections}
+    kept |= {c.id for c in configurations if c.control}
+    _save_margins(study.folder / path, {**target.margins(), **{key: margins[key] for key in margins if key in kept}})
+    floor, pretrained_scores = target.floors(), target.pretrained_scores()
+    labels = task.train.y[torch.from_numpy(forget.indices)]
+    return ForgetRecord(
+        name=forget.name,
+        size=len(forget),
+        how=forget.how,
+        chooser=forget.chooser,
+        classes=torch.bincount(labels, minlength=task.classes).tolist(),
+        calibration_name=calibration.name,
+        calibration_how=calibration.how,
+        retain_examples=len(parts.splits["retain"]),
+        floor=floor,
+        pretrained=pretrained_scores,
+        pretrained_public=target.pretrained_public(),
+        floor_public=target.floor_public(),
+        nothing_to_unlearn=target.nothing_to_unlearn(),
+        checklist=run_checklist(task, forget, target, floor, pretrained_scores),
+        oracle_accuracy=target.accuracy["oracle"],
+        pretrained_accuracy=target.accuracy["pretrained"],
+        configurations=configurations,
+        selections=selections,
+        worst=[
+            ExampleRecord(position=row, index=int(forget.indices[row]), label=int(labels[row]))
+            for row in target.worst(WORST_EXAMPLES)
+        ],
+        margins=path,
+    )
+
+
+def _bench(study: Study, task: Task, pretrained: Ensemble, forget: ForgetSet, what: str) -> tuple[Bench, Parts]:
+    oracle = _ensemble(study, task, f"oracle, {what}", forget)
+    held_out = _ensemble(study, task, f"held-out oracle, {what}", forget)
+    parts = Parts.of(task, forget, study.seed)
+    measured = {
+        "oracle": parts.measure(oracle),
+        "held_out": parts.measure(held_out),
+        "pretrained": parts.measure(pretrained),
+    }
+    return Bench(measured, study.tolerance), parts
+
+
+def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) -> Ensemble:
+    """Train an ensemble or find it; the role decides its seed, so that no two ensembles share one."""
+    kind = role.partition(",")[0]
+    key = f"{task.fingerprint}/{kind}/{'' if without is None else without.name}"
+    if key in study.made:
+        study.reporter.advance(1.0, spent=False)
+        return study.made[key]
+    study.reporter.step(f"training {study.members} {role}")
+    if task.fingerprint not in study.networks:
+        study.networks[task.fingerprint] = build_network(task)
+    share = _Share(study.reporter)
+    ensemble = train(
+        task,
+        members=study.members,
+        without=without,
+        seed=derive(study.seed, "audit", kind) % 2**31,
+        store=study.folder / "ensembles",
+        device=study.device,
+        network=study.networks[task.fingerprint],
+        progress=share,
+    )
+    share.finish(spent=not ensemble.provenance["reused"])
+    study.ensembles.append(
+        EnsembleRecord(
+            role=role,
+            members=len(ensemble),
+            seed=ensemble.seed,
+            seconds=0.0 if ensemble.provenance["reused"] else ensemble.provenance["seconds"],
+            reused=ensemble.provenance["reused"],
+            chunk=ensemble.provenance["chunk"],
+            network=ensemble.provenance["network"],
+            failed=int((~ensemble.finite()).sum()),
+            train_accuracy=float(ensemble.accuracy(task.train.x, task.train.y).mean()),
+            validation_accuracy=float(ensemble.accuracy(task.validation.x, task.validation.y).mean()),
+        )
+    )
+    if without is None:
+        study.made[key] = ensemble
+    return ensemble
+
+
+def _run(
+    study: Study,
+    task: Task,
+    pretrained: Ensemble,
+    method: Method,
+    forget: ForgetSet,
+    target: Bench,
+    calibration: ForgetSet,
+    own: Bench,
+    calibrate: bool,
+) -> Sequence[tuple[ConfigurationRecord, Mapping[SplitName, np.ndarray[Any, Any]]]]:
+    """Run one setting on the target, and on the calibration set if asked, and score every stopping time."""
+    name = run_name(method)
+    study.reporter.step(f"{forget.name}: {name}")
+    stops = _stops(study, task, pretrained, method, forget)
+    others = _stops(study, task, pretrained, method, calibration) if calibrate else [None] * len(stops)
+    with ThreadPoolExecutor(worker_count(torch.device("cpu"))) as pool:
+        readings = list(pool.map(target.read, [stop.measured for stop in stops]))
+    out = []
+    for stop, other, judged in zip(stops, others, readings, strict=True):
+        seen = margins_of(stop.measured)
+        configuration = ConfigurationRecord(
+            id=f"{name}@{stop.epoch}",
+            run=name,
+            method=method.name,
+            label=method.label,
+            options=relative_options(method, task),
+            statistics="retrained" if method.from_scratch else str(getattr(method, "statistics", "frozen")),
+            epoch=stop.epoch,
+            cost=stop.cost,
+            control=is_control(method),
+            scores=judged.scores,
+            means=judged.means,
+            shifts=judged.shifts,
+            accuracy=accuracy_of(stop.measured),
+            public=judged.public,
+            calibration=None if other is None else own.excess(other.measured),
+            failed=judged.failed,
+            checks=list(stop.checks),
+            verdict=judged.verdict,
+        )
+        out.append((configuration, seen))
+    return out
+
+
+def _stops(study: Study, task: Task, pretrained: Ensemble, method: Method, forget: ForgetSet) -> list[Stop]:
+    key = {
+        "task": task.fingerprint,
+        "pretrained": digest_json(pretrained.provenance["specification"]),
+        "forget": digest_tensors({"indices": torch.from_numpy(forget.indices)}),
+        "method": method.describe(),
+        "members": study.members,
+        "seed": study.seed,
+    }
+    work = _run_work(method, task, len(forget))
+    kept = study.parts.load(key)
+    if kept is not None:
+        study.reporter.advance(work, spent=False)
+        return kept
+    parts = Parts.of(task, forget, study.seed)
+    evaluate: Callable[[Ensemble], Mapping[str, Tensor]] = parts.measure
+    done = unlearn(pretrained, task, forget, method, seed=derive(study.seed, "audit", "unlearn"), evaluate=evaluate)
+    stops = list(done.trace.stops)
+    study.parts.save(key, stops)
+    study.reporter.advance(work)
+    return stops
+
+
+class _Share:
+    """Turns the trainer's progress on one ensemble into work done."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter, self.given = reporter, 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        share = done / total
+        self.reporter.advance(share - self.given)
+        self.given = share
+
+    def finish(self, *, spent: bool) -> None:
+        self.reporter.advance(1.0 - self.given, spent=spent)
+        self.given = 1.0
+
+
+def _run_work(method: Method, task: Task, forget: int) -> float:
+    """About what a run takes, in units of training one ensemble: its steps, and its measurements."""
+    scored = forget + min(len(task.train), 2000) + min(len(task.validation), 2000)
+    measuring = expected_stops(method) * scored / 3 / (len(task.train) * task.recipe.epochs)
+    return expected_cost(method, task, forget) + 2 * measuring
+
+
+def _work(task: Task, choices: Sequence[Choice], runs: Sequence[Method]) -> float:
+    total = 0.0
+    for choice in choices:
+        total += 5.0 + sum(
+            _run_work(run, task, len(choice.forget)) * (1 if run.from_scratch or run.name == "do_nothing" else 2)
+            for run in runs
+        )
+    return total
+
+
+def _check_fits(method: Method, choice: Choice) -> None:
+    """Refuse, before hours of work, a batch of one example under batch norm that is to be updated."""
+    from expunge.ensembles.train import check_batch_norm
+
+    if getattr(method, "statistics", "frozen") != "updated" or not has_statistics(choice.task.build(0)):
+        return
+    network = build_network(choice.task)
+    for forget in (choice.forget, choice.calibration):
+        sizes = {"forget": len(forget), "retain": len(forget.retain)}
+        for part, batch in method.batch_sizes.items():
+            check_batch_norm(network, sizes[part], batch)
+
+
+def _request(
+    task: Task, choices: Sequence[Choice], runs: Sequence[Method], members: int, seed: int, tolerance: float
+) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "fingerprint": task.fingerprint,
+        "forget": [
+            {
+                "name": choice.forget.name,
+                "digest": digest_tensors({"indices": torch.from_numpy(choice.forget.indices)}),
+                "calibration": digest_tensors({"indices": torch.from_numpy(choice.calibration.indices)}),
+            }
+            for choice in choices
+        ],
+        "methods": [run.describe() for run in runs],
+        "members": members,
+        "seed": seed,
+        "tolerance": tolerance,
+    }
+
+
+def _open_record(out: Path, request: Mapping[str, Any], resume: bool, command: str | None) -> Record | None:
+    """Return the record of an earlier start of this audit, or None; refuse to overwrite or to mix."""
+    if not (out / "record.json").exists():
+        if out.exists() and any(out.iterdir()) and not resume:
+            raise InputError(f"{out} is not empty, expected a new folder; choose another --out, or --resume.")
+        return None
+    record = Record.load(out)
+    if not resume:
+        raise InputError(
+            f"{out} holds a run already ({record.status}); add --resume to go on with it, or choose another --out."
+        )
+    different = [key for key in request if record.request.get(key) != request[key]]
+    if different:
+        raise InputError(
+            f"{out} holds another audit (different: {', '.join(different)}); repeat its command "
+            f"({record.command}), or choose another --out."
+        )
+    return record
+
+
+def _save_margins(path: Path, margins: Mapping[str, Mapping[SplitName, np.ndarray[Any, Any]]]) -> None:
+    tensors = {
+        f"{who}/{split}": torch.from_numpy(np.ascontiguousarray(by_split[split], dtype=np.float32))
+        for who, by_split in margins.items()
+        for split in SPLITS
+    }
+    write_atomically(path, save_tensors(tensors))
+
+
+def _python_call(task: Task, names: Sequence[str], members: int, out: Path, seed: int) -> str:
+    sets = ", ".join(repr(name) for name in names)
+    return f"expunge.audit({task.name}, forget=[{sets}], members={members}, seed={seed}, out={str(out)!r})"
+
+
+def _notes(record: Record, study: Study) -> list[str]:
+    notes = []
+    if any(ensemble.network == "vmap" for ensemble in study.ensembles):
+        notes.append("The model has layers without a hand-stacked form; torch.vmap was used, which is slower.")
+    notes.extend(
+        f"The forget set {forget.name} was given as a list, so its kind is unknown; its calibration set is only an "
+        f"approximation ({forget.calibration_how})"
+        for forget in record.forget_sets
+        if forget.chooser == "given"
+    )
+    return notes

@@ -1,0 +1,66 @@
+"""Measuring an ensemble for an audit: margins and accuracy of every member on the examples that are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expunge.core import Ensemble, ForgetSet, Split, Task, margins_from_logits
+from expunge.core.record import SPLITS, SplitName
+from expunge.core.seeds import generator
+
+RETAIN_EXAMPLES = 2000
+"""Retain examples that are scored; a fixed random sample of R when it is larger."""
+VALIDATION_EXAMPLES = 2000
+"""Validation examples that are scored, likewise."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The examples that an audit scores, by split."""
+
+    splits: Mapping[SplitName, Split]
+
+    @classmethod
+    def of(cls, task: Task, forget: ForgetSet, seed: int) -> Parts:
+        """Return all forget examples, and at most the stated numbers of retain and validation examples."""
+        retain = _sample(torch.from_numpy(forget.retain), RETAIN_EXAMPLES, seed, "retain")
+        validation = _sample(torch.arange(len(task.validation)), VALIDATION_EXAMPLES, seed, "validation")
+        return cls(
+            {
+                "forget": task.train[torch.from_numpy(forget.indices)],
+                "retain": task.train[retain],
+                "validation": task.validation[validation],
+            }
+        )
+
+    def measure(self, ensemble: Ensemble) -> dict[str, Tensor]:
+        """Return `margins/<split>` (members, examples), float32, and `accuracy/<split>` (members,), float64."""
+        out: dict[str, Tensor] = {}
+        for name in SPLITS:
+            split = self.splits[name]
+            logits = ensemble.logits(split.x)
+            out[f"margins/{name}"] = margins_from_logits(logits, split.y).float()
+            out[f"accuracy/{name}"] = (logits.argmax(-1) == split.y).double().mean(1)
+        return out
+
+
+def margins_of(measured: Mapping[str, Tensor]) -> dict[SplitName, np.ndarray]:
+    """Return the margins of a measurement by split, each (members, examples)."""
+    return {name: measured[f"margins/{name}"].numpy() for name in SPLITS}
+
+
+def accuracy_of(measured: Mapping[str, Tensor]) -> dict[SplitName, float]:
+    """Return the mean accuracy over members by split, from 0 to 1."""
+    return {name: float(measured[f"accuracy/{name}"].mean()) for name in SPLITS}
+
+
+def _sample(positions: Tensor, most: int, seed: int, purpose: str) -> Tensor:
+    if len(positions) <= most:
+        return positions
+    order = torch.randperm(len(positions), generator=generator(seed, "scored examples", purpose))[:most]
+    return positions[order.sort().values]

@@ -1,0 +1,84 @@
+"""Live progress: what runs, how far it is, how long it will take."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+WIDTH = 44
+
+
+class Reporter:
+    """One bar over the whole study, in units of work, with the current step beside it.
+
+    Args:
+        console: Where to draw; a terminal gets a live bar, anything else one line a step. None is silent.
+    """
+
+    def __init__(self, console: Console | None) -> None:
+        self.console = console
+        self.total = 1.0
+        self.done = 0.0
+        self.began = time.monotonic()
+        self._spent = 0.0
+        self._live = bool(console and console.is_terminal)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def start(self, total: float) -> Reporter:
+        """Set the amount of work, in units of training one ensemble, before entering the context."""
+        self.total = max(total, 1e-9)
+        return self
+
+    def __enter__(self) -> Reporter:
+        self.began = time.monotonic()
+        if self._live:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[left]}"),
+                TimeElapsedColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("starting".ljust(WIDTH), total=self.total, left="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, what: str) -> None:
+        """Say what runs now."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=what[:WIDTH].ljust(WIDTH))
+        elif self.console is not None:
+            share = min(1.0, self.done / self.total)
+            self.console.print(f"[{share:4.0%}] {what}{self._left()}", markup=False, highlight=False)
+
+    def advance(self, amount: float, *, spent: bool = True) -> None:
+        """Add work done; `spent=False` for work that was found finished, which says nothing about speed."""
+        self.done += amount
+        if spent:
+            self._spent += amount
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=min(self.done, self.total), left=self._left())
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+        if self.console is not None:
+            self.console.print(text, markup=False, highlight=False)
+
+    def _left(self) -> str:
+        elapsed = time.monotonic() - self.began
+        if self._spent <= 0 or elapsed < 2:
+            return ""
+        seconds = max(0.0, self.total - self.done) * elapsed / self._spent
+        return f"  about {seconds / 60:.0f} min left" if seconds > 90 else f"  about {seconds:.0f} s left"

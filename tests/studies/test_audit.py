@@ -1,0 +1,331 @@
+"""The audit end to end on a small problem: the record, the resumption, the refusals, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import expunge as ex
+from expunge.core import DamagedFileError, InputError, Record
+from expunge.core.record import SPLITS, load_margins
+from expunge.methods import DoNothing, FineTune, GradientAscent, GradientDescentAscent, Retrain
+
+MEMBERS = 20
+
+
+def small_task(norm: bool = False) -> ex.Task:
+    """Two hundred digits: enough to overfit, small enough to train in a second."""
+    digits = load_digits()
+    x = (digits.data / 16).astype("float32")
+
+    def model() -> nn.Module:
+        middle = [nn.BatchNorm1d(16)] if norm else []
+        return nn.Sequential(nn.Linear(64, 16), *middle, nn.ReLU(), nn.Linear(16, 10))
+
+    return ex.Task(
+        name="small",
+        train=(x[:200], digits.target[:200]),
+        validation=(x[200:300], digits.target[200:300]),
+        model=model,
+        recipe=ex.Recipe(epochs=6, batch=32, lr=0.2, peak_epoch=2),
+    )
+
+
+METHODS = [
+    GradientAscent(lr=0.002, epochs=2),
+    GradientAscent(lr=0.2, epochs=2),
+    GradientDescentAscent(lr=0.02, epochs=2, ascent_epochs=1, batch=32),
+    FineTune(lr=0.02, epochs=2),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> ex.Run:
+    out = tmp_path_factory.mktemp("audit") / "run"
+    return ex.audit(small_task(norm=True), forget=["random:20"], methods=METHODS, members=MEMBERS, out=out, seed=3)
+
+
+def strip_times(folder: Path) -> dict:
+    """The record without what depends on the clock."""
+    raw = json.loads((folder / "record.json").read_text())
+    for key in ("seconds", "started", "command", "environment"):
+        raw.pop(key)
+    for ensemble in raw["ensembles"]:
+        for key in ("seconds", "reused"):
+            ensemble.pop(key)
+    return raw
+
+
+def test_record_is_complete_and_loads(run):
+    record = Record.load(run.folder)
+    assert record.status == "complete"
+    assert record.members == MEMBERS
+    assert run.report.is_file()
+    forget = record.forget_sets[0]
+    assert forget.size == sum(forget.classes) == 20
+    methods = {c.method for c in forget.configurations}
+    assert {"do_nothing", "retrain", "early_stopped_retrain", "fine_tune", "gradient_ascent"} <= methods
+    assert {s.method for s in forget.selections} == methods
+    ids = [c.id for c in forget.configurations]
+    assert len(set(ids)) == len(ids)
+    assert not (run.folder / "parts").exists() or not list((run.folder / "parts").glob("*.part"))
+
+
+def test_five_independent_ensembles(run):
+    record = Record.load(run.folder)
+    assert len(record.ensembles) == 5
+    names = load_margins(run.folder, record.forget_sets[0])
+    for a, b in (("oracle", "held_out"), ("oracle", "pretrained"), ("held_out", "pretrained")):
+        first, second = names[f"{a}/validation"], names[f"{b}/validation"]
+        assert not np.isclose(first, second).all(1).any(), (a, b)
+
+
+def test_every_epoch_is_a_stopping_time(run):
+    configurations = Record.load(run.folder).forget_sets[0].configurations
+    epochs = [
+        c.epoch for c in configurations if c.run == "gradient_descent_ascent/lr=0.02,epochs=2,ascent_epochs=1,batch=32"
+    ]
+    assert epochs == [1, 2]
+
+
+def test_scores_carry_floor_interval_and_counts(run):
+    forget = Record.load(run.folder).forget_sets[0]
+    for configuration in forget.configurations:
+        for split in SPLITS:
+            score = configuration.scores[split]
+            assert score.low <= score.value <= score.high
+            assert score.floor == forget.floor[split].value
+            assert (score.members, score.oracles) == (MEMBERS, MEMBERS)
+    assert forget.configurations[0].scores["forget"].examples == 20
+
+
+def test_do_nothing_is_the_pretrained_row(run):
+    forget = Record.load(run.folder).forget_sets[0]
+    nothing = next(c for c in forget.configurations if c.method == "do_nothing")
+    for split in SPLITS:
+        assert nothing.scores[split].value == forget.pretrained[split].value
+    assert nothing.cost == 0
+
+
+def test_retraining_costs_one_and_is_not_called_under_forgotten(run):
+    forget = Record.load(run.folder).forget_sets[0]
+    retrain = next(c for c in forget.configurations if c.method == "retrain")
+    assert retrain.cost == pytest.approx(1.0)
+    assert retrain.verdict.name in ("indistinguishable", "undecided")
+
+
+def test_rate_zero_control_shows_the_drift(run):
+    """Property 3: with batch norm, an audit always has the row in which statistics are all that changes."""
+    forget = Record.load(run.folder).forget_sets[0]
+    drift = [c for c in forget.configurations if c.options.get("lr") == 0.0]
+    assert drift
+    assert all(c.control and c.statistics == "updated" for c in drift)
+    flagged = [check for check in drift[-1].checks if not check.passed]
+    assert [check.name for check in flagged] == ["not only statistics moved"]
+
+
+def test_chosen_reads_the_calibration_scores_only(run):
+    forget = Record.load(run.folder).forget_sets[0]
+    by_id = {c.id: c for c in forget.configurations}
+    for selection in forget.selections:
+        tried = [
+            c for c in forget.configurations if c.method == selection.method and c.calibration and c.options.get("lr")
+        ]
+        if len(tried) > 1:
+            worst = {c.id: max(c.calibration.values()) for c in tried}
+            assert worst[selection.chosen] == min(worst.values())
+        assert selection.illusion_gap >= 0
+        assert selection.chosen in by_id
+        assert selection.best in by_id
+
+
+def test_margins_of_chosen_configurations_are_kept(run):
+    forget = Record.load(run.folder).forget_sets[0]
+    margins = load_margins(run.folder, forget)
+    for selection in forget.selections:
+        assert margins[f"{selection.chosen}/forget"].shape == (MEMBERS, 20)
+        assert margins[f"{selection.chosen}/validation"].shape == (MEMBERS, 100)
+
+
+def test_report_alone_draws_the_same_page(run):
+    before = run.report.read_text()
+    run.report.unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "expunge.cli", "report", str(run.folder)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert run.report.read_text() == before
+
+
+def test_finished_run_is_refused_and_resumed_for_free(run):
+    with pytest.raises(InputError, match="--resume"):
+        ex.audit(small_task(norm=True), forget=["random:20"], methods=METHODS, members=MEMBERS, out=run.folder, seed=3)
+    begin = time.monotonic()
+    again = ex.audit(
+        small_task(norm=True),
+        forget=["random:20"],
+        methods=METHODS,
+        members=MEMBERS,
+        out=run.folder,
+        seed=3,
+        resume=True,
+    )
+    assert again.record == Record.load(run.folder)
+    assert time.monotonic() - begin < 10
+
+
+def test_another_request_is_not_mixed_in(run):
+    with pytest.raises(InputError, match=r"different: .*seed"):
+        ex.audit(
+            small_task(norm=True),
+            forget=["random:20"],
+            methods=METHODS,
+            members=MEMBERS,
+            out=run.folder,
+            seed=4,
+            resume=True,
+        )
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import expunge as ex
+from test_audit import METHODS, MEMBERS, small_task
+task = small_task(norm=True)
+ex.audit(task, forget=["random:20"], methods=METHODS, members=MEMBERS, out={out!r}, seed=3, resume=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["ensembles", "parts"])
+def test_killed_audit_resumes_to_identical_numbers(run, tmp_path, stage):
+    """SIGKILL in the middle of training, or of unlearning; the resumed record equals the uninterrupted one."""
+    out = tmp_path / "killed"
+    script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(out))
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pattern = "ensembles/*/members-*.safetensors" if stage == "ensembles" else "parts/*.part"
+    deadline = time.monotonic() + 120
+    while not list(out.glob(pattern)) and time.monotonic() < deadline:
+        assert process.poll() is None, "the audit ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert Record.load(out).status == "running"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert strip_times(out) == strip_times(run.folder)
+
+
+def test_damaged_shard_is_named_on_resume(tmp_path):
+    out = tmp_path / "run"
+    arguments = {"forget": ["random:20"], "methods": [DoNothing(), Retrain()], "members": MEMBERS, "out": out}
+    ex.audit(small_task(), **arguments)
+    record = Record.load(out)
+    record.status = "running"
+    record.save(out)
+    shard = sorted(out.glob("ensembles/*/members-*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[:-3])
+    with pytest.raises(DamagedFileError, match=shard.name):
+        ex.audit(small_task(), resume=True, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"members": 5}, "members = 5, expected at least"),
+        ({"forget": []}, "no forget set"),
+        ({"methods": ["ascend"]}, "method 'ascend' is unknown"),
+        ({"forget": ["random:20", "random:20"]}, "share a name"),
+        ({"forget": ["random:200"]}, "forget|size"),
+        ({"methods": [GradientAscent(lr=0.1), GradientAscent(lr=0.1)]}, "2 times"),
+        ({"methods": [GradientAscent(lr=0.1, batch=19, statistics="updated")]}, "batch of 1"),
+    ],
+)
+def test_bad_requests_fail_before_any_training(tmp_path, changes, message):
+    arguments = {"forget": ["random:20"], "members": MEMBERS, "out": tmp_path / "run", **changes}
+    with pytest.raises(InputError, match=message):
+        ex.audit(small_task(norm=True), **arguments)
+    assert not (tmp_path / "run" / "ensembles").exists()
+
+
+USER_TASK = """
+import numpy as np
+import torch
+import expunge
+
+rng = np.random.default_rng(0)
+x = rng.normal(size=(160, 5)).astype("float32")
+y = (x[:, 0] + 0.3 * rng.normal(size=160) > 0).astype(int)
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(5, 8)
+        self.second = torch.nn.Linear(8, 2)
+
+    def forward(self, x):
+        h = self.first(x)
+        return self.second(h * torch.sigmoid(h))
+
+
+def task():
+    return expunge.Task(
+        name="mine",
+        train=(x[:120], y[:120]),
+        validation=(x[120:], y[120:]),
+        model=Net,
+        recipe=expunge.Recipe(epochs=4, batch=16, lr=0.1, peak_epoch=1),
+    )
+"""
+
+
+@pytest.mark.slow
+def test_newcomer_on_the_command_line(tmp_path):
+    """A user's own data and module, a list of indices in a CSV file, one command, one page."""
+    (tmp_path / "my_task.py").write_text(USER_TASK)
+    (tmp_path / "forget.csv").write_text("index\n" + "\n".join(map(str, range(12))) + "\n")
+    command = [sys.executable, "-m", "expunge.cli", "audit", "my_task.py", "--forget", "forget.csv"]
+    command += ["--methods", "gradient_ascent", "--members", "20", "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Report: " in done.stdout
+    assert "Traceback" not in done.stderr
+    record = Record.load(tmp_path / "run")
+    assert record.command.startswith("expunge audit my_task.py")
+    assert any("only an approximation" in note for note in record.notes)
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_errors_on_the_command_line_are_one_clear_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "expunge.cli", "audit", "digits", "--members", "3"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: members = 3")
+    assert "Traceback" not in done.stderr
+
+
+def test_margins_recorded_are_those_of_the_models(run):
+    """The record's arrays are what a user gets by hand from the same ensemble."""
+    record = Record.load(run.folder)
+    task = small_task(norm=True)
+    margins = load_margins(run.folder, record.forget_sets[0])["pretrained/validation"]
+    pretrained = next(e for e in record.ensembles if e.role == "pretrained")
+    again = ex.train(task, members=MEMBERS, seed=pretrained.seed, chunk=pretrained.chunk)
+    by_hand = again.margins(task.validation.x, task.validation.y)
+    assert torch.allclose(torch.from_numpy(margins), by_hand, atol=1e-4)

@@ -1,0 +1,91 @@
+"""Selection reads the calibration set only, reports the leak beside it, and flags the edge of the grid."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from expunge.core import Score
+from expunge.core.record import SPLITS, ConfigurationRecord, VerdictRecord
+from expunge.studies.selection import EQUAL_COST, ONLY, RULE, edges, objective, select, select_at_cost
+
+
+def score(value: float) -> Score:
+    return Score("klom", "p95", value, value, value, 0.5, 0.4, 0.6, 100, 100, 70)
+
+
+def configuration(
+    name: str, target: float, calibration: float | None, cost: float = 0.1, **options: Any
+) -> ConfigurationRecord:
+    return ConfigurationRecord(
+        id=name,
+        run=name,
+        method="gradient_ascent",
+        label="Gradient ascent",
+        options=options,
+        statistics="frozen",
+        epoch=options.get("epoch", 1),
+        cost=cost,
+        control=False,
+        scores=dict.fromkeys(SPLITS, score(target + 0.5)),
+        means=dict.fromkeys(SPLITS, 0.0),
+        shifts=dict.fromkeys(SPLITS, 0.0),
+        accuracy=dict.fromkeys(SPLITS, 1.0),
+        public=dict.fromkeys(SPLITS, 0.0),
+        calibration=None if calibration is None else dict.fromkeys(SPLITS, calibration),
+        verdict=VerdictRecord(name="undecided", sentence="", tolerance=0.1),
+    )
+
+
+def test_objective_is_the_worst_split():
+    assert objective({"forget": 0.1, "retain": 0.7, "validation": 0.2}) == 0.7
+    assert objective({"forget": 0.1, "retain": math.nan, "validation": 0.2}) == math.inf
+
+
+def test_choice_reads_calibration_and_reports_the_illusion():
+    tried = [configuration("a", target=0.1, calibration=0.9), configuration("b", target=0.6, calibration=0.2)]
+    record = select(tried)
+    assert (record.chosen, record.best, record.rule) == ("b", "a", RULE)
+    assert record.illusion_gap == pytest.approx(0.5)
+
+
+def test_the_target_cannot_change_the_choice():
+    for leak in (0.0, 5.0, math.inf):
+        tried = [configuration("a", target=leak, calibration=0.3), configuration("b", target=1.0, calibration=0.4)]
+        assert select(tried).chosen == "a"
+
+
+def test_diverged_calibration_is_never_chosen_over_a_finite_one():
+    tried = [configuration("a", 0.1, math.nan), configuration("b", 2.0, 3.0)]
+    assert select(tried).chosen == "b"
+
+
+def test_ties_go_to_the_cheaper():
+    tried = [configuration("dear", 0.1, 0.3, cost=0.9), configuration("cheap", 0.1, 0.3, cost=0.1)]
+    assert select(tried).chosen == "cheap"
+
+
+def test_a_single_configuration_needs_no_rule():
+    record = select([configuration("a", 0.4, None)])
+    assert (record.rule, record.illusion_gap, record.edge) == (ONLY, 0.0, [])
+
+
+def test_equal_cost_takes_the_cheapest_that_is_dear_enough():
+    tried = [configuration(name, 1.0, None, cost=cost) for name, cost in (("a", 0.1), ("b", 0.25), ("c", 0.5))]
+    assert select_at_cost(tried, 0.2).chosen == "b"
+    assert select_at_cost(tried, 0.9).chosen == "c"
+    assert select_at_cost(tried, 0.0).rule == EQUAL_COST
+
+
+def test_edges_name_the_option_and_the_side():
+    tried = [configuration(str(lr), 1.0, 1.0, lr=lr, batch=64) for lr in (0.1, 0.2, 0.4)]
+    assert edges(tried, tried[2]) == ["lr at its largest value 0.4"]
+    assert edges(tried, tried[0]) == ["lr at its smallest value 0.1"]
+    assert edges(tried, tried[1]) == []
+
+
+def test_two_values_have_no_inside_and_are_not_flagged():
+    tried = [configuration(str(m), 1.0, 1.0, msteps=m) for m in (3, 5)]
+    assert edges(tried, tried[1]) == []
