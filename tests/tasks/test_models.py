@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import fx, nn
 
-from expunge.core import InputError, has_statistics
+from expunge.core import InputError, Recipe, Task, has_statistics
+from expunge.ensembles import build_network
 from expunge.tasks import mlp, resnet9, resnet18, small_cnn
 
 CASES = {
@@ -43,6 +44,24 @@ def test_each_example_is_classified_alone_in_evaluation_mode(name):
     module = factory().double().eval()
     x = torch.randn(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(module(x)[1:2], module(x[1:2]))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_every_model_can_be_stacked_by_hand(name, norm):
+    factory, shape, classes = CASES[name]
+    shape = (3, 16, 16) if name == "resnet18" else shape
+    x = torch.randn(4, *shape, generator=torch.Generator().manual_seed(3))
+    y = torch.tensor([0, 1, 0, 1])
+    task = Task(
+        name=name,
+        train=(x, y),
+        validation=(x, y),
+        model=partial(factory, norm=norm),
+        recipe=Recipe(epochs=1, peak_epoch=0.5),
+        classes=classes,
+    )
+    assert build_network(task).kind == "layers"
 
 
 def test_factories_survive_pickling_for_other_processes():

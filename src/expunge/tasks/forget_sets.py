@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,8 @@ def choose(task: Task, spec: str | Path | ForgetSet, seed: int = 0) -> Choice:
     draws: list[Draw] = []
     if isinstance(spec, ForgetSet):
         spec.check(task)
+        _check_planted(task, spec)
+        _check_planted(task, spec)
         forget = spec
     else:
         parsed = _parse(spec)
@@ -202,7 +205,7 @@ def choose(task: Task, spec: str | Path | ForgetSet, seed: int = 0) -> Choice:
         )
     second = derive(seed, "calibration", forget.name)
     if forget.chooser in CHOOSERS:
-        options = {key: value for key, value in forget.options.items() if key not in ("size", "seed")}
+        options = {key: value for key, value in forget.options.items() if key not in ("size", "seed", "labels")}
         draw = _draw(task, forget.chooser, len(forget), second, forget.indices, options)
         how = f"{draw.how}; disjoint from {forget.name}"
     else:
@@ -278,7 +281,7 @@ def _draw_mislabelled(task: Task, size: int, seed: int, avoid: Indices) -> Draw:
     shift = np.random.default_rng(derive(seed, "wrong label")).integers(1, task.classes, size)
     wrong = (task.train.y[torch.from_numpy(indices)] + torch.from_numpy(shift)) % task.classes
     how = f"{size} training examples chosen at random and given a wrong label, uniform over the other classes"
-    return Draw(indices, how, {}, wrong)
+    return Draw(indices, how, {"labels": wrong.tolist()}, wrong)
 
 
 CHOOSERS: Mapping[str, Chooser] = {
@@ -342,6 +345,29 @@ def _plant(task: Task, size: int, draws: list[Draw]) -> Task:
     indices = np.concatenate([draw.indices for draw in wrong])
     labels = torch.cat([draw.labels for draw in wrong if draw.labels is not None])
     return task.with_labels(indices, labels, f"{task.name}, {len(indices)} wrong labels")
+
+
+def _check_planted(task: Task, forget: ForgetSet) -> None:
+    """Raise if the labels that belong to a set with wrong labels are not those of the task."""
+    planted = forget.options.get("labels")
+    if planted is not None and task.train.y[torch.from_numpy(forget.indices)].tolist() != list(planted):
+        raise InputError(
+            f"forget set {forget.name!r} has wrong labels that the task {task.name!r} does not have; pass the "
+            "task that mislabelled() returned with it."
+        )
+
+
+def _check_planted(task: Task, forget: ForgetSet) -> None:
+    planted = forget.options.get("labels")
+    if planted is None:
+        return
+    other = int((task.train.y[torch.from_numpy(forget.indices)] != torch.tensor(planted)).sum())
+    if other:
+        # With the labels of the task before, an audit would call an ordinary random set a mislabelled one.
+        raise InputError(
+            f"forget set {forget.name!r} comes with wrong labels, and {other} of its {len(forget)} examples have other "
+            f"labels in the task {task.name!r}; pass the task that mislabelled() returned with the set."
+        )
 
 
 def _parse(spec: str | Path) -> Path | tuple[str, int, dict[str, Any]]:
@@ -419,7 +445,17 @@ def _check_features(task: Task, features: Any) -> np.ndarray[Any, Any]:
     return space
 
 
+_FEATURES: weakref.WeakKeyDictionary[Task, np.ndarray[Any, Any]] = weakref.WeakKeyDictionary()
+# On CIFAR-10 the components take most of a minute, and every choice needs them twice.
+
+
 def _default_features(task: Task) -> np.ndarray[Any, Any]:
+    if task not in _FEATURES:
+        _FEATURES[task] = _principal_components(task)
+    return _FEATURES[task]
+
+
+def _principal_components(task: Task) -> np.ndarray[Any, Any]:
     x = task.train.x.numpy().reshape(len(task.train), -1).astype(np.float64)
     x -= x.mean(0)
     scale = x.std(0)
