@@ -1,0 +1,165 @@
+"""The verdict: each name where it belongs, error rates, the two one-sided tests, what it says when undecided."""
+
+import numpy as np
+import pytest
+
+from expunge.core import InputError
+from expunge.metrics import DEFAULT_TOLERANCE, Judge, judge
+
+SIZES = {"forget": 70, "retain": 200, "validation": 150}
+
+
+def ensemble(seed, members=100, forget=0.0, others=0.0, spread=1.0):
+    rng = np.random.default_rng(seed)
+    centre = {"forget": forget, "retain": others, "validation": others}
+    scale = {"forget": spread, "retain": 1.0, "validation": 1.0}
+    return {s: centre[s] + scale[s] * rng.normal(size=(members, n)) for s, n in SIZES.items()}
+
+
+@pytest.fixture(scope="module")
+def decide():
+    return Judge(ensemble(0), ensemble(1), ensemble(2, forget=2.0), replicates=100)
+
+
+CASES = {
+    "another set of oracles": (ensemble(10), "indistinguishable"),
+    "pretrained": (ensemble(2, forget=2.0), "under-forgotten"),
+    "half way": (ensemble(11, forget=1.0), "under-forgotten"),
+    "beyond": (ensemble(12, forget=-1.5), "over-forgotten"),
+    "good on F, harm elsewhere": (ensemble(13, others=-1.0), "damaged"),
+    "bad on F, harm elsewhere": (ensemble(14, forget=2.0, others=-1.0), "damaged"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_names(decide, case):
+    margins, name = CASES[case]
+    verdict = decide(margins)
+    assert verdict.name == name
+    assert verdict.tolerance == DEFAULT_TOLERANCE
+    assert verdict.members_needed is None
+    assert verdict.sentence.lower().startswith(name.split()[0])
+
+
+def test_too_many_failed_members_have_diverged(decide):
+    for number, name in ((0, "indistinguishable"), (5, "indistinguishable"), (6, "diverged"), (100, "diverged")):
+        margins = ensemble(10)
+        # On different splits: a member that fails anywhere has failed.
+        margins["retain"][: number // 2, 0] = np.nan
+        margins["forget"][number // 2 : number] = np.inf
+        verdict = decide(margins)
+        assert verdict.failed == number
+        if number != 5:
+            assert verdict.name == name
+        if number >= 6:
+            assert f"{number} of 100 members" in verdict.sentence
+
+
+def test_a_difference_of_spread_is_called_one(decide):
+    verdict = decide(ensemble(15, spread=2.5))
+    assert verdict.name in ("under-forgotten", "over-forgotten")
+    assert "spread" in verdict.sentence
+
+
+def test_the_side_is_that_of_the_pretrained_members():
+    low = Judge(ensemble(0), ensemble(1), ensemble(2, forget=-2.0), replicates=50)
+    assert low(ensemble(3, forget=-1.5)).name == "under-forgotten"
+    assert low(ensemble(3, forget=1.5)).name == "over-forgotten"
+    unknown = Judge(ensemble(0), ensemble(1), replicates=50)
+    assert unknown(ensemble(3, forget=1.5)).name == "under-forgotten"
+    assert unknown(ensemble(3, forget=-1.5)).name == "over-forgotten"
+
+
+def test_what_was_there_before_is_not_damage():
+    before = ensemble(2, forget=2.0, others=1.0)
+    decide = Judge(ensemble(0), ensemble(1), before, replicates=50)
+    assert decide(before).name == "under-forgotten"
+    halfway = ensemble(4, forget=0.0, others=1.0)
+    verdict = decide(halfway)
+    assert verdict.name == "under-forgotten"
+    assert "forget examples pass" in verdict.sentence
+    assert decide(ensemble(5, forget=0.0, others=2.5)).name == "damaged"
+
+
+def test_copies_are_not_evidence(decide):
+    oracle = ensemble(0)
+    verdict = decide(oracle)
+    assert verdict.name == "undecided"
+    assert "100 of 100 members are copies of oracles" in verdict.sentence
+    twice = {s: np.concatenate([m[:50], m[:50]]) for s, m in ensemble(10).items()}
+    assert decide(twice).name != "indistinguishable"
+
+
+def test_few_members_are_undecided_and_enough_members_decide():
+    names = {}
+    for members in (20, 200):
+        verdict = judge(ensemble(20, members), ensemble(21, members), ensemble(22, members), replicates=100)
+        names[members] = verdict
+    assert names[20].name == "undecided"
+    assert 20 < names[20].members_needed <= 200
+    assert f"About {names[20].members_needed} members" in names[20].sentence
+    assert names[200].name == "indistinguishable"
+
+
+def test_the_verdict_is_the_two_one_sided_tests(decide):
+    for seed in range(30, 36):
+        verdict = decide(ensemble(seed, forget=0.1))
+        inside = all(s.low90 > -0.125 and s.high90 < 0.125 for s in verdict.splits.values())
+        assert (verdict.name == "indistinguishable") == inside
+        for split, seen in verdict.splits.items():
+            assert seen.low95 < seen.low90 < seen.excess < seen.high90 < seen.high95
+            assert seen.excess == pytest.approx(seen.score.value - seen.score.floor)
+            assert verdict.scores[split] is seen.score
+            assert verdict.means[split] == seen.mean
+            assert verdict.shifts[split] == seen.shift
+
+
+def test_a_wider_tolerance_accepts_more():
+    arrays = ensemble(0), ensemble(1), ensemble(2, forget=2.0)
+    margins = ensemble(3, forget=0.5)
+    assert judge(margins, *arrays, tolerance=0.01, replicates=50).name == "under-forgotten"
+    assert judge(margins, *arrays, tolerance=1.0, replicates=50).name == "indistinguishable"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("members", "shared"), [(20, 0.4), (50, 0.0), (100, 0.4)])
+def test_error_rates(members, shared):
+    """Oracles called under-forgotten, damaged or over-forgotten, and pretrained called indistinguishable: 5 % at most."""
+
+    def draw(rng, forget=0.0):
+        out = {}
+        seed = rng.normal(size=(members, 1))
+        for split, size in {"forget": 50, "retain": 80, "validation": 60}.items():
+            own = rng.normal(size=(members, size))
+            out[split] = np.sqrt(1 - shared) * own + np.sqrt(shared) * seed + (forget if split == "forget" else 0)
+        return out
+
+    accused = missed = 0
+    runs = 60
+    for run in range(runs):
+        rng = np.random.default_rng([run, members])
+        decide = Judge(draw(rng), draw(rng), draw(rng, 1.0), replicates=60, seed=run)
+        accused += decide(draw(rng)).name in ("under-forgotten", "over-forgotten", "damaged", "diverged")
+        missed += decide(draw(rng, 1.0)).name == "indistinguishable"
+    # 7 of 60 or more would have probability 4 % at a true rate of 5 %.
+    assert accused < 7
+    assert missed == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: judge({"forget": np.zeros((5, 5))}, ensemble(0)),
+            "unlearned has splits.*retain, validation is missing",
+        ),
+        (lambda: judge(ensemble(1), {"forget": np.zeros((5, 5))}), "oracle has splits.*missing"),
+        (lambda: judge(ensemble(1), ensemble(0), tolerance=0), "tolerance = 0, expected a finite number above 0"),
+        (lambda: judge(ensemble(1, members=1), ensemble(0)), "expected the same number, at least 2"),
+        (lambda: judge({**ensemble(1), "retain": np.zeros((4, 200))}, ensemble(0)), "expected the same number"),
+        (lambda: judge({**ensemble(1), "retain": np.zeros((100, 3))}, ensemble(0)), "unlearned retain has shape"),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
