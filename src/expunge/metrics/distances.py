@@ -8,9 +8,10 @@ With F the distribution of the unlearned margins, G that of the oracles', and s 
     Jensen-Shannon         (KL(p | m) + KL(q | m)) / 2, m = (p + q) / 2, on cells of equal oracle mass
     Gaussian KL            KL(N(mu_u, s_u^2) | N(mu_o, s_o^2)), or the other direction, or their mean
 
-A failed member (NaN or infinite margin) has no place on the axis. It is infinitely far: the unbounded distances are
-infinite at every example where one failed, and the bounded ones count its mass as disjoint from the oracles'. So a
-failure never lowers a distance. Every one of these has a floor above 0 at finite numbers of members (`distance_floor`).
+A failed member (non-finite, collapsed or exploded, see `expunge.metrics.failures`) has no place on the axis. It is
+infinitely far: the unbounded distances are infinite with one, and the bounded ones count its mass as disjoint from the
+oracles'. So a failure never lowers a distance. Every one of these has a floor above 0 at finite numbers of members
+(`distance_floor`).
 
 Sources: Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013) for the energy distance; Lin, IEEE Trans. Inf. Theory 37
 (1991) for Jensen-Shannon; Wasserstein-1 as the area between the distribution functions is due to Vallender (1974).
@@ -25,6 +26,7 @@ import numpy as np
 
 from expunge.core.checks import one_of, whole
 from expunge.metrics.arrays import Array, pair, slices
+from expunge.metrics.failures import failed_members
 
 
 def wasserstein(unlearned: Any, oracle: Any) -> Array:
@@ -41,7 +43,7 @@ def wasserstein(unlearned: Any, oracle: Any) -> Array:
     >>> wasserstein([[0.0], [2.0]], [[1.0], [3.0]]).round(4).tolist()
     [0.7071]
     """
-    return _on_sorted(unlearned, oracle, lambda gap, width: (np.abs(gap) * width).sum(1), scaled=True)
+    return _on_sorted(*_sides(unlearned, oracle), lambda gap, width: (np.abs(gap) * width).sum(1), scaled=True)
 
 
 def energy(unlearned: Any, oracle: Any) -> Array:
@@ -57,7 +59,7 @@ def energy(unlearned: Any, oracle: Any) -> Array:
     Returns:
         Shape (examples,), at least 0; infinite where a member failed or constant oracles are not met.
     """
-    return _on_sorted(unlearned, oracle, lambda gap, width: 2 * (gap**2 * width).sum(1), scaled=True)
+    return _on_sorted(*_sides(unlearned, oracle), lambda gap, width: 2 * (gap**2 * width).sum(1), scaled=True)
 
 
 def kolmogorov_smirnov(unlearned: Any, oracle: Any) -> Array:
@@ -72,7 +74,7 @@ def kolmogorov_smirnov(unlearned: Any, oracle: Any) -> Array:
     Returns:
         Shape (examples,), from 0 to 1; invariant to strictly monotone maps of the margins.
     """
-    ours, theirs = pair(unlearned, oracle)
+    ours, theirs = _sides(unlearned, oracle)
     # Replacing a failed margin by either infinity and keeping the larger is the sup over all sets {x <= t} with and
     # without the failed mass, so a failure cannot lower it.
     bad = ~np.isfinite(ours)
@@ -102,7 +104,7 @@ def jensen_shannon(unlearned: Any, oracle: Any, *, bins: int = 10) -> Array:
         Nats, shape (examples,), from 0 to log 2; invariant to strictly monotone maps of the margins.
     """
     whole(bins=bins, minimum=2)
-    ours, theirs = pair(unlearned, oracle)
+    ours, theirs = _sides(unlearned, oracle)
     # An edge is the oracle value that closes a cell, so that only order matters; where oracles are tied across it the
     # tied value is a cell of its own.
     ordered = np.sort(theirs, axis=0)
@@ -141,7 +143,7 @@ def gaussian_kl(unlearned: Any, oracle: Any, *, direction: str = "jeffreys") -> 
         failed, with a single member, or where one side only is constant.
     """
     one_of(("unlearned_oracle", "oracle_unlearned", "jeffreys"), direction=direction)
-    ours, theirs = pair(unlearned, oracle)
+    ours, theirs = _sides(unlearned, oracle)
     if len(ours) < 2:
         return np.full(ours.shape[1], np.inf)
     bad = ~np.isfinite(ours).all(0)
@@ -199,9 +201,15 @@ def distance_floor(
     return metric(theirs[order[:half]], theirs[order[half:]])
 
 
-def _on_sorted(unlearned: Any, oracle: Any, summary: Callable[[Array, Array], Array], *, scaled: bool) -> Array:
-    """Apply a summary of (F - G, widths) on the pooled sorted margins of each example; both are (examples, pooled)."""
+def _sides(unlearned: Any, oracle: Any) -> tuple[Array, Array]:
+    """Return both sides, with NaN for every margin of a failed member."""
     ours, theirs = pair(unlearned, oracle)
+    failed = failed_members(ours, theirs)
+    return (np.where(failed[:, None], np.nan, ours) if failed.any() else ours), theirs
+
+
+def _on_sorted(ours: Array, theirs: Array, summary: Callable[[Array, Array], Array], *, scaled: bool) -> Array:
+    """Apply a summary of (F - G, widths) on the pooled sorted margins of each example; both are (examples, pooled)."""
     out = np.empty(ours.shape[1])
     # Whole numbers, so that the sums are exact and equal samples read exactly 0.
     weight = np.concatenate([np.full(len(ours), float(len(theirs))), np.full(len(theirs), -float(len(ours)))])

@@ -9,8 +9,8 @@ Rows are the members' margins, each example standardised with the mean and stand
 labels play no part), and k is the Gaussian kernel with the median distance as width, or the linear kernel. Everything
 runs on the members' Gram matrix, so the cost grows with the examples only once.
 
-A failed member decides by itself: no oracle is like it. The accuracy is then 1, MMD^2 is 2 (its supremum), and the
-p-value is the smallest that the permutations allow.
+A failed member (non-finite, collapsed or exploded) decides by itself: no oracle is like it. The accuracy is then 1,
+MMD^2 is 2 (its supremum), and the p-value is the smallest that the permutations allow.
 
 Sources: Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests" (arXiv 1610.06545); Gretton et al., "A Kernel
 Two-Sample Test", JMLR 13 (2012), Lemma 6; the p-value (1 + exceedances) / (1 + permutations) is that of Phipson and
@@ -28,7 +28,8 @@ from scipy import stats
 
 from expunge.core import InputError
 from expunge.core.checks import one_of, positive, whole
-from expunge.metrics.arrays import Array, failed_rows, pair, slices
+from expunge.metrics.arrays import Array, pair, slices
+from expunge.metrics.failures import failed_members
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class JointTest:
     examples: int
     """Examples that differ between members; constant ones are left out."""
     failed: int
-    """Unlearned members with a non-finite margin; any makes the value the worst possible."""
+    """Unlearned members that failed; any makes the value the worst possible."""
     ideal: str
     """What a perfect method would read."""
 
@@ -100,7 +101,7 @@ def classifier_two_sample(
             "members a side as folds: give more members, or fewer folds."
         )
     ideal = "0.5: no classifier tells the two apart"
-    failed = int(failed_rows(ours).sum())
+    failed = int(failed_members(ours, theirs).sum())
     if failed:
         return _worst("classifier two-sample test", 1.0, 0.5, ours, theirs, failed, permutations, ideal)
     gram, examples = _gram(ours, theirs, kernel)
@@ -166,7 +167,7 @@ def mmd(
     if len(ours) < 2:
         raise InputError(f"unlearned has {len(ours)} members, expected at least 2.")
     ideal = "0: both sides are one law"
-    failed = int(failed_rows(ours).sum())
+    failed = int(failed_members(ours, theirs).sum())
     if failed:
         return _worst("mmd squared", 2.0, 0.0, ours, theirs, failed, permutations, ideal)
     gram, examples = _gram(ours, theirs, "gaussian", width=width, standardise=standardise)

@@ -21,6 +21,8 @@ from expunge.core import InputError
 from expunge.core.checks import between, one_of, whole
 from expunge.core.seeds import derive
 from expunge.metrics.arrays import Array, log_complement, log_probabilities, pair, to_array, to_labels
+from expunge.metrics.failures import failed_members
+from expunge.metrics.outputs import failed_outputs
 from expunge.metrics.reading import Reading, compare
 from expunge.metrics.roc import auc, balanced_accuracy, tpr_at_fpr
 
@@ -158,6 +160,12 @@ def population_attack(
                 f"{what} has {len(a)} members on forget and {len(b)} on other examples, expected the same members."
             )
 
+    # A member that gives every example the same score would pass for private: it has failed, and counts as such.
+    failed = failed_members(
+        np.concatenate([ours_forget, ours_other], 1), np.concatenate([theirs_forget, theirs_other], 1)
+    )
+    ours_forget = np.where(failed[:, None], np.nan, ours_forget)
+
     def one(positives: Array, negatives: Array) -> float:
         if not (np.isfinite(positives).all() and np.isfinite(negatives).all()):
             return float("nan")
@@ -215,6 +223,8 @@ def svc_attack(
     rng = np.random.default_rng(derive(seed, "svc attack"))
     chosen = [np.sort(rng.permutation(len(y[i]))[:count]) for i in range(2)]
 
+    failed = np.any([failed_outputs(sides[0][i], sides[1][i]) for i in range(3)], axis=0)
+
     def one(member: int, side: list[Array]) -> float:
         parts = [
             _svc_feature(side[i][member : member + 1, rows], y[i][rows], feature)
@@ -228,7 +238,7 @@ def svc_attack(
 
     return compare(
         f"SVC attack ({feature}), efficacy",
-        [one(i, sides[0]) for i in range(len(sides[0][0]))],
+        [float("nan") if failed[i] else one(i, sides[0]) for i in range(len(sides[0][0]))],
         [one(i, sides[1]) for i in range(len(sides[1][0]))],
         examples=len(y[2]),
         smallest=0,

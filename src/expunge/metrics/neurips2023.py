@@ -14,9 +14,9 @@ The ideal is not 1. A maximum over thresholds of ratios of small counts is large
 points at 512 members, and more points at fewer members. So a value is readable only beside `calibration`, and values at
 different numbers of members cannot be compared. There is no confidence bound in it (`privacy.audit` has one).
 
-Differs from the published code: an example at which a member failed has epsilon 50 and no points (there, a NaN falls
-out of every count); rates are computed in float64 from sorted samples; two constant equal samples have epsilon 0
-(there: 0/0).
+Differs from the published code: with a failed member (non-finite, collapsed or exploded) every example has epsilon 50
+and no points (there, a NaN falls out of every count); rates are computed in float64 from sorted samples; two constant
+equal samples have epsilon 0 (there: 0/0).
 
 Source: `metric.py` of google-deepmind/unlearning_evaluation; Triantafillou et al., "Are we making progress in
 unlearning?" (arXiv 2406.09073).
@@ -33,6 +33,7 @@ from expunge.core import InputError
 from expunge.core.checks import between, one_of, whole
 from expunge.core.seeds import derive
 from expunge.metrics.arrays import Array, pair
+from expunge.metrics.failures import failed_members
 from expunge.metrics.reading import mean_interval
 
 DELTA = 1e-5
@@ -70,7 +71,7 @@ class ChallengeScore:
     examples: int
     """Forget examples."""
     failed: int
-    """Unlearned members with a non-finite margin; with any, the examples concerned earn nothing."""
+    """Unlearned members that failed; with any, no example earns a point."""
     ideal: str = "the calibration; closer is better"
 
 
@@ -89,11 +90,13 @@ def challenge_epsilons(unlearned: Any, oracle: Any, *, scan: str = "grid") -> Ar
     """
     one_of(("grid", "exact"), scan=scan)
     ours, theirs = pair(unlearned, oracle, minimum=3)
-    values = np.empty(ours.shape[1])
+    values = np.full(ours.shape[1], CAP)
+    if failed_members(ours, theirs).any():
+        return values
     for i in range(ours.shape[1]):
         u, o = ours[:, i], theirs[:, i]
-        values[i] = _epsilon(np.sort(u), np.sort(o), scan) if np.isfinite(u).all() else CAP
-    return np.clip(values, 0, CAP)
+        values[i] = _epsilon(np.sort(u), np.sort(o), scan)
+    return np.asarray(np.clip(values, 0, CAP))
 
 
 def challenge_points(epsilons: Any, members: int) -> Array:
@@ -155,7 +158,7 @@ def challenge_score(
         members=len(ours),
         oracles=len(theirs),
         examples=ours.shape[1],
-        failed=int((~np.isfinite(ours).all(1)).sum()),
+        failed=int(failed_members(ours, theirs).sum()),
     )
 
 

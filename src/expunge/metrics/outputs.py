@@ -10,18 +10,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from expunge.core import InputError
 from expunge.core.checks import one_of
 from expunge.metrics.arrays import (
     Array,
-    failed_rows,
+    log_complement,
     log_probabilities,
     pair,
     slices,
     to_array,
     to_labels,
 )
+from expunge.metrics.failures import failed_members
 from expunge.metrics.reading import Reading, compare
 
 
@@ -47,6 +49,32 @@ def accuracy(logits: Any, labels: Any) -> Array:
     return np.asarray(right.mean(1))
 
 
+def failed_outputs(logits: Any, reference: Any) -> NDArray[np.bool_]:
+    """Return which members are non-finite, collapsed or exploded, from how sure they are of each example.
+
+    Args:
+        logits: Shape (members, examples, classes).
+        reference: Logits of sound members on the same examples, (oracles, examples, classes).
+
+    Returns:
+        Shape (members,), boolean; the rules are those of `failed_members`, on the largest logit minus the log-sum-exp
+        of the others.
+    """
+    ours, theirs = pair(logits, reference, ndim=3, minimum=1)
+    return failed_members(_sureness(ours), _sureness(theirs))
+
+
+def _sureness(logits: Array) -> Array:
+    out = np.empty(logits.shape[:2])
+    for piece in slices(logits.shape[1], logits.shape[0] * logits.shape[2]):
+        # In place of the margin, which needs labels: log p - log(1 - p) of the class predicted.
+        logs = log_probabilities(logits[:, piece])
+        top = logs.max(-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out[:, piece] = top - np.take_along_axis(log_complement(logs), np.argmax(logs, -1)[..., None], -1)[..., 0]
+    return out
+
+
 def accuracy_gap(unlearned: Any, oracle: Any, labels: Any) -> Reading:
     """Return the accuracy of the unlearned members beside the oracles'.
 
@@ -61,7 +89,7 @@ def accuracy_gap(unlearned: Any, oracle: Any, labels: Any) -> Reading:
     a distance from the oracle.
     """
     ours, theirs = pair(unlearned, oracle, ndim=3, minimum=1)
-    values = np.where(failed_rows(ours), np.nan, accuracy(ours, labels))
+    values = np.where(failed_outputs(ours, theirs), np.nan, accuracy(ours, labels))
     return compare(
         "accuracy",
         values,
@@ -106,7 +134,7 @@ def activation_distance_reading(unlearned: Any, oracle: Any) -> Reading:
     np.fill_diagonal(between, 0.0)
     return compare(
         "activation distance",
-        _output_distances(ours, theirs).mean(1),
+        np.where(failed_outputs(ours, theirs), np.nan, _output_distances(ours, theirs).mean(1)),
         between.sum(1) / (len(theirs) - 1),
         examples=ours.shape[1],
         smallest=0,
@@ -200,7 +228,7 @@ def zrf_reading(unlearned: Any, oracle: Any, incompetent: Any) -> Reading:
     ours, theirs = pair(unlearned, oracle, ndim=3, minimum=1)
     return compare(
         "zrf",
-        zrf(ours, incompetent),
+        np.where(failed_outputs(ours, theirs), np.nan, zrf(ours, incompetent)),
         zrf(theirs, incompetent),
         examples=ours.shape[1],
         smallest=float(1 - np.log(2)),

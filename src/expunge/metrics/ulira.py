@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expunge.core import InputError
-from expunge.metrics.arrays import Array, failed_rows, pair, to_array
+from expunge.metrics.arrays import Array, pair, to_array
+from expunge.metrics.failures import failed_members
 from expunge.metrics.reading import Side, mean_interval
 
 
@@ -59,7 +60,7 @@ class ULira:
     examples: int
     """Forget examples."""
     failed: int
-    """Unlearned members with a non-finite margin."""
+    """Unlearned members that are non-finite, collapsed or exploded."""
     ideal: str = "0.5: unlearned and never-seen models are called alike"
 
 
@@ -92,17 +93,17 @@ def ulira(
         goal_u, goal_o = pair(targets[0], targets[1], minimum=1)
         if goal_u.shape[1] != ours.shape[1]:
             raise InputError(f"targets have {goal_u.shape[1]} examples, expected {ours.shape[1]} as in the fits.")
-        fit_u, fit_o = _fit(ours[~failed_rows(ours)]), _fit(theirs)
+        fit_u, fit_o = _fit(ours[~failed_members(ours, theirs)]), _fit(theirs)
         called = (_called(goal_u, fit_u, fit_o), 1 - _called(goal_o, fit_u, fit_o))
-        called[0][failed_rows(goal_u)] = 1.0
+        called[0][failed_members(goal_u, theirs)] = 1.0
         ours, theirs = goal_u, goal_o
         accuracy, low, high = _summary(*called)
     floor = (0.5, 0.5, 0.5)
     if held_out is not None:
         others = to_array(held_out, "held_out", ndim=2)
         floor = _both_ways(*pair(others, oracle, minimum=4), seed)[1]
-    failed = int(failed_rows(ours).sum())
-    alive = ours[~failed_rows(ours)]
+    broken = failed_members(ours, theirs)
+    failed, alive = int(broken.sum()), ours[~broken]
     side: Side = "at the oracle"
     if failed == len(ours):
         side = "failed"
@@ -165,7 +166,7 @@ def _called(margins: Array, unlearned: Fit, oracle: Fit) -> Array:
 
 def _both_ways(ours: Array, theirs: Array, seed: int) -> tuple[tuple[Array, Array], tuple[float, float, float]]:
     """Return for each member and example whether it is called right by the other half, and the summary."""
-    alive = np.flatnonzero(~failed_rows(ours))
+    alive = np.flatnonzero(~failed_members(ours, theirs))
     called = np.ones_like(ours), np.ones_like(theirs)
     if len(alive) < 4:
         # Too few to fit: broken models are recognised as such.
