@@ -124,7 +124,7 @@ def test_a_wider_tolerance_accepts_more():
 @pytest.mark.slow
 @pytest.mark.parametrize(("members", "shared"), [(20, 0.4), (50, 0.0), (100, 0.4)])
 def test_error_rates(members, shared):
-    """Oracles called under-forgotten, damaged or over-forgotten, and pretrained called indistinguishable: 5 % at most."""
+    """Oracles accused of anything, and pretrained called indistinguishable: 5 % at most."""
 
     def draw(rng, forget=0.0):
         out = {}

@@ -4,13 +4,17 @@ Two things go wrong with the plain bootstrap of a divergence, and both are cured
 
 1. Near its floor a divergence is a sum of squares of noise. The plain bootstrap resamples around the observed
    difference of the two samples, which there is noise itself, and so adds noise twice: intervals up to sqrt(3) too
-   wide. A replicate therefore starts from a part w of the observed difference p - q between the shares of the cells,
+   wide. A replicate therefore starts from a part of the observed difference d = p - q between the shares of the cells,
 
-       p* = q + w (p - q) + noise of the unlearned members,     q* = q + noise of the oracles,
-       w^2 = 1 - floor / value        (0 when the value is at or below its floor).
+       p* = q + a s + w (d - s) + noise of the unlearned members,     q* = q + noise of the oracles,
+       s  = d projected on a line and a parabola over the cells: shifts and changes of spread,
+       w^2 = 1 - floor / value,   a^2 = 1 - (1/M + 1/N)/2 / mean over examples of 1/2 sum_k s_k^2 / q_k,
 
-   A divergence grows with the square of a difference, so the replicates read, on average, what was observed. w = 1 is
-   the plain bootstrap, w = 0 is two sets of oracles.
+   both 0 when negative. A divergence grows with the square of a difference, so the replicates read, on average, about
+   what was observed; 1/M + 1/N is what two of the cells' degrees of freedom contribute when there is no difference, and
+   half of it is taken off. The smooth part is kept apart, and shrunk with caution, because that is where members err
+   together on all examples: shrinking it like the rest would make intervals too narrow when they do. a = w = 1 is the
+   plain bootstrap, a = w = 0 is two sets of oracles.
 2. The size of the noise in a replicate depends on the sum of the squared weights of the members, which is shared by all
    examples, differs between replicates, and makes thousands of independent examples look dependent. So each replicate
    uses the same set of weights, those of a Poisson(1) bootstrap, in another order. Their squared deviations from 1 sum
@@ -108,6 +112,9 @@ class Bootstrap:
         draw = np.random.default_rng([seed, 0])
         self._oracle_weights = member_weights(draw, self.oracles, replicates)
         self._picked = draw.integers(0, self.examples, (replicates, self.examples)) if resample_examples else None
+        position = np.linspace(-1, 1, cells.failure)
+        # Orthonormal, the constant dropped: a line and a parabola over the cells.
+        self._basis = np.linalg.qr(np.stack([position**0, position, position**2], axis=1))[0][:, 1:]
         step = max(1, NUMBERS // (replicates * (cells.failure + 1)))
         self._parts = [slice(start, min(start + step, self.examples)) for start in range(0, self.examples, step)]
         self._kept: dict[int, tuple[Single, Single]] = {}
@@ -127,18 +134,36 @@ class Bootstrap:
         # The draw does not depend on what is scored: two ensembles are compared with as little noise as can be.
         noise = member_weights(np.random.default_rng([self.seed, 1, stream]), own, self.replicates) - 1
         noise *= np.float32(np.sqrt(members / own))
+        smooth_weight = self._weigh_smooth(codes, weight)
         out = np.empty((self.replicates, self.examples), np.float32)
         for number, part in enumerate(self._parts):
             indicators = _indicators(codes[:, part], cells)
             oracle = self.cells.oracle_counts[part] * (members / self.oracles)
             observed = indicators.sum(0).reshape(oracle.shape) * (members / own)
             counts: Single = (noise @ indicators).reshape(self.replicates, -1, cells)
-            counts += (oracle + weight * (observed - oracle)).astype(np.float32)
+            counts += self._start(oracle, observed - oracle, weight, smooth_weight).astype(np.float32)
             np.maximum(counts, 0, out=counts)
             out[:, part] = self._divergence(counts, members, number, part)
         if self._picked is not None:
             out = np.take_along_axis(out, self._picked, axis=1)
         return out.astype(np.float64)
+
+    def _start(self, oracle: Array, difference: Array, weight: float, smooth_weight: float) -> Array:
+        """The counts that noise is added to: the oracles' plus the part of the difference that is not noise."""
+        smooth = self._smooth(difference)
+        return np.asarray(oracle + smooth_weight * smooth + weight * (difference - smooth))
+
+    def _smooth(self, difference: Array) -> Array:
+        """Project differences (examples, cells) on a line and a parabola over the cells, failures left out."""
+        out = np.zeros_like(difference)
+        out[:, :-1] = difference[:, :-1] @ self._basis @ self._basis.T
+        return out
+
+    def _weigh_smooth(self, codes: Codes, weight: float) -> float:
+        q = self.cells.oracle_counts / self.oracles
+        smooth = self._smooth(self.cells.counts(codes) / len(codes) - q)
+        size = float((smooth**2 / np.maximum(q, 0.5 / self.oracles)).sum(1).mean() / 2)
+        return max(weight, mixture_weight(size, (1 / len(codes) + 1 / self.oracles) / 2))
 
     def _oracle_side(self, number: int, part: slice) -> tuple[Single, Single]:
         """Resampled oracle shares and their logarithms, (replicates, part, cells)."""

@@ -19,8 +19,8 @@ called indistinguishable; that has to be shown.
 Default tolerance 0.125 nats. A shift of d oracle standard deviations is a divergence of d^2 / 2, so 0.125 is half a
 standard deviation at the 95th percentile of the examples: somebody who holds one model and knows both distributions
 exactly tells unlearned from retrained by such an example's margin with accuracy Phi(d / 2) = 0.60 at best, instead of
-0.50. When all examples shift alike the 95th percentile rises faster than each of them, and 0.125 is reached at about a
-third of a standard deviation with 100 members on each side (`benchmarks/sensitivity.py` prints both).
+0.50. As measured, with 100 members on each side, the P95 excess reaches 0.125 when all examples shift by 0.40 standard
+deviations, or a tenth of them by 0.70 (`benchmarks/sensitivity.py` prints both).
 
 Source: Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987), for two one-sided tests. That all three splits must pass
 needs no correction for three tests (Berger, Technometrics 24, 1982).
