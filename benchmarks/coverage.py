@@ -54,7 +54,8 @@ def main():
                         kind = "resampled" if resample else "fixed"
                         print(
                             f"{law:8} {members:3d}  {shared:4.1f}  {shift:4.2f}  {kind:9}  {summary:5}   "
-                            f"{got[0]:6.3f}  {got[1]:6.1%}  {got[2]:+7.3f}  {got[3]:6.1%}  ({got[4]:.3f}, {got[5]:.3f})",
+                            f"{got[0]:6.3f}  {got[1]:6.1%}  {got[2]:+7.3f}  {got[3]:6.1%}  "
+                            f"({got[4]:.3f}, {got[5]:.3f})",
                             flush=True,
                         )
 

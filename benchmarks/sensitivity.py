@@ -88,9 +88,7 @@ def main():
         zero = p95(klom(other, oracle))
         for d in np.arange(0.05, 2, 0.01):
             if p95(klom(members + d * moved, oracle)) - zero > DEFAULT_TOLERANCE:
-                print(
-                    f"P95 excess reaches {DEFAULT_TOLERANCE} nats when {who} shift by {d:.2f} oracle standard deviations"
-                )
+                print(f"P95 excess reaches {DEFAULT_TOLERANCE} nats when {who} shift by {d:.2f} standard deviations")
                 break
 
 

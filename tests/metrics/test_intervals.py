@@ -86,7 +86,7 @@ def test_one_member_has_no_spread():
 
 
 def test_replicates_read_what_was_observed():
-    """The mixture is right when resampled readings centre on the reading; the plain bootstrap is biased upwards."""
+    """Resampled readings centre near the reading (a little above, by caution); the plain bootstrap far above."""
     rng = np.random.default_rng(1)
     for shift in (0.0, 0.5, 1.5):
         oracle, unlearned = rng.normal(size=(100, 200)), rng.normal(shift, 1, (100, 200))
@@ -96,7 +96,7 @@ def test_replicates_read_what_was_observed():
         plain = Bootstrap(ruler.cells, 100, 0, False, "jeffreys").values(ready.codes, 1.0).mean()
         mixed = ruler.replicate(ready, "mean").mean()
         assert abs(mixed - value) < abs(plain - value)
-        assert mixed == pytest.approx(value, rel=0.2)
+        assert 0.9 * value < mixed < 1.3 * value
 
 
 def test_without_noise_and_at_weight_one_a_replicate_is_the_reading(monkeypatch):
