@@ -11,6 +11,7 @@ from expunge.metrics.arrays import slices
 from expunge.metrics.distances import (
     DISTANCES,
     distance_floor,
+    distance_score,
     energy,
     gaussian_kl,
     jensen_shannon,
@@ -153,3 +154,18 @@ def test_one_outlier_cannot_hide_a_shift():
     u[0], u[1] = 100, -100
     for name in ("jensen_shannon", "kolmogorov_smirnov", "wasserstein", "energy"):
         assert DISTANCES[name](u, o).mean() > 0.95 * honest[name]
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_distance_score_has_a_floor_and_an_interval_that_covers(name):
+    # Jackknife standard error against the spread over repetitions, at a shift where the metric is smooth.
+    scores = [distance_score(name, rng.normal(1, 1, (40, 30)), rng.normal(size=(40, 30))) for _ in range(30)]
+    half = np.mean([score.high - score.value for score in scores])
+    assert 0.6 < half / (1.96 * np.std([score.value for score in scores], ddof=1)) < 1.8
+    o, h, u = rng.normal(size=(40, 100)), rng.normal(size=(40, 100)), rng.normal(size=(40, 100))
+    score = distance_score(name, u, o, h)
+    assert score.excess == pytest.approx(0, abs=0.3 * score.floor)
+    u[3] = np.nan
+    broken = distance_score(name, u, o, h)
+    assert (broken.value == np.inf) == (name in UNBOUNDED)
+    assert broken.failed == 1

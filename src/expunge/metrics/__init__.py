@@ -3,6 +3,7 @@
 from expunge.core.margins import margins_from_logits as margins
 from expunge.metrics.distances import (
     distance_floor,
+    distance_score,
     energy,
     gaussian_kl,
     jensen_shannon,
@@ -52,6 +53,7 @@ __all__ = [
     "classifier_two_sample",
     "default_bins",
     "distance_floor",
+    "distance_score",
     "energy",
     "fade",
     "fade_from_samples",

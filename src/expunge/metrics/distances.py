@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from expunge.core import Score
 from expunge.core.checks import one_of, whole
 from expunge.metrics.arrays import Array, pair, slices
 from expunge.metrics.failures import failed_members
@@ -199,6 +200,70 @@ def distance_floor(
     order = np.random.default_rng(seed).permutation(len(theirs))
     half = len(theirs) // 2
     return metric(theirs[order[:half]], theirs[order[half:]])
+
+
+def distance_score(name: str, unlearned: Any, oracle: Any, held_out: Any = None, *, groups: int = 10) -> Score:
+    """Return the mean of a distance over the examples, with interval and floor.
+
+    The intervals are Gaussian with the standard error of a jackknife that leaves out one of `groups` groups of members
+    of either side at a time; examples are taken as given.
+
+    Args:
+        name: A key of `DISTANCES`.
+        unlearned: Margins (members, examples).
+        oracle: Margins (oracles, examples), at least 4.
+        held_out: Margins of other oracles, for the floor; see `distance_floor` for what happens without.
+        groups: Groups of members, at least 2; cut to the smaller number of members.
+
+    Returns:
+        The score; the value is infinite when a member failed and the distance is unbounded.
+    """
+    one_of(tuple(DISTANCES), name=name)
+    whole(groups=groups, minimum=2)
+    ours, theirs = pair(unlearned, oracle, minimum=4)
+    metric = DISTANCES[name]
+    value, low, high = _jackknife(metric, ours, theirs, groups)
+    if held_out is not None:
+        others, _ = pair(held_out, theirs)
+        floor, floor_low, floor_high = _jackknife(metric, others[: len(ours)], theirs, groups)
+    else:
+        half = len(theirs) // 2
+        order = np.random.default_rng(0).permutation(len(theirs))
+        floor, floor_low, floor_high = _jackknife(metric, theirs[order[:half]], theirs[order[half:]], groups)
+    unit = {"kolmogorov_smirnov": "share", "wasserstein": "oracle sd", "energy": "oracle sd"}.get(name, "nats")
+    return Score(
+        metric=name,
+        summary="mean",
+        value=value,
+        low=low,
+        high=high,
+        floor=floor,
+        floor_low=floor_low,
+        floor_high=floor_high,
+        members=len(ours),
+        oracles=len(theirs),
+        examples=ours.shape[1],
+        failed=int(failed_members(ours, theirs).sum()),
+        unit=unit,
+    )
+
+
+def _jackknife(
+    metric: Callable[[Any, Any], Array], ours: Array, theirs: Array, groups: int
+) -> tuple[float, float, float]:
+    value = float(metric(ours, theirs).mean())
+    if not np.isfinite(value) or len(ours) < 3:
+        return value, float("nan"), float("nan")
+    variance = 0.0
+    for side, other, swap in ((ours, theirs, False), (theirs, ours, True)):
+        parts = np.array_split(np.arange(len(side)), min(groups, len(side)))
+        left = []
+        for part in parts:
+            rest = np.delete(side, part, 0)
+            left.append(float((metric(other, rest) if swap else metric(rest, other)).mean()))
+        variance += (len(parts) - 1) / len(parts) * float(((np.array(left) - np.mean(left)) ** 2).sum())
+    half = 1.96 * float(np.sqrt(variance))
+    return value, max(0.0, value - half), value + half
 
 
 def _sides(unlearned: Any, oracle: Any) -> tuple[Array, Array]:
