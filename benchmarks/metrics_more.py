@@ -2,7 +2,7 @@
 
     python benchmarks/metrics_more.py [--examples 60000] [--classes 10]
 
-Each metric runs in a process of its own, so that the peak is its own. Metrics of margins get 60,000 examples; metrics of
+Each metric runs in a process of its own, so that the peak is its own. Metrics of margins get all the examples; metrics of
 logits get the same in float32, which the arrays themselves fill.
 """
 
