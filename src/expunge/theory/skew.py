@@ -26,7 +26,8 @@ v)_+ / s and what is left are two variables:
 
 Source: V. Nagarajan, A. Andreassen, B. Neyshabur, Understanding the failure modes of out-of-distribution
 generalization (arXiv 2010.15775), for both mechanisms; the conserved quantity, the time law and the unlearning
-statements are ours."""
+statements are ours.
+"""
 
 from __future__ import annotations
 

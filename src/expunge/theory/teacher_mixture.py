@@ -229,7 +229,7 @@ def breakdown(mixture: Mixture, ridge: float) -> float:
         low, high = high, 2 * high
         if high > 1e6:
             return math.inf
-    for _ in range(60):
+    for _ in range(44):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if _response(mixture, Estimator("", -middle, ridge)) is not None else (low, middle)
     return low
@@ -255,7 +255,7 @@ def helpful_limit(mixture: Mixture, ridge: float) -> float:
     if excess(top) <= 0:
         return limit
     low, high = 0.0, top
-    for _ in range(50):
+    for _ in range(34):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if excess(middle) <= 0 else (low, middle)
     return low
@@ -287,7 +287,7 @@ def _response(mixture: Mixture, estimator: Estimator) -> float | None:
     if not negative:
         return float(brentq(excess, 1e-12 / stiffness, (1 + 1e-9) / stiffness, xtol=1e-16))
     top = 1 / max(negative) * (1 - 1e-9)
-    grid = np.linspace(0.0, top, 2001)[1:]
+    grid = np.linspace(0.0, top, 801)[1:]
     total = 1 / grid - stiffness
     for size, k, _, _ in parts:
         total = total - size * k / (1 + k * grid)

@@ -36,7 +36,7 @@ from scipy.optimize import brentq
 
 from expunge.core.checks import non_negative, positive
 from expunge.core.errors import InputError
-from expunge.theory.lambert import EDGE, principal
+from expunge.theory.lambert import EDGE, principal, real_solutions
 
 _SMALLEST, _LARGEST = -690.0, math.log(600.0)
 """Range of log d in which g is searched: below it X - d equals X in double precision, above it exp(d) overflows."""
@@ -158,6 +158,9 @@ def stationary_points(a: float, b: float, correlation: float) -> tuple[Point, ..
         return (_point(a, b, correlation, x, q / p * x),)
     if b > 0:
         return (_convex(a, b, correlation),)
+    if correlation == 1:
+        # The equations force x = y: one direction with doubled mass, and no search is needed.
+        return tuple(_point(a, b, correlation, x, x) for x in real_solutions(2 * (a + b)))
     top = principal(a * p)
     offset = math.log(q * -b)
     cross = (1 - correlation**2) ** 2 / (p * q) * top
@@ -176,7 +179,6 @@ def stationary_points(a: float, b: float, correlation: float) -> tuple[Point, ..
         ratio = (top + math.exp(-d)) / (-top * math.expm1(-d) + d * math.exp(-d))
         return cross * math.exp(d) + p / q - ratio
 
-    # At eps = 1 the slope falls towards 0 from below or above: p / q = 1 and the ratio tends to 1.
     if slope(_LARGEST) <= 0:
         raise InputError(f"a = {a}, b = {b}, correlation = {correlation}: masses too extreme to be solved in doubles.")
     bottom = brentq(slope, _SMALLEST, _LARGEST, xtol=1e-13)
@@ -309,7 +311,7 @@ def _first(test: Callable[[float], bool], limit: float) -> float:
     if not test(limit):
         return math.inf
     low, high = 0.0, limit
-    for _ in range(48):
+    for _ in range(36):
         middle = 0.5 * (low + high)
         low, high = (low, middle) if test(middle) else (middle, high)
     return high
@@ -319,7 +321,7 @@ def _last(test: Callable[[float], bool], limit: float) -> float:
     if test(limit):
         return limit
     low, high = 0.0, limit
-    for _ in range(48):
+    for _ in range(36):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if test(middle) else (low, middle)
     return low

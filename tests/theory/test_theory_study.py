@@ -1,0 +1,65 @@
+import pytest
+
+from expunge.core import DamagedFileError, InputError
+from expunge.core.finding import TheoryRecord, load_arrays
+from expunge.report.theory import draw
+from expunge.report.theory_figures import FIGURES
+from expunge.studies import theory
+
+FAST = ("corollary-1", "alternating", "exact-oracles", "skew")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return theory.run(FAST, tmp_path_factory.mktemp("theory"))
+
+
+def test_every_result_has_a_figure():
+    assert set(FIGURES) == set(theory.STUDIES)
+
+
+def test_record_holds_what_was_found(folder):
+    record = TheoryRecord.load(folder)
+    assert {finding.name for finding in record.findings} == set(FAST)
+    for finding in record.findings:
+        assert finding.verdict != "does not hold", finding.sentence
+        assert load_arrays(folder, finding)
+        assert all(len(row) == len(table.columns) for table in finding.tables for row in table.rows)
+
+
+def test_page_is_self_contained(folder):
+    first = draw(folder).read_text()
+    assert all(name in first for name in FAST)
+    assert "<script" not in first
+    assert 'src="http' not in first
+    assert 'href="http' not in first
+
+
+def test_drawing_is_repeatable(tmp_path):
+    theory.run(["app-j"], tmp_path)
+    pages = [draw(tmp_path).read_bytes() for _ in range(2)]
+    assert pages[0] == pages[1]
+
+
+def test_unknown_names_are_refused(tmp_path):
+    with pytest.raises(InputError, match="lemma-99"):
+        theory.run(["lemma-99"], tmp_path)
+    with pytest.raises(InputError, match=r"theory\.json"):
+        draw(tmp_path)
+
+
+def test_damaged_arrays_are_named(folder, tmp_path):
+    record = TheoryRecord.load(folder)
+    record.save(tmp_path)
+    bad = tmp_path / record.findings[0].arrays
+    bad.parent.mkdir()
+    bad.write_bytes(b"\x08\x00")
+    with pytest.raises(DamagedFileError, match=bad.name):
+        draw(tmp_path)
+
+
+@pytest.mark.slow
+def test_fast_lemmas_and_basins_hold_as_documented(tmp_path):
+    verdicts = {"lemmas-2-5": "holds", "fig-5": "holds under conditions"}
+    record = TheoryRecord.load(theory.run(list(verdicts), tmp_path))
+    assert {finding.name: finding.verdict for finding in record.findings} == verdicts
