@@ -11,9 +11,9 @@ rates with one 0 are thrown away and two zeros are perfect separation; the large
     score = mean points * (retain accuracy / the oracles') * (test accuracy / the oracles')
 
 The ideal is not 1. A maximum over thresholds of ratios of small counts is large between identical laws: they earn about
-0.2 points (100 to 1,000 members, unit spread), and the number depends on members and on the scale of margins. So a value
-is readable only beside `calibration`, and values at different numbers of members cannot be compared. There is no
-confidence bound in it (`privacy.audit` has one).
+0.2 points (100 to 1,000 members, unit spread), depending on members and on the scale of margins. A value is readable
+beside `calibration` only, and values at different numbers of members cannot be compared. There is no confidence bound
+in it (`privacy.audit` has one).
 
 Differs from the published code: with a failed member (non-finite, collapsed or exploded) every example has epsilon 50
 and no points (there, a NaN falls out of every count); rates are computed in float64 from sorted samples; two constant
