@@ -12,7 +12,7 @@ from expunge.core.seeds import derive
 from expunge.core.tree import take
 from expunge.ensembles import Descent, Steps, build_network, train
 from expunge.ensembles.batches import batches, epoch_order, gather
-from expunge.ensembles.descent import cross_entropy
+from expunge.ensembles.descent import cross_entropy, cross_entropy_with_gradient
 from expunge.ensembles.initialise import initialise
 from reference.one_by_one import stack, train_one
 from reference.problems import blobs, forget_set, mlp, small_task
@@ -45,6 +45,14 @@ def test_chunks_make_no_difference_beyond_rounding_in_float32(name):
     whole = train(task, members=9, chunk=9)
     for chunk in (1, 7):
         assert largest_difference(state_of(whole), state_of(train(task, members=9, chunk=chunk))) < 1e-5
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_chunks_make_no_difference_at_all_to_linear_layers_in_float32(optimiser):
+    task = small_task("mlp", precision="float32", optimiser=optimiser, lr=0.05)
+    whole = train(task, members=9, chunk=9)
+    for chunk in (1, 2, 4, 7):
+        assert equal(whole.params, train(task, members=9, chunk=chunk).params), chunk
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet"])
@@ -102,6 +110,39 @@ def test_losses_of_members_are_not_mixed():
         (gradient,) = torch.autograd.grad(losses[member], logits, retain_graph=True)
         others = [m for m in range(4) if m != member]
         assert not gradient[others].any()
+
+
+@pytest.mark.parametrize("layout", ["examples first", "classes first"])
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_the_written_out_gradient_is_that_of_autograd(layout, scale):
+    g = torch.Generator().manual_seed(0)
+    logits = scale * torch.randn(3, 7, 5, generator=g, dtype=torch.float64)
+    if layout == "classes first":
+        logits = logits.transpose(1, 2).contiguous().transpose(1, 2)
+    logits.requires_grad_()
+    labels = torch.randint(0, 5, (3, 7), generator=g)
+    expected = cross_entropy(logits, labels)
+    (slope,) = torch.autograd.grad(expected.sum(), logits)
+    losses, gradient = cross_entropy_with_gradient(logits.detach(), labels)
+    torch.testing.assert_close(losses, expected.detach(), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(gradient, slope, rtol=1e-13, atol=1e-15)
+    rough, gradient = cross_entropy_with_gradient(logits.detach().bfloat16(), labels)
+    assert rough.dtype == gradient.dtype == torch.float32
+    torch.testing.assert_close(rough.double(), expected.detach(), rtol=2e-2, atol=2e-2)
+
+
+def test_a_step_with_the_loss_given_equals_one_with_the_usual_loss():
+    task = small_task("cnn")
+    index = torch.arange(16).expand(2, -1)
+    states = []
+    for loss in (None, cross_entropy):
+        for ascend in (False, True):
+            descent = Descent(build_network(task), *initialise(task, [1, 2]), Steps(momentum=0.9))
+            losses = descent.step(gather(task.train.x, index), gather(task.train.y, index), 0.1, loss, ascend=ascend)
+            states.append({**descent.state()[0], "losses": losses})
+    assert largest_difference(states[0], states[2]) < 1e-13
+    assert largest_difference(states[1], states[3]) < 1e-13
+    assert largest_difference(states[0], states[1]) > 1e-3
 
 
 def poisoned(task, positions, value):

@@ -1,0 +1,320 @@
+"""How fast a stack of models trains, against training them one at a time; everything is measured in this run.
+
+    python benchmarks/ensembles.py                 two tables: digits MLP and small CNN; a third where CUDA exists
+    python benchmarks/ensembles.py --out FILE      the numbers as JSON too
+
+What is compared. `expunge.train` makes all members, choosing its chunk size first (that time counts). The loops train
+one model after another with plain PyTorch (torch.optim.SGD, the same recipe): a few models are timed after a first one
+that is not counted, and the time of one is multiplied by the number of members. "as PyTorch comes" is the loop with the
+default number of threads; the best of one and two threads is shown as well, and with one thread a loop could run once
+on each core: that bound is the row "one process a core".
+
+What the limit is. The matrix products of a step (forward, gradients of the weights, gradients of the inputs but for the
+first layer) are timed alone with torch.bmm at the same shapes: in chunks on one thread each, as the trainer runs them,
+and all members at once on all threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from expunge import Recipe, Task, train
+from expunge.ensembles.chunks import run_chunks, split, worker_count
+from expunge.tasks.models import mlp, resnet9, small_cnn
+
+
+def digits_task() -> Task:
+    """Digits: 1,437 training images of 8x8, an MLP 64-128-10, batch 64, 30 epochs."""
+    x, y = load_digits(return_X_y=True)
+    x = torch.tensor(x / 16, dtype=torch.float32)
+    y = torch.tensor(y)
+    recipe = Recipe(epochs=30, batch=64, lr=0.1)
+    return Task(
+        name="digits MLP 64-128-10",
+        train=(x[:1437], y[:1437]),
+        validation=(x[1437:], y[1437:]),
+        model=lambda: mlp(64, (128,), 10),
+        recipe=recipe,
+    )
+
+
+def image_task(model: Callable[[], nn.Module], name: str, n: int, shape: tuple[int, ...], recipe: Recipe) -> Task:
+    """Random images: timing does not depend on what they show."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(n, *shape, generator=g), torch.randint(0, 10, (n,), generator=g)
+    return Task(name=name, train=(x, y), validation=(x[:64], y[:64]), model=model, recipe=recipe, classes=10)
+
+
+def train_one(task: Task, loader: bool, device: torch.device, amp: bool = False) -> float:
+    """Train one model by a plain loop and return the seconds it took."""
+    x, y, recipe = task.train.x.to(device), task.train.y.to(device), task.recipe
+    batches = DataLoader(TensorDataset(x, y), batch_size=recipe.batch, shuffle=True) if loader else None
+    begin = time.perf_counter()
+    module = task.model().to(device).train()
+    optimiser = torch.optim.SGD(
+        module.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    steps = recipe.steps_per_epoch(len(x))
+    for epoch in range(recipe.epochs):
+        parts = batches if batches is not None else torch.randperm(len(x)).to(device).split(recipe.batch)
+        for number, part in enumerate(parts):
+            inputs, labels = part if batches is not None else (x[part], y[part])
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(epoch + (number + 0.5) / steps)
+            optimiser.zero_grad()
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+                loss = F.cross_entropy(module(inputs), labels)
+            loss.backward()
+            optimiser.step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def seconds_a_model(task: Task, loader: bool, threads: int, models: int) -> float:
+    """Return the median seconds of a few models trained one after another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        train_one(task, loader, torch.device("cpu"))
+        times = sorted(train_one(task, loader, torch.device("cpu")) for _ in range(models))
+        return times[len(times) // 2]
+    finally:
+        torch.set_num_threads(before)
+
+
+def products(task: Task) -> list[tuple[int, int, int, int]]:
+    """Return the matrix products of one training step of one member: (rows, inner, columns, how many products)."""
+    found: list[tuple[int, int, int]] = []
+
+    def note(layer: nn.Module, _: Any, out: Tensor) -> None:
+        if isinstance(layer, nn.Linear):
+            found.append((layer.out_features, layer.in_features, out.shape[0]))
+        elif isinstance(layer, nn.Conv2d):
+            inner = layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
+            found.append((layer.out_channels, inner, out.shape[0] * out.shape[2] * out.shape[3]))
+
+    module = task.build(0)
+    for layer in module.modules():
+        layer.register_forward_hook(note)
+    with torch.no_grad():
+        module(task.train.x[: task.recipe.batch])
+    return [(*shape, 2 if number == 0 else 3) for number, shape in enumerate(found)]
+
+
+def flops(task: Task) -> float:
+    """Return the floating-point operations of the matrix products of one step of one member."""
+    return float(sum(2 * a * b * c * times for a, b, c, times in products(task)))
+
+
+def bmm_seconds(shapes: list[tuple[int, int, int, int]], members: int, device: torch.device) -> float:
+    """Return the seconds that torch.bmm takes for the products of one step of `members` members."""
+    total = 0.0
+    for rows, inner, columns, times in shapes:
+        a = torch.randn(members, rows, inner, device=device)
+        b = torch.randn(members, inner, columns, device=device)
+        # The three products of a layer, each with its own shape: outputs, gradients of weights, gradients of inputs.
+        c = torch.randn(members, rows, columns, device=device)
+        kinds = [(a, b), (c, b.transpose(1, 2)), (a.transpose(1, 2), c)][:times]
+        for one, other in kinds:
+            best = float("inf")
+            for _ in range(6):
+                begin = time.perf_counter()
+                torch.bmm(one, other)
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                best = min(best, time.perf_counter() - begin)
+            total += best
+    return total
+
+
+def peak_memory(which: str, members: int) -> tuple[float, float]:
+    """Return the peak memory in MiB of a fresh process that only trains, and of one that only builds the task."""
+    out = []
+    for count in (members, 0):
+        command = [sys.executable, __file__, "--only", which, "--members", str(count)]
+        out.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]))
+    return out[0], out[1]
+
+
+def compare(which: str, task: Task, members: int, models: int, repeat: int) -> dict[str, Any]:
+    """Measure one task on the CPU."""
+    cpu = torch.device("cpu")
+    workers = worker_count(cpu)
+    default = torch.get_num_threads()
+    runs = []
+    for _ in range(repeat):
+        begin = time.perf_counter()
+        ensemble = train(task, members=members, device="cpu")
+        runs.append(time.perf_counter() - begin)
+    chunk = int(ensemble.provenance["chunk"])
+    loops = {
+        f"{kind}, {threads} threads": members * seconds_a_model(task, kind == "DataLoader", threads, models)
+        for kind in ("DataLoader", "in memory")
+        for threads in sorted({1, 2, default})
+    }
+    steps = task.recipe.steps_per_epoch(len(task.train)) * task.recipe.epochs * members
+    work = flops(task)
+    shapes = products(task)
+    parts = split(members, chunk)
+    alone = run_chunks(lambda part: bmm_seconds(shapes, len(part), cpu), parts[:workers], cpu, workers)
+    chunked = sum(len(part) for part in parts[:workers]) * work / max(alone)
+    together = members * work / bmm_seconds(shapes, members, cpu)
+    seconds = min(runs)
+    peak, base = peak_memory(which, members)
+    by_kind = {
+        kind: {
+            "as PyTorch comes": loops[f"{kind}, {default} threads"],
+            "best of threads": min(value for name, value in loops.items() if name.startswith(kind)),
+            "one process a core (bound)": loops[f"{kind}, 1 threads"] / workers,
+        }
+        for kind in ("DataLoader", "in memory")
+    }
+    return {
+        "task": task.name,
+        "members": members,
+        "chunk": chunk,
+        "workers": workers,
+        "default_threads": default,
+        "seconds": seconds,
+        "all_runs": runs,
+        "loops": loops,
+        "loops_by_kind": by_kind,
+        "ratios": {kind: {name: value / seconds for name, value in rows.items()} for kind, rows in by_kind.items()},
+        "ms_a_member_step": 1e3 * seconds * workers / steps,
+        "gflops": work * steps / seconds / 1e9,
+        "bmm_gflops_in_chunks": chunked / 1e9,
+        "bmm_gflops_together": together / 1e9,
+        "share_of_bmm": work * steps / seconds / max(chunked, together),
+        "peak_mib": peak,
+        "peak_mib_before_training": base,
+        "accuracy": float(ensemble.accuracy(task.validation.x, task.validation.y).mean()),
+    }
+
+
+def compare_cuda(members: int) -> list[dict[str, Any]]:
+    """Measure ResNet-9 on 32x32 images on a CUDA device, stacked and one at a time, in float32 and bfloat16."""
+    device = torch.device("cuda")
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    rows = []
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        recipe = Recipe(epochs=2, batch=512, lr=0.1, peak_epoch=1.0, precision=precision)  # type: ignore[arg-type]
+        task = image_task(resnet9, "ResNet-9 on 32x32", 10240, (3, 32, 32), recipe)
+        train_one(task, False, device, precision == "bfloat16")
+        one = train_one(task, False, device, precision == "bfloat16")
+        train(task, members=members, epochs=1, device="cuda")
+        torch.cuda.reset_peak_memory_stats()
+        begin = time.perf_counter()
+        ensemble = train(task, members=members, device="cuda")
+        torch.cuda.synchronize()
+        stacked = (time.perf_counter() - begin) / members
+        work = flops(task) * recipe.steps_per_epoch(len(task.train)) * recipe.epochs
+        side = 8192
+        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        best = float("inf")
+        for _ in range(10):
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+            torch.mm(a, b)
+            torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - begin)
+        rate = 2 * side**3 / best
+        rows.append(
+            {
+                "task": task.name,
+                "precision": precision,
+                "device": torch.cuda.get_device_name(),
+                "chunk": ensemble.provenance["chunk"],
+                "seconds_a_model_stacked": stacked,
+                "seconds_a_model_alone": one,
+                "ratio": one / stacked,
+                "tflops_stacked": work / stacked / 1e12,
+                "tflops_alone": work / one / 1e12,
+                "tflops_of_a_large_product": rate / 1e12,
+                "share_of_matrix_rate": work / stacked / rate,
+                "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+            }
+        )
+    return rows
+
+
+def tasks() -> dict[str, Task]:
+    """The two tasks that are measured on the CPU."""
+    recipe = Recipe(epochs=3, batch=64, lr=0.05, peak_epoch=1.0)
+    return {
+        "mlp": digits_task(),
+        "cnn": image_task(lambda: small_cnn(28), "small CNN on 28x28", 1024, (1, 28, 28), recipe),
+    }
+
+
+def show(row: dict[str, Any]) -> None:
+    print(f"\n{row['task']}: {row['members']} members, chunks of {row['chunk']}, {row['workers']} at once")
+    runs = ", ".join(f"{seconds:.2f}" for seconds in row["all_runs"])
+    print(f"  {'expunge.train':<52} {row['seconds']:8.2f} s   (all runs: {runs})")
+    for kind, rows in row["loops_by_kind"].items():
+        for name, seconds in rows.items():
+            print(f"  {f'one at a time, {kind}, {name}':<52} {seconds:8.1f} s   {row['ratios'][kind][name]:6.1f} x")
+    print(f"  {'a step of one member, on one core':<52} {row['ms_a_member_step'] * 1e3:8.1f} us")
+    print(f"  {'matrix products achieved':<52} {row['gflops']:8.1f} GFLOP/s")
+    print(f"  {'torch.bmm, same shapes, in chunks':<52} {row['bmm_gflops_in_chunks']:8.1f} GFLOP/s")
+    print(f"  {'torch.bmm, same shapes, all members at once':<52} {row['bmm_gflops_together']:8.1f} GFLOP/s")
+    print(f"  {'share of the better':<52} {row['share_of_bmm']:8.0%}")
+    print(f"  {'peak memory (before training)':<52} {row['peak_mib']:8.0f} MiB ({row['peak_mib_before_training']:.0f})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--members", type=int, default=100)
+    parser.add_argument("--models", type=int, default=3, help="models timed one at a time (default 3)")
+    parser.add_argument("--repeat", type=int, default=2, help="runs of expunge.train; the best counts (default 2)")
+    parser.add_argument("--tasks", nargs="+", default=["mlp", "cnn"], choices=["mlp", "cnn", "cuda"])
+    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
+    parser.add_argument("--only", choices=["mlp", "cnn"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:  # a fresh process, for the peak memory
+        task = tasks()[options.only]
+        if options.members:
+            train(task, members=options.members, device="cpu")
+        # Not getrusage: its maximum is handed on from the process that started this one.
+        (peak,) = [row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM")]
+        print(int(peak.split()[1]) / 1024)
+        return
+    results: dict[str, Any] = {
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "load_before": os.getloadavg()[0],
+    }
+    print(f"{results['cores']} cores, torch {torch.__version__}, load {results['load_before']:.1f} before the run")
+    for which in options.tasks:
+        if which != "cuda":
+            results[which] = compare(which, tasks()[which], options.members, options.models, options.repeat)
+            show(results[which])
+    if torch.cuda.is_available():
+        results["cuda"] = compare_cuda(16)
+        for row in results["cuda"]:
+            print("\n" + "\n".join(f"  {key:<28} {value}" for key, value in row.items()))
+    elif "cuda" in options.tasks:
+        print("\nno CUDA device here: the third table was not made")
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
