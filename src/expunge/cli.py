@@ -63,6 +63,9 @@ def audit(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    chunk: Annotated[
+        int | None, typer.Option(help="Members computed together; the fastest is measured by default.")
+    ] = None,
 ) -> None:
     """Train, unlearn, score against retrained oracles, choose, judge, report: the main job."""
     from expunge.api import audit as run_audit
@@ -79,6 +82,7 @@ def audit(
         tolerance=tolerance,
         resume=resume,
         device=device,
+        chunk=chunk,
         console=console,
         command=shlex.join(["expunge", *(word for word in sys.argv[1:] if word != "--resume")]),
     )

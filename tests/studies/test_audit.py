@@ -53,7 +53,9 @@ METHODS = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> ex.Run:
     out = tmp_path_factory.mktemp("audit") / "run"
-    return ex.audit(small_task(norm=True), forget=["random:20"], methods=METHODS, members=MEMBERS, out=out, seed=3)
+    return ex.audit(
+        small_task(norm=True), forget=["random:20"], methods=METHODS, members=MEMBERS, out=out, seed=3, chunk=10
+    )
 
 
 def strip_times(folder: Path) -> dict:
@@ -204,7 +206,7 @@ sys.path.insert(0, {tests!r})
 import expunge as ex
 from test_audit import METHODS, MEMBERS, small_task
 task = small_task(norm=True)
-ex.audit(task, forget=["random:20"], methods=METHODS, members=MEMBERS, out={out!r}, seed=3, resume=True)
+ex.audit(task, forget=["random:20"], methods=METHODS, members=MEMBERS, out={out!r}, seed=3, chunk=10, resume=True)
 """
 
 

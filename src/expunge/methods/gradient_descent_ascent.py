@@ -75,8 +75,11 @@ class GradientDescentAscent(Method):
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
-        """Return rates across what works, and ascent throughout or only at first, so that descent can repair."""
-        shares, ascents = (0.03, 0.1, 0.3, 1.0, 3.0), (3, 5)
+        """Return rates across what works, and ascent in most epochs or only at first, so that descent can repair.
+
+        Steps are plain SGD: ten times the peak rate is what a recipe with momentum .9 moves at its peak.
+        """
+        shares, ascents = (0.1, 0.3, 1.0, 3.0, 10.0), (3, 5)
         return [
             cls(lr=share * recipe.lr, epochs=7, ascent_epochs=ascent, batch=recipe.batch, forget_batch=recipe.batch)
             for share in shares

@@ -49,7 +49,7 @@ from expunge.studies.checklist import run_checklist
 from expunge.studies.environment import describe_environment
 from expunge.studies.grid import expected_cost, expected_stops, is_control, plan_runs, relative_options, run_name
 from expunge.studies.judging import Bench
-from expunge.studies.measure import Parts, accuracy_of, margins_of
+from expunge.studies.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES, Parts, accuracy_of, margins_of
 from expunge.studies.parts import PartStore
 from expunge.studies.progress import Reporter
 from expunge.studies.selection import select, select_at_cost
@@ -71,6 +71,7 @@ class Study:
     seed: int
     tolerance: float
     device: torch.device
+    chunk: int | None
     folder: Path
     reporter: Reporter
     parts: PartStore
@@ -90,6 +91,7 @@ def audit(
     tolerance: float | None = None,
     resume: bool = False,
     device: str = "auto",
+    chunk: int | None = None,
     console: Console | None = None,
     command: str | None = None,
 ) -> tuple[Path, Record]:
@@ -102,6 +104,8 @@ def audit(
         InputError: If something given cannot be used; before any training.
     """
     whole(members=members)
+    if chunk is not None:
+        whole(chunk=chunk)
     if members < FEWEST_MEMBERS:
         raise InputError(
             f"members = {members}, expected at least {FEWEST_MEMBERS}: with fewer, the floor is as high as the effects "
@@ -141,7 +145,7 @@ def audit(
     )
     record.save(out)
     reporter = Reporter(console).start(_work(task, choices, runs))
-    study = Study(task, members, seed, tolerance, where, out, reporter, PartStore(out / "parts"))
+    study = Study(task, members, seed, tolerance, where, chunk, out, reporter, PartStore(out / "parts"))
     with reporter:
         for choice in choices:
             record.forget_sets.append(_audit_forget_set(study, choice, runs))
@@ -248,6 +252,7 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
         seed=derive(study.seed, "audit", kind) % 2**31,
         store=study.folder / "ensembles",
         device=study.device,
+        chunk=study.chunk,
         network=study.networks[task.fingerprint],
         progress=share,
     )
@@ -357,7 +362,7 @@ class _Share:
 
 def _run_work(method: Method, task: Task, forget: int) -> float:
     """About what a run takes, in units of training one ensemble: its steps, and its measurements."""
-    scored = forget + min(len(task.train), 2000) + min(len(task.validation), 2000)
+    scored = forget + min(len(task.train), RETAIN_EXAMPLES) + min(len(task.validation), VALIDATION_EXAMPLES)
     measuring = expected_stops(method) * scored / 3 / (len(task.train) * task.recipe.epochs)
     return expected_cost(method, task, forget) + 2 * measuring
 

@@ -13,9 +13,9 @@ from expunge.core import Ensemble, ForgetSet, Split, Task, margins_from_logits
 from expunge.core.record import SPLITS, SplitName
 from expunge.core.seeds import generator
 
-RETAIN_EXAMPLES = 2000
-"""Retain examples that are scored; a fixed random sample of R when it is larger."""
-VALIDATION_EXAMPLES = 2000
+RETAIN_EXAMPLES = 500
+"""Retain examples that are scored; a fixed random sample of R when it is larger. Intervals allow for other examples."""
+VALIDATION_EXAMPLES = 1000
 """Validation examples that are scored, likewise."""
 
 
