@@ -12,6 +12,7 @@ They are counted, named, and placed where they do most harm in every score; see 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ def failed_members(margins: Any, reference: Any | None = None) -> NDArray[np.boo
 
     Args:
         margins: Shape (members, examples).
-        reference: Margins of sound members, usually the oracles, on the same examples, (oracles, examples).
+        reference: Margins of sound members, usually the oracles, on the same examples, (oracles, examples); or a
+            `Reference` made from them, when many ensembles are compared with the same ones.
 
     Returns:
         Shape (members,), boolean.
@@ -51,28 +53,57 @@ def failed_members(margins: Any, reference: Any | None = None) -> NDArray[np.boo
     [False, True, True]
     """
     values = to_array(margins, "margins", ndim=2)
-    known = None if reference is None else to_array(reference, "reference", ndim=2)
-    if known is not None and known.shape[1] != values.shape[1]:
+    known = reference if reference is None or isinstance(reference, Reference) else Reference.of(reference)
+    if known is not None and len(known.centre) != values.shape[1]:
         raise InputError(
-            f"margins has shape {values.shape} and reference {known.shape}; expected the same examples on both sides."
+            f"margins has shape {values.shape} and reference has {len(known.centre)} examples; expected the "
+            "same examples on both sides."
         )
-    if known is not None:
-        known = known[~failed_rows(known)]
-        if len(known) == 0:
-            raise InputError("no member of reference is finite, expected at least one sound model to compare with.")
     failed = failed_rows(values)
-    alive = np.flatnonzero(~failed)
-    failed[alive] |= _collapsed(values[alive], known)
-    failed[alive] |= _exploded(values[alive], known)
+    alive = values if not failed.any() else values[~failed]
+    failed[~failed] = _collapsed(alive, known) | _exploded(alive, known)
     return failed
 
 
-def _collapsed(values: Array, known: Array | None) -> NDArray[np.bool_]:
-    if values.shape[1] < FEWEST:
+@dataclass(frozen=True)
+class Reference:
+    """What failures are told by, from sound members, so that it is worked out once for many ensembles."""
+
+    centre: Array
+    """Median margin of each example, (examples,)."""
+    usual: float
+    """Largest typical distance of a sound member from the centre; NaN with fewer than 3 members."""
+    largest: float
+    """Largest absolute margin."""
+    distinct: float
+    """Median share of distinct margins of a member."""
+
+    @classmethod
+    def of(cls, reference: Any) -> Reference:
+        """Return the reference of margins (oracles, examples); members that are not finite are left out."""
+        known = to_array(reference, "reference", ndim=2)
+        known = known[~failed_rows(known)]
+        if len(known) == 0:
+            raise InputError("no member of reference is finite, expected at least one sound model to compare with.")
+        centre = np.median(known, axis=0)
+        usual = float(np.median(np.abs(known - centre), axis=1).max()) if len(known) >= 3 else float("nan")
+        return cls(centre, usual, float(np.abs(known).max()), float(np.median(_distinct(known))))
+
+
+def _collapsed(values: Array, known: Reference | None) -> NDArray[np.bool_]:
+    if values.shape[1] < FEWEST or (known is not None and known.distinct <= 2 * DISTINCT):
         return np.zeros(len(values), dtype=bool)
-    if known is not None and np.median(_distinct(known)) <= 2 * DISTINCT:
-        return np.zeros(len(values), dtype=bool)
-    return _distinct(values) <= DISTINCT
+    return np.asarray(_distinct(values) <= DISTINCT)
+
+
+def _exploded(values: Array, known: Reference | None) -> NDArray[np.bool_]:
+    if known is None or known.largest <= ABSURD:
+        absurd = np.asarray((np.abs(values) > ABSURD).any(1))
+    else:
+        absurd = np.zeros(len(values), dtype=bool)
+    if known is not None and known.usual > 0:
+        absurd |= np.median(np.abs(values - known.centre), axis=1) > EXPLODED * known.usual
+    return absurd
 
 
 def _distinct(values: Array, most: int = 2000) -> Array:
@@ -81,16 +112,3 @@ def _distinct(values: Array, most: int = 2000) -> Array:
     scale = np.abs(some).max(1, keepdims=True, initial=0)
     digits = np.sort(np.round(some / np.where(scale > 0, scale, 1), 6), axis=1)
     return np.asarray((1 + (np.diff(digits, axis=1) > 0).sum(1)) / some.shape[1])
-
-
-def _exploded(values: Array, known: Array | None) -> NDArray[np.bool_]:
-    absurd = np.asarray((np.abs(values) > ABSURD).any(1))
-    if known is None or len(known) < 3:
-        return absurd if known is None else absurd & ~(np.abs(known) > ABSURD).any()
-    centre = np.median(known, axis=0)
-    usual = np.median(np.abs(known - centre), axis=1).max()
-    if np.abs(known).max() > ABSURD:
-        absurd[:] = False
-    if usual > 0:
-        absurd |= np.median(np.abs(values - centre), axis=1) > EXPLODED * usual
-    return absurd

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from expunge.core import InputError, Score
 from expunge.core.checks import one_of, whole
 from expunge.metrics.arrays import Array, pair, to_array
-from expunge.metrics.failures import failed_members
+from expunge.metrics.failures import Reference, failed_members
 from expunge.metrics.intervals import SUMMARIES, Bootstrap, Summary, interval, mixture_weight, summarise
 from expunge.metrics.klom import DIRECTIONS, Cells, Codes, Direction
 
@@ -83,6 +83,7 @@ class Ruler:
         self.direction, self.replicates, self.seed = direction, replicates, seed
         self.resample_examples = resample_examples
         self.cells = Cells.of(self.oracle, bins)
+        self._sound = Reference.of(self.oracle)
         self._null: dict[tuple[int, Summary], Array] = {}
         self._held_out_replicates: dict[tuple[int, Summary], Array] = {}
         self.held_out = None if held_out is None else self.prepare(held_out, "held_out")
@@ -106,7 +107,7 @@ class Ruler:
                 f"{what} has shape {margins.shape} and oracle {self.oracle.shape}; expected the same number of "
                 "examples: both sides must be evaluated on the same examples, in the same order."
             )
-        failed = failed_members(margins, self.oracle)
+        failed = failed_members(margins, self._sound)
         codes = self.cells.place(self.cells.digitise(margins, failed), self.direction)
         values = self.cells.divergence(self.cells.counts(codes), len(margins), self.direction)
         return Prepared(margins, failed, codes, values)
