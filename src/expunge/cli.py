@@ -99,6 +99,88 @@ def draw_report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -
     console.print(f"\nReport: {path}", soft_wrap=True, highlight=False)
 
 
+@app.command()
+def score(
+    unlearned: Annotated[Path, typer.Option(help="Margins (members, examples), or logits with --labels.")],
+    oracle: Annotated[Path, typer.Option(help="The same of retrained members, same examples, same order.")],
+    held_out_oracle: Annotated[Path | None, typer.Option(help="Other retrained members, for an honest floor.")] = None,
+    pretrained: Annotated[Path | None, typer.Option(help="The members before unlearning.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Labels of the forget examples; needed with logits.")] = None,
+    retain: Annotated[list[str] | None, typer.Option(help="WHO=FILE on retain examples, such as oracle=r.npy.")] = None,
+    validation: Annotated[list[str] | None, typer.Option(help="WHO=FILE on validation examples.")] = None,
+    labels_retain: Annotated[Path | None, typer.Option(help="Labels of the retain examples.")] = None,
+    labels_validation: Annotated[Path | None, typer.Option(help="Labels of the validation examples.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Excess over the floor that the verdict accepts, nats.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Score saved margins or logits (.npy, .npz, .safetensors, .csv) from any source."""
+    from expunge.studies.score import print_scores, score_files
+
+    console = Console()
+    result = score_files(
+        unlearned,
+        oracle,
+        held_out=held_out_oracle,
+        pretrained=pretrained,
+        retain=_files_by_side(retain, "retain"),
+        validation=_files_by_side(validation, "validation"),
+        labels=labels,
+        labels_retain=labels_retain,
+        labels_validation=labels_validation,
+        tolerance=tolerance,
+        seed=seed,
+        progress=None if json else lambda text: console.print(text, style="dim", markup=False, highlight=False),
+    )
+    if json:
+        typer.echo(result.model_dump_json(indent=1))
+    else:
+        print_scores(result, console)
+
+
+def _files_by_side(items: list[str] | None, option: str) -> dict[str, Path]:
+    found = {}
+    for item in items or []:
+        who, equals, file = item.partition("=")
+        if not equals or who not in ("unlearned", "oracle", "held_out", "pretrained"):
+            raise InputError(
+                f"--{option} {item!r}, expected WHO=FILE with WHO one of unlearned, oracle, held_out, pretrained."
+            )
+        found[who] = Path(file)
+    return found
+
+
+@app.command()
+def theory(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Results to check, such as lemma-1 or fig-5; all by default.")
+    ] = None,
+    out: Out = Path("runs/theory"),
+    seed: Annotated[int, typer.Option(help="Seed of every sweep and simulation.")] = 0,
+) -> None:
+    """Check the paper's lemmas and figures, and the solvable model that goes further."""
+    from rich.table import Table
+
+    from expunge.core.finding import TheoryRecord
+    from expunge.report.theory import draw as draw_theory
+    from expunge.studies.theory import run as run_theory
+
+    console = Console()
+    folder = run_theory(
+        names or ["all"],
+        out,
+        lambda name, position, total: console.print(f"[{position}/{total}] {name}", markup=False, highlight=False),
+        seed=seed,
+    )
+    table = Table("result", "", "what was found")
+    for finding in TheoryRecord.load(folder).findings:
+        table.add_row(finding.name, finding.verdict, finding.sentence)
+    console.print(table)
+    console.print(f"\nReport: {draw_theory(folder)}", soft_wrap=True, highlight=False)
+
+
 def main() -> None:
     """Run the command line; what a person can correct ends in one clear line, not in a traceback."""
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
