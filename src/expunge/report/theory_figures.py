@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -85,7 +85,8 @@ def lemma_1(a: Arrays) -> Figure:
     right.step(a["thresholds"], a["observed"][1], color=RED, label="pretrained (has seen F)", where="post")
     right.step(a["thresholds"], a["observed"][0], color=GREEN, label="oracle (has not)", where="post")
     right.plot(a["thresholds"], a["bound"], "--", color="#1c2126", label="Lemma 1's bound on oracles")
-    right.legend()
+    right.set_ylim(-0.03, 1.5)
+    right.legend(loc="upper right")
     _label(
         right,
         "Random forget sets of digits",
@@ -176,7 +177,7 @@ def two_directions(a: Arrays) -> Figure:
         alive = np.isfinite(a["path"][2])
         if not alive.all():
             axes.axvspan(
-                a["alphas"][alive].max(), a["alphas"].max(), color="#eceef0", lw=0, label="no stationary point"
+                a["alphas"][alive].max(), a["alphas"].max(), color="#d9dde1", lw=0, label="no stationary point"
             )
         _label(axes, name, "alpha = |F_j| / r", "margin (nats)")
     panels[0].legend()
@@ -284,9 +285,7 @@ def teacher_mixture(a: Arrays) -> Figure:
         (panels[2], "by_share", a["shares"], "forgotten share of group -"),
         (panels[3], "by_correlation", a["correlations"], "group-label correlation m"),
     ):
-        mesh = axes.pcolormesh(
-            a["similarities"], rows, a[key], cmap="cividis", norm=LogNorm(), shading="nearest", rasterized=True
-        )
+        mesh = axes.pcolormesh(a["similarities"], rows, a[key], cmap="cividis", shading="nearest", rasterized=True)
         axes.grid(False)
         axes.set_facecolor("#eceef0")
         made.colorbar(mesh, ax=axes, label="largest gamma that helps")
