@@ -256,10 +256,10 @@ def compare_cuda(members: int) -> list[dict[str, Any]]:
 
 def tasks() -> dict[str, Task]:
     """The two tasks that are measured on the CPU."""
-    recipe = Recipe(epochs=3, batch=64, lr=0.05, peak_epoch=1.0)
+    recipe = Recipe(epochs=5, batch=64, lr=0.05, peak_epoch=1.0)
     return {
         "mlp": digits_task(),
-        "cnn": image_task(lambda: small_cnn(28), "small CNN on 28x28", 1024, (1, 28, 28), recipe),
+        "cnn": image_task(lambda: small_cnn(28), "small CNN on 28x28", 2048, (1, 28, 28), recipe),
     }
 
 

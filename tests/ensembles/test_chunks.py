@@ -60,6 +60,17 @@ def test_the_fastest_chunk_a_member_is_found():
     assert measure_chunk(fake_trial(lambda size: cost[size]), 100, CPU, 2, limit=10**6) == even(100, 16, 2)
 
 
+def test_sizes_beyond_one_that_is_clearly_slower_are_not_tried():
+    tried = []
+
+    def trial(size):
+        tried.append(size)
+        return lambda: time.sleep(0.002 * size if size > 8 else 0.004)
+
+    assert measure_chunk(trial, 100, CPU, 2, limit=10**6) == even(100, 8, 2)
+    assert max(tried) == 16
+
+
 def test_a_chunk_never_exceeds_the_memory_limit_nor_a_workers_share():
     tried = []
 

@@ -100,6 +100,9 @@ def measure_chunk(
         # A larger chunk must pay: below 3 % the smaller one is kept, which needs less memory.
         if spent < 0.97 * best_time:
             best, best_time = size, spent
+        elif spent > 1.25 * best_time and device.type == "cpu":
+            # Past the cache it only gets slower, and trying the largest sizes would cost most.
+            break
     return even(members, best, workers)
 
 
