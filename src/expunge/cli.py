@@ -161,10 +161,8 @@ def theory(
     seed: Annotated[int, typer.Option(help="Seed of every sweep and simulation.")] = 0,
 ) -> None:
     """Check the paper's lemmas and figures, and the solvable model that goes further."""
-    from rich.table import Table
-
-    from expunge.core.finding import TheoryRecord
     from expunge.report.theory import draw as draw_theory
+    from expunge.report.theory import print_tables
     from expunge.studies.theory import run as run_theory
 
     console = Console()
@@ -174,10 +172,7 @@ def theory(
         lambda name, position, total: console.print(f"[{position}/{total}] {name}", markup=False, highlight=False),
         seed=seed,
     )
-    table = Table("result", "", "what was found")
-    for finding in TheoryRecord.load(folder).findings:
-        table.add_row(finding.name, finding.verdict, finding.sentence)
-    console.print(table)
+    print_tables(folder, console)
     console.print(f"\nReport: {draw_theory(folder)}", soft_wrap=True, highlight=False)
 
 

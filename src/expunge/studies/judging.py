@@ -66,9 +66,10 @@ class Bench:
 
     def read_margins(self, margins: Margins) -> Reading:
         """Return the same for margins by split, each (members, examples)."""
-        margins, failed = self._without_failed(margins)
-        verdict = self._judge(margins)
+        marked, failed = self._without_failed(margins)
+        verdict = self._judge(marked)
         oracle = self._margins["oracle"]
+        # The published estimator sees the margins as they came out: marking failures with NaN would empty its bins.
         public = {split: klom(margins[split], oracle[split], variant="easydub") for split in SPLITS}
         return Reading(
             scores=verdict.scores,
