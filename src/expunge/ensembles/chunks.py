@@ -24,6 +24,9 @@ T = TypeVar("T")
 CANDIDATES = (4, 8, 16, 25, 32, 50, 64, 100)
 """Chunk sizes that are tried on the CPU."""
 
+TRIAL_SECONDS = 0.03
+"""Least time that a chunk size is tried for: long enough for all workers to be at it together."""
+
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
     """Return the device to use: `auto` is CUDA where there is one, else the CPU."""
@@ -111,13 +114,14 @@ def _time_of(trial: Callable[[int], Callable[[], None]], size: int, device: torc
         step = trial(size)
         step()
         _wait(device)
-        times = []
-        for _repeat in range(3):
+        times: list[float] = []
+        while len(times) < 3 or sum(times) < TRIAL_SECONDS:
             begin = time.perf_counter()
             step()
             _wait(device)
             times.append(time.perf_counter() - begin)
-        return min(times)
+        # The mean, not the least: with small chunks the workers wait for one another, and that is part of the price.
+        return sum(times) / len(times)
 
     return max(run_chunks(timed, [range(1)] * workers, device, workers))
 

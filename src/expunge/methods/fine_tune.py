@@ -62,5 +62,5 @@ class FineTune(Method):
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
-        """Return rates from 3 % of the recipe's peak rate to three times the peak."""
-        return [cls(lr=share * recipe.lr, epochs=5, batch=recipe.batch) for share in (0.03, 0.1, 0.3, 1.0, 3.0)]
+        """Return rates from a tenth of the recipe's peak rate to three times the peak."""
+        return [cls(lr=share * recipe.lr, epochs=5, batch=recipe.batch) for share in (0.1, 0.3, 1.0, 3.0)]

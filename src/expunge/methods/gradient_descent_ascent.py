@@ -79,7 +79,7 @@ class GradientDescentAscent(Method):
 
         Steps are plain SGD: ten times the peak rate is what a recipe with momentum .9 moves at its peak.
         """
-        shares, ascents = (0.1, 0.3, 1.0, 3.0, 10.0), (3, 5)
+        shares, ascents = (0.3, 1.0, 3.0, 10.0), (3, 5)
         return [
             cls(lr=share * recipe.lr, epochs=7, ascent_epochs=ascent, batch=recipe.batch, forget_batch=recipe.batch)
             for share in shares

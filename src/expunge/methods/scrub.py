@@ -110,7 +110,7 @@ class Scrub(Method):
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
         """Return rates across what works, with few or many max passes."""
-        shares, msteps = (0.03, 0.1, 0.3, 1.0, 3.0), (3, 5)
+        shares, msteps = (0.1, 0.3, 1.0, 3.0), (3, 5)
         return [
             cls(lr=share * recipe.lr, epochs=7, msteps=steps, batch=recipe.batch, forget_batch=recipe.batch)
             for share in shares

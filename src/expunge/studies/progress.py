@@ -61,7 +61,7 @@ class Reporter:
             self._bar.update(self._task, description=what[:WIDTH].ljust(WIDTH))
         elif self.console is not None:
             share = min(1.0, self.done / self.total)
-            self.console.print(f"[{share:4.0%}] {what}{self._left()}", markup=False, highlight=False)
+            self.console.print(f"[{share:4.0%}] {what}{self._left()}", markup=False, highlight=False, soft_wrap=True)
 
     def advance(self, amount: float, *, spent: bool = True) -> None:
         """Add work done; `spent=False` for work that was found finished, which says nothing about speed."""
