@@ -87,7 +87,10 @@ def to_rows(value: Value, members: int) -> Tensor:
     if not value.images:
         return value.tensor
     batch, stacked, height, width = value.tensor.shape
-    return value.tensor.reshape(batch, members, stacked // members, height, width).transpose(0, 1)
+    # By way of channels last, so that the gradient comes back in that order too: the backward passes of activations and
+    # convolutions are several times slower on gradients in another order than their outputs.
+    last = value.tensor.permute(0, 2, 3, 1).reshape(batch, height, width, members, stacked // members)
+    return last.permute(3, 0, 4, 1, 2)
 
 
 def to_images(value: Value, members: int) -> Tensor:
