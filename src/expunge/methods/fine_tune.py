@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from expunge.core import Recipe
-from expunge.core.checks import between, non_negative, one_of, whole
 from expunge.methods.method import Method
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
@@ -41,10 +40,7 @@ class FineTune(Method):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        non_negative(lr=self.lr, weight_decay=self.weight_decay)
-        whole(epochs=self.epochs, batch=self.batch)
-        between(0.0, 0.9999, momentum=self.momentum)
-        one_of(("frozen", "updated", "recalibrated"), statistics=self.statistics)
+        self.check_steps()
 
     @property
     def batch_sizes(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from expunge.core import Recipe
-from expunge.core.checks import between, non_negative, one_of, whole
+from expunge.core.checks import between, whole
 from expunge.methods.method import Method, Raises
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
@@ -47,12 +47,9 @@ class GradientDescentAscent(Method):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        non_negative(lr=self.lr, weight_decay=self.weight_decay)
-        whole(epochs=self.epochs, batch=self.batch, forget_batch=self.forget_batch)
+        self.check_steps()
         whole(minimum=0, ascent_epochs=self.ascent_epochs)
         between(0, self.epochs, ascent_epochs=self.ascent_epochs)
-        between(0.0, 0.9999, momentum=self.momentum)
-        one_of(("frozen", "updated", "recalibrated"), statistics=self.statistics)
 
     @property
     def batch_sizes(self) -> dict[str, int]:

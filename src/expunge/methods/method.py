@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from expunge.core import Recipe
+from expunge.core.checks import between, non_negative, one_of, whole
 from expunge.methods.problem import Checkpoint, Problem
 
 Raises = Literal["forget loss", "forget divergence", ""]
@@ -45,6 +46,14 @@ class Method:
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
         """Return the settings that an audit tries, with rates relative to the recipe's peak rate."""
         raise NotImplementedError
+
+    def check_steps(self) -> None:
+        """Check the options that all methods of SGD steps share, by their names."""
+        options = self.options()
+        non_negative(**{name: options[name] for name in ("lr", "weight_decay")})
+        whole(**{name: options[name] for name in ("epochs", "batch", "forget_batch") if name in options})
+        between(0.0, 0.9999, momentum=options["momentum"])
+        one_of(("frozen", "updated", "recalibrated"), statistics=options["statistics"])
 
     @property
     def moves(self) -> bool:

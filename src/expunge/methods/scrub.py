@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core import Recipe
-from expunge.core.checks import between, non_negative, one_of, positive, whole
+from expunge.core.checks import between, non_negative, positive, whole
 from expunge.ensembles import Descent, Loss, cross_entropy
 from expunge.methods.method import Method, Raises
 from expunge.methods.problem import Checkpoint, Problem, Treatment
@@ -65,13 +65,11 @@ class Scrub(Method):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        non_negative(lr=self.lr, weight_decay=self.weight_decay, gamma=self.gamma, alpha=self.alpha)
+        self.check_steps()
+        non_negative(gamma=self.gamma, alpha=self.alpha)
         positive(temperature=self.temperature, decay=self.decay)
-        whole(epochs=self.epochs, batch=self.batch, forget_batch=self.forget_batch)
         whole(minimum=0, msteps=self.msteps)
         between(0, self.epochs, msteps=self.msteps)
-        between(0.0, 0.9999, momentum=self.momentum)
-        one_of(("frozen", "updated", "recalibrated"), statistics=self.statistics)
 
     @property
     def batch_sizes(self) -> dict[str, int]:
