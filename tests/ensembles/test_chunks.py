@@ -55,9 +55,9 @@ def fake_trial(cost):
 
 
 def test_the_fastest_chunk_a_member_is_found():
-    # 1 ms a step and 0.05 ms a member up to 16, then steeply more: 16 has the least time a member.
-    cost = {4: 0.006, 8: 0.007, 16: 0.008, 25: 0.040, 32: 0.060, 50: 0.120}
-    assert measure_chunk(fake_trial(lambda size: cost[size]), 100, CPU, 2, limit=10**6) == even(100, 16, 2)
+    # Cheap up to 12 members, then steeply dearer: 12 has the least time a member.
+    cost = {4: 0.006, 12: 0.008, 25: 0.040, 50: 0.120}
+    assert measure_chunk(fake_trial(lambda size: cost[size]), 100, CPU, 2, limit=10**6) == even(100, 12, 2)
 
 
 def test_sizes_beyond_one_that_is_clearly_slower_are_not_tried():
@@ -65,10 +65,10 @@ def test_sizes_beyond_one_that_is_clearly_slower_are_not_tried():
 
     def trial(size):
         tried.append(size)
-        return lambda: time.sleep(0.002 * size if size > 8 else 0.004)
+        return lambda: time.sleep(0.002 * size if size > 12 else 0.004)
 
-    assert measure_chunk(trial, 100, CPU, 2, limit=10**6) == even(100, 8, 2)
-    assert max(tried) == 16
+    assert measure_chunk(trial, 100, CPU, 2, limit=10**6) == even(100, 12, 2)
+    assert max(tried) == 25
 
 
 def test_a_chunk_never_exceeds_the_memory_limit_nor_a_workers_share():

@@ -21,7 +21,7 @@ import torch
 P = TypeVar("P")
 T = TypeVar("T")
 
-CANDIDATES = (4, 8, 16, 25, 32, 50, 64, 100)
+CANDIDATES = (4, 12, 25, 50, 100)
 """Chunk sizes that are tried on the CPU."""
 
 TRIAL_SECONDS = 0.03
