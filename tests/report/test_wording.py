@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, Record, VerdictName
@@ -167,6 +167,10 @@ def test_rows_put_candidates_first_and_keep_methods_without_selection(forget: Fo
     assert {row.method for row in wording.rows(forget)} == {c.method for c in forget.configurations}
 
 
+@example(0.0005)
+@example(0.0015)
+@example(0.0149)
+@example(0.1049)
 @given(st.one_of(st.floats(-1e300, 1e300), st.sampled_from([math.nan, math.inf, -math.inf])))
 def test_a_number_is_always_readable_and_close(value: float) -> None:
     text = wording.number(value)

@@ -66,10 +66,10 @@ SPLIT_NAMES = {"forget": "forget", "retain": "retain", "validation": "validation
 
 
 def number(value: float) -> str:
-    """Write a number with about three significant digits; infinities and NaN in words.
+    """Write a number with two or three significant digits; infinities and NaN in words.
 
     >>> number(0.4712), number(12.34), number(0.00512), number(float("inf")), number(float("nan"))
-    ('0.47', '12.3', '0.005', 'infinite', 'not a number')
+    ('0.47', '12.3', '0.0051', 'infinite', 'not a number')
     """
     if math.isnan(value):
         return "not a number"
@@ -78,13 +78,15 @@ def number(value: float) -> str:
     size = abs(value)
     if size == 0:
         return "0"
-    if size >= 1e5 or size < 0.0005:
+    if size >= 1e5 or size < 0.001:
         return f"{value:.1e}"
     if size >= 100:
         return f"{value:.0f}"
     if size >= 10:
         return f"{value:.1f}"
-    return f"{value:.2f}" if size >= 0.1 else f"{value:.3f}"
+    if size >= 0.1:
+        return f"{value:.2f}"
+    return f"{value:.3f}" if size >= 0.01 else f"{value:.4f}"
 
 
 def signed(value: float) -> str:
