@@ -9,7 +9,7 @@ from expunge.methods.method import Method
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 from expunge.methods.retrain import Retrain
 from expunge.methods.scrub import Scrub
-from expunge.methods.unlearn import Stop, Trace, unlearn
+from expunge.methods.unlearn import Stop, Trace, check_fits, unlearn
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -40,5 +40,6 @@ __all__ = [
     "Stop",
     "Trace",
     "Treatment",
+    "check_fits",
     "unlearn",
 ]

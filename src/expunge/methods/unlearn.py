@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from expunge.core import Ensemble, ForgetSet, InputError, Task
+from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
 from expunge.core.record import CheckRecord
 from expunge.core.tree import concatenate
 from expunge.ensembles.chunks import even, run_chunks, split, worker_count
@@ -58,6 +58,20 @@ class Trace:
         return [check for check in self.stops[-1].checks if not check.passed]
 
 
+def check_fits(method: Method, network: Network, task: Task, forget: ForgetSet) -> None:
+    """Refuse, before any work, a method whose batches the network cannot take on this forget set.
+
+    Raises:
+        InputError: If updated batch norm would meet a batch of one, or the recipe has no full batch of the retain set.
+    """
+    if getattr(method, "statistics", "frozen") == "updated":
+        sizes = {"forget": len(forget), "retain": len(forget.retain)}
+        for part, batch in method.batch_sizes.items():
+            check_batch_norm(network, sizes[part], batch)
+    if method.from_scratch:
+        check_recipe(task.recipe, network, len(forget.retain))
+
+
 def unlearn(
     pretrained: Ensemble,
     task: Task,
@@ -89,12 +103,7 @@ def unlearn(
         raise InputError(
             f"method is a {type(method).__name__}, expected one of expunge.methods, such as GradientAscent(...)."
         )
-    if getattr(method, "statistics", "frozen") == "updated":
-        sizes = {"forget": len(forget), "retain": len(forget.retain)}
-        for part, batch in method.batch_sizes.items():
-            check_batch_norm(pretrained.network, sizes[part], batch)
-    if method.from_scratch:
-        check_recipe(task.recipe, pretrained.network, len(forget.retain))
+    check_fits(method, pretrained.network, task, forget)
     members, device = len(pretrained), pretrained.device
     at_once = worker_count(device, workers)
     size = chunk or even(members, int(pretrained.provenance.get("chunk", 0)) or LARGEST_CHUNK, at_once)

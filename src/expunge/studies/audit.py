@@ -28,7 +28,7 @@ from rich.console import Console
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from expunge.core import Ensemble, ForgetSet, InputError, Network, Task, has_statistics
+from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
 from expunge.core.checks import whole
 from expunge.core.digest import digest_json, digest_tensors
 from expunge.core.record import (
@@ -44,7 +44,7 @@ from expunge.core.record import (
 from expunge.core.seeds import derive
 from expunge.ensembles import build_network, train
 from expunge.ensembles.chunks import pick_device, worker_count
-from expunge.methods import EarlyStoppedRetrain, Method, Stop, unlearn
+from expunge.methods import EarlyStoppedRetrain, Method, Stop, check_fits, unlearn
 from expunge.studies.checklist import run_checklist
 from expunge.studies.environment import describe_environment
 from expunge.studies.grid import expected_cost, expected_stops, is_control, plan_runs, relative_options, run_name
@@ -119,8 +119,10 @@ def audit(
         raise InputError(f"forget sets {names} share a name, expected each name once.")
     runs = plan_runs(task, methods)
     for choice in choices:
+        network = build_network(choice.task)
         for run in runs:
-            _check_fits(run, choice)
+            for each in (choice.forget, choice.calibration):
+                check_fits(run, network, choice.task, each)
     tolerance = Bench.default_tolerance() if tolerance is None else tolerance
     request = _request(task, choices, runs, members, seed, tolerance)
     record = _open_record(out, request, resume, command)
@@ -375,19 +377,6 @@ def _work(task: Task, choices: Sequence[Choice], runs: Sequence[Method]) -> floa
             for run in runs
         )
     return total
-
-
-def _check_fits(method: Method, choice: Choice) -> None:
-    """Refuse, before hours of work, a batch of one example under batch norm that is to be updated."""
-    from expunge.ensembles.train import check_batch_norm
-
-    if getattr(method, "statistics", "frozen") != "updated" or not has_statistics(choice.task.build(0)):
-        return
-    network = build_network(choice.task)
-    for forget in (choice.forget, choice.calibration):
-        sizes = {"forget": len(forget), "retain": len(forget.retain)}
-        for part, batch in method.batch_sizes.items():
-            check_batch_norm(network, sizes[part], batch)
 
 
 def _request(
