@@ -16,6 +16,7 @@ from expunge.methods import (
     FineTune,
     GradientAscent,
     GradientDescentAscent,
+    MarginMatching,
     Retrain,
     Scrub,
     unlearn,
@@ -23,7 +24,7 @@ from expunge.methods import (
 from expunge.methods.scrub import divergence
 from reference.one_by_one import stack, train_with_seed
 from reference.problems import forget_set, small_task
-from reference.unlearn_one_by_one import TWINS, distillation
+from reference.unlearn_one_by_one import TWINS, distillation, predicted_margins
 
 
 def state_of(ensemble):
@@ -45,6 +46,9 @@ SETTINGS = [
     Scrub(lr=0.05, epochs=3, msteps=2, batch=16, forget_batch=3, alpha=0.3),
     Scrub(lr=0.05, epochs=4, msteps=4, batch=16, forget_batch=7, temperature=2.0, decay=0.5, decay_epochs=(2, 4)),
     Scrub(lr=0.02, epochs=2, msteps=0, gamma=0.5, alpha=1.0, momentum=0.0, weight_decay=0.0, batch=16),
+    MarginMatching(lr=0.05, epochs=2, batch=16, forget_batch=3),
+    MarginMatching(lr=0.05, epochs=2, batch=9, forget_batch=8, retain_share=0.4, retain_weight=0.3, delta=0.2),
+    MarginMatching(lr=0.01, epochs=2, batch=16, optimiser="adam", weight_decay=0.01, delta=100.0),
 ]
 
 
@@ -59,7 +63,8 @@ def test_a_method_equals_its_slow_twin(method, name, statistics):
     task = small_task(name)
     forget = forget_set(task, size)
     pretrained = train(task, members=3, seed=4)
-    found = unlearn(pretrained, task, forget, method, seed=11, chunk=2)
+    targets = torch.stack([predicted_margins(pretrained.module(m), task, forget) for m in range(3)])
+    found = unlearn(pretrained, task, forget, method, seed=11, chunk=2, targets=targets)
     modules = [TWINS[method.name](pretrained.module(m), task, forget, method, 11, m) for m in range(3)]
     expected = stack(modules)
     assert largest_difference(state_of(found), expected) < 1e-10

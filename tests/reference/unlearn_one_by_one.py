@@ -104,9 +104,64 @@ def scrub(module: nn.Module, task: Task, forget, method, seed: int, member: int)
     return student.eval()
 
 
+def predicted_margins(module: nn.Module, task: Task, forget) -> Tensor:
+    """Targets for the tests: what the module has, moved by known amounts that differ between examples; some unknown."""
+    with torch.no_grad():
+        logits = copy.deepcopy(module).eval()(task.train.x)
+    targets = margin_of(logits, task.train.y) + 0.1 * torch.sin(torch.arange(len(task.train.y), dtype=logits.dtype))
+    targets[torch.as_tensor(forget.indices)] -= 1.5
+    targets[torch.as_tensor(forget.retain[::7].copy())] = float("nan")
+    return targets
+
+
+def margin_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logit of the true class minus log-sum-exp of the others, example by example."""
+    rows = []
+    for row, label in zip(logits, labels.tolist(), strict=True):
+        others = torch.cat([row[:label], row[label + 1 :]])
+        rows.append(row[label] - torch.logsumexp(others, 0))
+    return torch.stack(rows)
+
+
+def margin_matching(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    targets, module, name = predicted_margins(module, task, forget), copy.deepcopy(module), "margin_matching"
+    normalise(module, method.statistics)
+    if method.optimiser == "adam":
+        betas, decay = (method.momentum, 0.999), method.weight_decay
+        optimiser = torch.optim.Adam(module.parameters(), lr=method.lr, betas=betas, weight_decay=decay, foreach=False)
+    else:
+        optimiser = sgd(module, method)
+    most = max(1, round(method.retain_share * len(forget.retain)))
+    for epoch in range(1, method.epochs + 1):
+        own = derive(derive(seed, "unlearn", name, member), f"retain-{epoch}")
+        order = forget.retain[torch.randperm(len(forget.retain), generator=generator(own, "order", 0)).numpy()][:most]
+        turn, waiting = 0, []
+        for start in range(0, len(order), method.batch):
+            if not waiting:
+                what = f"forget-{epoch}-{turn}"
+                waiting = list(passes(forget.indices, seed, name, member, what, method.forget_batch))
+                turn += 1
+            forgotten, retained = waiting.pop(0), order[start : start + method.batch]
+            together = np.concatenate([forgotten, retained])
+            margins = margin_of(module(task.train.x[together]), task.train.y[together])
+            terms = [
+                F.huber_loss(margin, target, delta=method.delta)
+                for margin, target in zip(margins, targets[together], strict=True)
+            ]
+            parts = []
+            for chosen in (slice(0, len(forgotten)), slice(len(forgotten), None)):
+                known = [
+                    t for t, target in zip(terms[chosen], targets[together][chosen], strict=True) if target == target
+                ]
+                parts.append(sum(known) / len(known) if known else torch.zeros((), dtype=margins.dtype))
+            update(module, optimiser, parts[0] + method.retain_weight * parts[1])
+    return module.eval()
+
+
 TWINS = {
     "gradient_ascent": gradient_ascent,
     "fine_tune": fine_tune,
     "gradient_descent_ascent": gradient_descent_ascent,
     "scrub": scrub,
+    "margin_matching": margin_matching,
 }

@@ -5,6 +5,7 @@ from expunge.methods.early_stopped_retrain import EarlyStoppedRetrain
 from expunge.methods.fine_tune import FineTune
 from expunge.methods.gradient_ascent import GradientAscent
 from expunge.methods.gradient_descent_ascent import GradientDescentAscent
+from expunge.methods.margin_matching import MarginMatching
 from expunge.methods.method import Method
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 from expunge.methods.retrain import Retrain
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
         GradientAscent,
         GradientDescentAscent,
         Scrub,
+        MarginMatching,
     )
 }
 """Every method by its name."""
@@ -33,6 +35,7 @@ __all__ = [
     "FineTune",
     "GradientAscent",
     "GradientDescentAscent",
+    "MarginMatching",
     "Method",
     "Problem",
     "Retrain",

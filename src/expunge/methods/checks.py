@@ -29,6 +29,8 @@ def run_checks(method: Method, facts: Mapping[str, Tensor]) -> list[CheckRecord]
         checks.append(_visited(facts))
     if method.raises and method.moves:
         checks.append(_ascended(method, facts))
+    if method.needs_targets and method.moves:
+        checks.append(_approached(facts))
     return checks
 
 
@@ -98,4 +100,16 @@ def _ascended(method: Method, facts: Mapping[str, Tensor]) -> CheckRecord:
         passed=share >= MOST,
         detail=f"in {share:.0%} of the (pass, member) pairs; median {float(first.median()):.3g} before the first pass, "
         f"{float(last.nanmedian()):.3g} after the last",
+    )
+
+
+def _approached(facts: Mapping[str, Tensor]) -> CheckRecord:
+    start, now = facts["target-distance-start"], facts["target-distance"]
+    # A member whose forget margins are where they should be already has nothing to approach.
+    good = (now < start) | (start < 1e-6)
+    return CheckRecord(
+        name="distance to targets fell",
+        passed=float(good.double().mean()) >= MOST,
+        detail=f"in {int(good.sum())} of {len(good)} members; median over F {float(start.nanmedian()):.3g} at the "
+        f"start, {float(now.nanmedian()):.3g} now",
     )

@@ -33,6 +33,8 @@ class Method:
     """Whether steps are taken on forget examples."""
     from_scratch: ClassVar[bool] = False
     """Whether it throws the pretrained weights away."""
+    needs_targets: ClassVar[bool] = False
+    """Whether it needs predicted oracle margins (`targets` of `unlearn`)."""
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Unlearn, and yield a checkpoint at every stopping time, in order.

@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from expunge.core import Ensemble, ForgetSet, Task
+from expunge.core import Ensemble, ForgetSet, Task, margins_from_logits
+from expunge.core.recipe import Optimiser
 from expunge.core.seeds import derive, generator
 from expunge.core.tree import State, clone, distance, finite_members
 from expunge.ensembles import Descent, Steps, cross_entropy, recalibrate
@@ -41,6 +42,8 @@ class Ledger:
     """How often each forget example was used in a step, (members, forget examples)."""
     ascents: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """The objective that a pass was to raise, before and after the pass, each (members,)."""
+    distances: tuple[Tensor, Tensor] | None = None
+    """Distance of the forget margins from their targets at the start and now, each (members,)."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,21 @@ class Problem:
         forget: The forget set.
         seed: The study's seed of this unlearning run.
         purpose: Separates the batch orders of different methods.
+        targets: Predicted oracle margins of each member, shape (members, training examples), NaN where unknown; None
+            if there are none.
+        targets_cost: What the prediction cost a member, relative to retraining on R.
     """
 
-    def __init__(self, start: Ensemble, task: Task, forget: ForgetSet, seed: int, purpose: str) -> None:
+    def __init__(
+        self,
+        start: Ensemble,
+        task: Task,
+        forget: ForgetSet,
+        seed: int,
+        purpose: str,
+        targets: Tensor | None = None,
+        targets_cost: float = 0.0,
+    ) -> None:
         device = start.device
         self.start = start
         self.task = task
@@ -79,10 +94,21 @@ class Problem:
         self.ledger = Ledger(visits=torch.zeros(len(start), len(self.forget)))
         self._place = torch.full((len(task.train),), -1)
         self._place[self.forget] = torch.arange(len(self.forget))
+        self.targets = torch.empty(0) if targets is None else targets.to(device)
+        """Predicted oracle margins, shape (members, training examples); empty if there are none."""
+        self._targets_cost = targets_cost
 
-    def descent(self, *, statistics: Treatment, momentum: float = 0.0, weight_decay: float = 0.0) -> Descent:
-        """Return a fresh SGD descent from the pretrained weights (copies), normalising as the treatment says."""
+    def descent(
+        self,
+        *,
+        statistics: Treatment,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        optimiser: Optimiser = "sgd",
+    ) -> Descent:
+        """Return a fresh descent from the pretrained weights (copies), normalising as the treatment says."""
         steps = Steps(
+            optimiser=optimiser,
             momentum=momentum,
             weight_decay=weight_decay,
             precision=self.recipe.precision,
@@ -90,17 +116,25 @@ class Problem:
         )
         return Descent(self.start.network, clone(self.start.params), clone(self.start.buffers), steps)
 
-    def forget_batches(self, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def forget_batches(self, epoch: int | str, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield one pass over the forget set as (inputs, labels, positions), each (members, batch, ...)."""
         yield from self._pass(self.forget, f"forget-{epoch}", batch)
 
-    def retain_batches(self, epoch: int, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield one pass over the retain set as (inputs, labels, positions), each (members, batch, ...)."""
-        yield from self._pass(self.retain, f"retain-{epoch}", batch)
+    def retain_batches(self, epoch: int, batch: int, share: float = 1.0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield one pass over the retain set as (inputs, labels, positions), each (members, batch, ...).
 
-    def _pass(self, examples: Tensor, what: str, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        Args:
+            epoch: Number of the epoch; each has its own order.
+            batch: Examples a batch.
+            share: Share of the retain set that is visited, above 0 and at most 1; each epoch draws another.
+        """
+        yield from self._pass(self.retain, f"retain-{epoch}", batch, max(1, round(share * len(self.retain))))
+
+    def _pass(
+        self, examples: Tensor, what: str, batch: int, most: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         own = [derive(seed, what) for seed in self.seeds]
-        order = epoch_order(examples.expand(len(own), -1), own, 0)
+        order = epoch_order(examples.expand(len(own), -1), own, 0)[:, :most]
         for index in batches(order, batch):
             self._enter(index)
             there = index.to(self.x.device)
@@ -124,6 +158,25 @@ class Problem:
     def raised(self, before: Tensor, after: Tensor) -> None:
         """Enter the objective that a pass was to raise, before and after it, each (members,)."""
         self.ledger.ascents.append((before.cpu(), after.cpu()))
+
+    def pay_for_targets(self) -> None:
+        """Enter what the predicted margins cost."""
+        self.ledger.examples += self._targets_cost * len(self.retain) * self.recipe.epochs
+
+    def targets_at(self, index: Tensor) -> Tensor:
+        """Return the predicted oracle margins at positions (members, batch), NaN where unknown."""
+        return self.targets.gather(1, index.to(self.targets.device))
+
+    def target_distance(self, descent: Descent) -> Tensor:
+        """Return how far the forget margins are from their targets, root mean square over F, shape (members,)."""
+        labels = self.y[self.forget.to(self.y.device)]
+        margins = margins_from_logits(self.logits(descent, self.forget), labels)
+        there = self.forget.to(self.targets.device)
+        return ((margins - self.targets[:, there]) ** 2).nanmean(1).sqrt()
+
+    def approached(self, start: Tensor, now: Tensor) -> None:
+        """Enter the distance of the forget margins from their targets at the start and now, each (members,)."""
+        self.ledger.distances = (start.cpu(), now.cpu())
 
     @torch.no_grad()
     def logits(self, descent: Descent, examples: Tensor) -> Tensor:
@@ -155,6 +208,8 @@ class Problem:
         }
         for number, (before, after) in enumerate(self.ledger.ascents):
             facts[f"ascent-{number}-before"], facts[f"ascent-{number}-after"] = before, after
+        if self.ledger.distances is not None:
+            facts["target-distance-start"], facts["target-distance"] = self.ledger.distances
         retraining = len(self.retain) * self.recipe.epochs
         return Checkpoint(epoch, ensemble, self.ledger.examples / retraining, facts)
 

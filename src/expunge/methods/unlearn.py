@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
+from expunge.core.checks import non_negative
 from expunge.core.record import CheckRecord
 from expunge.core.tree import concatenate
 from expunge.ensembles.chunks import even, run_chunks, split, worker_count
@@ -58,12 +59,25 @@ class Trace:
         return [check for check in self.stops[-1].checks if not check.passed]
 
 
-def check_fits(method: Method, network: Network, task: Task, forget: ForgetSet) -> None:
+def check_fits(method: Method, network: Network, task: Task, forget: ForgetSet, *, targets: bool = False) -> None:
     """Refuse, before any work, a method whose batches the network cannot take on this forget set.
 
+    Args:
+        method: The method.
+        network: Of the pretrained ensemble.
+        task: Its task.
+        forget: The forget set.
+        targets: Whether predicted oracle margins will be given.
+
     Raises:
-        InputError: If updated batch norm would meet a batch of one, or the recipe has no full batch of the retain set.
+        InputError: If updated batch norm would meet a batch of one, the recipe has no full batch of the retain set, or
+            the method needs predicted oracle margins and there are none.
     """
+    if method.needs_targets and not targets:
+        raise InputError(
+            f"{method.name} needs predicted oracle margins and got none, expected unlearn(..., targets=...), shape "
+            "(members, training examples): pretrained margins plus the change that a datamodel predicts."
+        )
     if getattr(method, "statistics", "frozen") == "updated":
         sizes = {"forget": len(forget), "retain": len(forget.retain)}
         for part, batch in method.batch_sizes.items():
@@ -82,6 +96,8 @@ def unlearn(
     evaluate: Evaluate | None = None,
     chunk: int | None = None,
     workers: int | None = None,
+    targets: Tensor | None = None,
+    targets_cost: float = 0.0,
 ) -> Ensemble:
     """Return the unlearned ensemble; its `trace` holds every stopping time.
 
@@ -94,23 +110,31 @@ def unlearn(
         evaluate: Called with some members at every stopping time; its results are joined over members in the trace.
         chunk: Members that go through together; by default as in training.
         workers: Chunks that run at once on the CPU; by default every core.
+        targets: Predicted oracle margins of each member on the training examples, shape (members, training examples),
+            NaN where unknown; only methods with `needs_targets` read them.
+        targets_cost: What the prediction cost, relative to retraining one member on R, at least 0; it enters the cost
+            of the methods that read the targets.
 
     Raises:
-        InputError: If forget set and task do not fit, or a batch is too small for batch norm in training.
+        InputError: If forget set and task do not fit, a batch is too small for batch norm in training, or targets are
+            missing, of another shape, or unknown on the whole forget set.
     """
     forget.check(task)
     if not isinstance(method, Method):
         raise InputError(
             f"method is a {type(method).__name__}, expected one of expunge.methods, such as GradientAscent(...)."
         )
-    check_fits(method, pretrained.network, task, forget)
+    check_fits(method, pretrained.network, task, forget, targets=targets is not None)
     members, device = len(pretrained), pretrained.device
+    non_negative(targets_cost=targets_cost)
+    aims = _check_targets(targets, pretrained, task, forget) if method.needs_targets else None
     at_once = worker_count(device, workers)
     size = chunk or even(members, int(pretrained.provenance.get("chunk", 0)) or LARGEST_CHUNK, at_once)
 
     def work(part: range) -> tuple[list[tuple[Checkpoint, Mapping[str, Tensor]]], Ensemble]:
         start = pretrained[part.start : part.stop]
-        problem = Problem(start, task, forget, seed, method.name)
+        own = None if aims is None else aims[part.start : part.stop]
+        problem = Problem(start, task, forget, seed, method.name, own, targets_cost)
         seen, last = [], start
         for checkpoint in method.stops(problem):
             last = checkpoint.ensemble
@@ -132,3 +156,27 @@ def unlearn(
         trace=Trace(method, tuple(stops)),
         provenance={"method": method.name, "options": method.options(), "seed": seed, "from": pretrained.provenance},
     )
+
+
+def _check_targets(targets: Tensor | None, pretrained: Ensemble, task: Task, forget: ForgetSet) -> Tensor | None:
+    """Return targets in the precision of the weights, or raise `InputError`."""
+    if targets is None:
+        return None
+    expected = (len(pretrained), len(task.train))
+    targets = torch.as_tensor(targets)
+    if tuple(targets.shape) != expected or not targets.is_floating_point():
+        raise InputError(
+            f"targets are {targets.dtype} of shape {tuple(targets.shape)}, expected floating-point margins "
+            f"(members, training examples) = {expected}."
+        )
+    if bool(torch.isinf(targets).any()):
+        raise InputError("targets hold infinities, expected margins, or NaN where unknown.")
+    known = ~torch.isnan(targets)
+    sound = pretrained.finite()
+    lacking = torch.nonzero(sound & ~known[:, torch.from_numpy(forget.indices)].any(1)).flatten()
+    if len(lacking):
+        raise InputError(
+            f"targets are unknown (NaN) on the whole forget set for {len(lacking)} members (first: position "
+            f"{int(lacking[0])}), expected at least one known margin a member."
+        )
+    return targets.to(next(iter(pretrained.params.values())).dtype)

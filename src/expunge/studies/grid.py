@@ -17,12 +17,15 @@ def plan_runs(task: Task, methods: Sequence[str | Method] | None) -> list[Method
 
     Args:
         task: Whose recipe sets the rates, and whose model decides whether statistics can drift.
-        methods: Registry names (their whole grid is tried), or methods with options (tried as given); None means all.
+        methods: Registry names (their whole grid is tried), or methods with options (tried as given); None means
+            all that need no predicted oracle margins.
 
     Raises:
         InputError: If a name is unknown or the same setting is given twice.
     """
-    asked: list[str | Method] = list(METHODS) if methods is None else list(methods)
+    # A method that needs predicted oracle margins must be asked for: predicting them is work of its own.
+    every: list[str | Method] = [name for name, method in METHODS.items() if not method.needs_targets]
+    asked = every if methods is None else list(methods)
     runs: list[Method] = []
     for item in asked:
         if isinstance(item, Method):

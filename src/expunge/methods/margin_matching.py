@@ -1,0 +1,150 @@
+"""Margin matching: fine-tune each model until its margins are those that its oracle is predicted to have.
+
+With t_i the predicted oracle margin of example i for this member and h the Huber function of width delta:
+
+    theta <- theta - lr * grad [ mean_{B of F} h(m_i(theta) - t_i) + weight * mean_{B of R} h(m_i(theta) - t_i) ]
+
+A step takes one batch of R and one of F; an epoch is a pass over R (or a share of it), with F going round beside it.
+Targets come from outside: the pretrained margins plus the change that a datamodel predicts (datamodel matching), or an
+oracle's own margins (oracle matching: a bound on what matching can reach, of no use where oracles are to be avoided).
+
+Source: Georgiev et al., "Attribute-to-Delete" (arXiv 2410.23232), sec. 4 and 5: squared distance of all logits, Adam,
+batch 256. Differs from the source: margins, which is what datamodels predict; Huber, so that one target that is far
+off does not outweigh all others; SGD as in the other methods by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from expunge.core import Recipe, margins_from_logits
+from expunge.core.checks import between, non_negative, one_of, positive
+from expunge.ensembles import Loss
+from expunge.methods.method import Method
+from expunge.methods.problem import Checkpoint, Problem, Treatment
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginMatching(Method):
+    """Fine-tune to predicted oracle margins on the forget set and on the retain set."""
+
+    lr: float = 0.01
+    """Learning rate, at least 0."""
+    epochs: int = 10
+    """Passes over R (or a share of it), at least 1."""
+    batch: int = 64
+    """Retain examples a step, at least 1."""
+    forget_batch: int = 64
+    """Forget examples a step, at least 1."""
+    retain_share: float = 1.0
+    """Share of R that an epoch visits, above 0 and at most 1; another in each epoch."""
+    retain_weight: float = 1.0
+    """Weight of the retain examples beside the forget examples, at least 0."""
+    delta: float = 1.0
+    """Distance from the target beyond which the loss grows linearly, in units of margins, above 0."""
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """`sgd`, or `adam` (the source)."""
+    momentum: float = 0.9
+    """Momentum of SGD, or the first beta of Adam; 0 to 1."""
+    weight_decay: float = 0.0
+    """L2 coefficient, at least 0: 0, since the targets say where to end."""
+    statistics: Treatment = "frozen"
+    """Normalisation statistics: `frozen`, `updated` or `recalibrated`."""
+
+    name: ClassVar[str] = "margin_matching"
+    label: ClassVar[str] = "Margin matching"
+    needs_targets: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        self.check_steps()
+        non_negative(retain_weight=self.retain_weight)
+        between(1e-6, 1.0, retain_share=self.retain_share)
+        positive(delta=self.delta)
+        one_of(("sgd", "adam"), optimiser=self.optimiser)
+
+    def stops(self, problem: Problem) -> Iterator[Checkpoint]:
+        """Yield a checkpoint after every epoch."""
+        problem.pay_for_targets()
+        descent = problem.descent(
+            statistics=self.statistics,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            optimiser=self.optimiser,
+        )
+        start = problem.target_distance(descent)
+        for epoch in range(1, self.epochs + 1):
+            noise = problem.noise(epoch)
+            forget = _round_and_round(problem, epoch, self.forget_batch)
+            for retained in problem.retain_batches(epoch, self.batch, self.retain_share):
+                forgotten = next(forget)
+                x, labels, index = (torch.cat(pair, 1) for pair in zip(forgotten, retained, strict=True))
+                loss = self._loss(labels, forgotten[2].shape[1])
+                descent.step(x, problem.targets_at(index), self.lr, loss, noise=noise)
+            problem.approached(start, problem.target_distance(descent))
+            yield problem.checkpoint(epoch, descent, self.statistics)
+
+    def _loss(self, labels: Tensor, forgotten: int) -> Loss:
+        def loss(logits: Tensor, targets: Tensor) -> Tensor:
+            known = ~torch.isnan(targets)
+            # Masked before the loss: behind a factor of 0 a NaN would still come back as a gradient of NaN.
+            difference = torch.where(known, margins(logits, labels) - targets.nan_to_num(), 0.0)
+            apart = huber(difference, self.delta)
+            on_forget = known_mean(apart[:, :forgotten], known[:, :forgotten])
+            return on_forget + self.retain_weight * known_mean(apart[:, forgotten:], known[:, forgotten:])
+
+        return loss
+
+    @classmethod
+    def grid(cls, recipe: Recipe) -> Sequence[Method]:
+        """Return rates across what works; every epoch is a stopping time."""
+        shares = (0.01, 0.03, 0.1, 0.3)
+        return [cls(lr=share * recipe.lr, batch=recipe.batch, forget_batch=recipe.batch) for share in shares]
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return margins where every member has its own examples.
+
+    Args:
+        logits: Shape (members, batch, classes).
+        labels: Shape (members, batch).
+
+    Returns:
+        Shape (members, batch).
+    """
+    return margins_from_logits(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
+
+
+def huber(difference: Tensor, delta: float) -> Tensor:
+    """Return difference^2 / 2 up to `delta`, and delta (|difference| - delta / 2) beyond.
+
+    >>> huber(torch.tensor([0.5, -3.0]), 1.0).tolist()
+    [0.125, 2.5]
+    """
+    size = difference.abs()
+    near = size.clamp(max=delta)
+    return near * (size - near / 2)
+
+
+def known_mean(values: Tensor, known: Tensor) -> Tensor:
+    """Return the mean over each member's known values, 0 where it has none, shape (members,).
+
+    Args:
+        values: Shape (members, batch), 0 where not known.
+        known: The same shape, boolean.
+    """
+    return values.sum(1) / known.sum(1).clamp(min=1)
+
+
+def _round_and_round(problem: Problem, epoch: int, batch: int) -> Iterator[Batch]:
+    """Yield forget batches without end, each pass in an order of its own."""
+    for turn in count():
+        yield from problem.forget_batches(f"{epoch}-{turn}", batch)
