@@ -18,15 +18,19 @@ curvature matrix-vector products for second-order gradient descent" (Neural Comp
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from expunge.core import Ensemble, InputError, margins_from_logits
 from expunge.core.tree import State
+from expunge.dependence.losses import CrossEntropy, Loss
 
 BUDGET = 2**22
 """Numbers that the largest activation of a batch may hold; sets how many examples go through together."""
@@ -38,14 +42,22 @@ class Linearised:
     Args:
         ensemble: Whose weights; they are not changed. Parameters that its model declares untrainable stay fixed.
         budget: Numbers that the largest activation may hold at once.
+        loss: Whose gradient and curvature; `CrossEntropy` by default, `SquaredError` for regression.
+
+    Raises:
+        InputError: If the model normalises with the statistics of the batch even in evaluation (batch norm without
+            running statistics): an example then has no gradient of its own.
     """
 
-    def __init__(self, ensemble: Ensemble, *, budget: int = BUDGET) -> None:
+    def __init__(self, ensemble: Ensemble, *, budget: int = BUDGET, loss: Loss | None = None) -> None:
+        check_separable(ensemble)
+        _load_forward_mode()
         wanted = {name for name, p in ensemble.network.template.named_parameters() if p.requires_grad}
         self.ensemble = ensemble
+        self.loss: Loss = CrossEntropy() if loss is None else loss
         self.params: State = {name: t.detach() for name, t in ensemble.params.items() if name in wanted}
-        self._fixed: State = {name: t.detach() for name, t in ensemble.params.items() if name not in wanted}
-        self._buffers: State = {name: t.detach() for name, t in ensemble.buffers.items()}
+        self.fixed: State = {name: t.detach() for name, t in ensemble.params.items() if name not in wanted}
+        self.buffers: State = {name: t.detach() for name, t in ensemble.buffers.items()}
         self.members = len(ensemble)
         self.sizes = {name: tensor[0].numel() for name, tensor in self.params.items()}
         self._batch = max(1, budget // max(1, ensemble.network.widest * self.members))
@@ -55,9 +67,14 @@ class Linearised:
         """Trainable parameters of one member."""
         return sum(self.sizes.values())
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.ensemble.device
+
     def forward(self, params: State, x: Tensor) -> Tensor:
         """Return logits (members, batch, classes) of any weights on one batch (batch, ...)."""
-        return self.ensemble.network({**params, **self._fixed}, self._buffers, x.unsqueeze(0))
+        return self.ensemble.network({**params, **self.fixed}, self.buffers, x.unsqueeze(0))
 
     def logits(self, x: Tensor) -> Tensor:
         """Return logits (members, examples, classes) at the weights."""
@@ -96,12 +113,12 @@ class Linearised:
         total = self.zeros()
         for batch in self._batches(x):
             part = cotangent[:, start : start + len(batch)]
-            self._add(total, self._vjp(batch, lambda _, own=part: own))
+            self._add(total, self._vjp(batch, part))
             start += len(batch)
         return total
 
     def gradient(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> State:
-        """Return the gradient of the summed cross-entropy, each tensor (members, ...).
+        """Return the gradient of the summed loss, each tensor (members, ...).
 
         Args:
             x: Inputs (examples, ...).
@@ -112,26 +129,24 @@ class Linearised:
         for batch in self._batches(x):
             labels = y[start : start + len(batch)]
             factor = None if weights is None else weights[..., start : start + len(batch)]
-            self._add(total, self._vjp(batch, lambda z, own=labels, w=factor: loss_cotangent(z, own, w)))
+            self._add(total, self._vjp(batch, partial(self._loss_cotangent, labels, factor)))
             start += len(batch)
         return total
 
     def curvature(self, x: Tensor, direction: State, weights: Tensor | None = None) -> State:
-        """Return the Gauss-Newton matrix of the summed cross-entropy times a direction, each tensor (members, ...).
+        """Return the Gauss-Newton matrix of the summed loss times a direction, each tensor (members, ...).
 
         Args:
             x: Inputs (examples, ...).
             direction: In weight space, each tensor (members, ...).
-            weights: Factor of each example, shape (examples,); 1 by default.
+            weights: Factor of each example, shape (examples,) or (members, examples); 1 by default.
         """
         total, start = self.zeros(), 0
         for batch in self._batches(x):
             logits, moved = self._jvp(batch, direction)
-            p = logits.softmax(-1)
-            pulled = p * (moved - (p * moved).sum(-1, keepdim=True))
-            if weights is not None:
-                pulled = pulled * weights[start : start + len(batch), None]
-            self._add(total, self._vjp(batch, lambda _, own=pulled: own))
+            factor = None if weights is None else weights[..., start : start + len(batch)]
+            pulled = weighted(self.loss.curvature(logits, moved), factor)
+            self._add(total, self._vjp(batch, pulled))
             start += len(batch)
         return total
 
@@ -145,7 +160,7 @@ class Linearised:
 
     def unflatten(self, rows: Tensor) -> State:
         """Return rows (members, parameters) as a direction."""
-        parts = rows.split(list(self.sizes.values()), dim=1)
+        parts = torch.split(rows, list(self.sizes.values()), dim=1)
         return {name: part.reshape(self.params[name].shape) for name, part in zip(self.sizes, parts, strict=True)}
 
     def example_gradients(self, x: Tensor, y: Tensor, of: str = "margin") -> Iterator[Tensor]:
@@ -158,32 +173,33 @@ class Linearised:
         """
         if of not in ("margin", "loss"):
             raise InputError(f"of = {of!r}, expected 'margin' or 'loss'.")
-        make = margin_cotangent if of == "margin" else loss_cotangent
+        make = margin_cotangent if of == "margin" else self.loss.gradient
         for position in range(len(x)):
-            one = self._place(x[position : position + 1])
+            one = self.place(x[position : position + 1])
             label = y[position : position + 1]
-            yield self.flatten(self._vjp(one, lambda z, own=label: make(z, own)))
+            yield self.flatten(self._vjp(one, partial(_swapped, make, label)))
 
     def _jvp(self, batch: Tensor, direction: State) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            found: tuple[Tensor, Tensor] = torch.func.jvp(
-                lambda params: self.forward(params, batch), (self.params,), (direction,)
-            )
-        return found
+            logits, moved, *_ = torch.func.jvp(lambda params: self.forward(params, batch), (self.params,), (direction,))
+        return logits, moved
 
-    def _vjp(self, batch: Tensor, cotangent: Callable[[Tensor], Tensor]) -> State:
+    def _loss_cotangent(self, labels: Tensor, weights: Tensor | None, logits: Tensor) -> Tensor:
+        return weighted(self.loss.gradient(logits, labels), weights)
+
+    def _vjp(self, batch: Tensor, cotangent: Tensor | Callable[[Tensor], Tensor]) -> State:
         leaves = {name: tensor.detach().requires_grad_(True) for name, tensor in self.params.items()}
         with torch.enable_grad():
             logits = self.forward(leaves, batch)
-        grads = torch.autograd.grad(
-            logits, list(leaves.values()), cotangent(logits.detach()).to(logits.dtype), allow_unused=True
-        )
+        pull = cotangent if isinstance(cotangent, Tensor) else cotangent(logits.detach())
+        grads = torch.autograd.grad(logits, list(leaves.values()), pull.to(logits), allow_unused=True)
         return {
             name: torch.zeros_like(leaf) if grad is None else grad
             for (name, leaf), grad in zip(leaves.items(), grads, strict=True)
         }
 
-    def _place(self, x: Tensor) -> Tensor:
+    def place(self, x: Tensor) -> Tensor:
+        """Return inputs on the device, and in the precision, of the weights."""
         reference = next(iter(self.params.values()))
         return x.to(reference.device, reference.dtype if x.is_floating_point() else x.dtype)
 
@@ -191,7 +207,7 @@ class Linearised:
         if len(x) == 0:
             raise InputError("x has no examples, expected at least one.")
         for start in range(0, len(x), self._batch):
-            yield self._place(x[start : start + self._batch])
+            yield self.place(x[start : start + self._batch])
 
     @staticmethod
     def _add(total: State, part: State) -> None:
@@ -199,10 +215,32 @@ class Linearised:
             total[name] += tensor
 
 
-def loss_cotangent(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the derivative of the cross-entropy by the logits, softmax - one-hot, (members, examples, classes)."""
-    out = logits.softmax(-1) - F.one_hot(labels.to(logits.device), logits.shape[-1])
-    return out if weights is None else out * weights.to(out)[..., None]
+def check_separable(ensemble: Ensemble) -> None:
+    """Refuse a model whose output for one example depends on the other examples even with stored statistics."""
+    for name, layer in ensemble.network.template.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
+            raise InputError(
+                f"layer {name!r} is a {type(layer).__name__} without running statistics, so that an example has no "
+                "gradient of its own; expected track_running_stats=True (the statistics are then frozen here), group "
+                "norm, layer norm or no norm."
+            )
+
+
+def _swapped(make: Callable[[Tensor, Tensor], Tensor], labels: Tensor, logits: Tensor) -> Tensor:
+    return make(logits, labels)
+
+
+@cache
+def _load_forward_mode() -> None:
+    # PyTorch loads this on the first forward-mode product, and warns about its own use of torch.jit when it does.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
+
+
+def weighted(cotangent: Tensor, weights: Tensor | None) -> Tensor:
+    """Return a change of logits (members, examples, classes) times a factor an example."""
+    return cotangent if weights is None else cotangent * weights.to(cotangent)[..., None]
 
 
 def margin_cotangent(logits: Tensor, labels: Tensor) -> Tensor:
