@@ -7,7 +7,7 @@ from expunge.dependence.components import (
     principal_components,
 )
 from expunge.dependence.curvature import Solution, conjugate_gradients, damped, dense_curvature
-from expunge.dependence.datamodels import Datamodel, Removal, RidgeDatamodel, fit_ridge
+from expunge.dependence.datamodels import Datamodel, Removal
 from expunge.dependence.influence import RemovalEffect, removal, training_ridge
 from expunge.dependence.kernel import Kernel, MemberKernel
 from expunge.dependence.lasso import LassoDatamodel, fit_lasso
@@ -15,6 +15,7 @@ from expunge.dependence.lds import LinearScore, linear_datamodeling_score
 from expunge.dependence.linearised import Linearised
 from expunge.dependence.losses import CrossEntropy, SquaredError
 from expunge.dependence.memorisation import Difference, memorisation, subset_influence
+from expunge.dependence.ridge_datamodel import RidgeDatamodel, fit_ridge
 from expunge.dependence.subsets import SubsetEnsemble, Targets, subset_masks, train_subsets
 
 __all__ = [
