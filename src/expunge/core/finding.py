@@ -5,15 +5,14 @@ A run is a folder: `theory.json` (this schema) and `arrays/<name>.safetensors` f
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from expunge.core.errors import DamagedFileError, InputError
-from expunge.core.record import Strict, write_atomically
+from expunge.core.record import Strict, read_record, write_atomically
 
 FORMAT = 1
 """Number of the format of `theory.json`."""
@@ -71,17 +70,7 @@ class TheoryRecord(Strict):
             InputError: If there is none in the folder.
             DamagedFileError: If it is not such a record, or of a newer format.
         """
-        path = folder / "theory.json"
-        if not path.is_file():
-            raise InputError(f"{path} does not exist, expected the folder of a finished run of `expunge theory`.")
-        try:
-            raw = json.loads(path.read_text())
-            version = raw.get("schema_version") if isinstance(raw, dict) else None
-            if version != FORMAT:
-                raise DamagedFileError(f"{path} has format {version}, this version of expunge reads {FORMAT}.")
-            return cls.model_validate(raw)
-        except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-            raise DamagedFileError(f"{path} is not a theory record of expunge: {error}") from error
+        return read_record(cls, folder / "theory.json", FORMAT)
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Path:

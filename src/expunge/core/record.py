@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -223,16 +223,34 @@ class Record(Strict):
             DamagedFileError: If the file is not a record, or of a newer format.
         """
         path = folder if folder.is_file() else folder / "record.json"
-        if not path.is_file():
-            raise InputError(f"{path} does not exist, expected the folder of a finished run (it holds record.json).")
-        try:
-            raw = json.loads(path.read_text())
-            version = raw.get("schema_version") if isinstance(raw, dict) else None
-            if version != SCHEMA:
-                raise DamagedFileError(f"{path} has record format {version}, this version of expunge reads {SCHEMA}.")
-            return cls.model_validate(raw)
-        except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-            raise DamagedFileError(f"{path} is not a record of expunge: {error}") from error
+        return read_record(cls, path, SCHEMA)
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def read_record(kind: type[R], path: Path, schema: int) -> R:
+    """Read a record of any study from a JSON file and check it.
+
+    Args:
+        kind: The class of the record; its field `schema_version` numbers the format.
+        path: The file.
+        schema: The format that this version reads.
+
+    Raises:
+        InputError: If the file does not exist.
+        DamagedFileError: If it is not such a record, or of another format.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, expected the folder of a finished run (it holds {path.name}).")
+    try:
+        raw = json.loads(path.read_text())
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if version != schema:
+            raise DamagedFileError(f"{path} has record format {version}, this version of expunge reads {schema}.")
+        return kind.model_validate(raw)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise DamagedFileError(f"{path} is not a record of expunge: {error}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> Path:

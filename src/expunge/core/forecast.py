@@ -1,0 +1,137 @@
+"""The record of a forecast: what is predicted from the pretrained models alone, before anything is unlearned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from expunge.core.record import SplitName, Strict, read_record, write_atomically
+
+FORECAST_SCHEMA = 1
+"""Number of the format of a forecast run."""
+
+Outlook = Literal["nothing to unlearn", "can work", "partly", "breaks first", "cannot forget"]
+"""What a forecast expects of a method: see `ForecastRecord`."""
+
+
+class PathPoint(Strict):
+    """A method with one setting at one stopping time, as predicted."""
+
+    run: str
+    """The run it belongs to, named as in an audit, such as `gradient_ascent/lr=0.02`."""
+    epoch: int
+    """Stopping time in epochs of the method."""
+    cost: float
+    """Examples through forward and backward, relative to retraining on R, that the method itself will cost."""
+    excess: dict[SplitName, float]
+    """Predicted P95 KLoM above the floor, nats."""
+    means: dict[SplitName, float]
+    """Predicted mean KLoM above the floor, nats."""
+    shifts: dict[SplitName, float]
+    """Predicted mean margin minus predicted oracle margin, in standard deviations over members."""
+
+
+class MethodForecast(Strict):
+    """What one method is predicted to reach over its whole grid."""
+
+    method: str
+    label: str
+    control: bool
+    outlook: Outlook
+    best: PathPoint
+    """The setting and stopping time with the least predicted objective (worst excess of the three splits)."""
+    objective: float
+    """That least objective, nats above the floor."""
+    at_target: PathPoint | None
+    """Where the forget margins first reach the predicted oracle's mean with least damage; None if no setting does."""
+    damage: float | None
+    """Mean KLoM above the floor on validation there (interpolated between stopping times), nats; None likewise."""
+    path: list[PathPoint] = Field(default_factory=list)
+    """Every setting and stopping time."""
+
+
+class MeasureRecord(Strict):
+    """One measure of dependence between the forget set and the rest."""
+
+    name: str
+    value: float
+    description: str
+    """One line: what it measures, its range, and which way is harder."""
+
+
+class ForecastRecord(Strict):
+    """The forecast for one forget set.
+
+    Outlooks: `nothing to unlearn` when doing nothing is predicted within the tolerance; `can work` when a setting is;
+    `partly` when the best setting covers at least half of the way; `breaks first` when forgetting is reached only with
+    more damage than it mends; `cannot forget` when no setting reaches the forget margins.
+    """
+
+    members: int
+    """Pretrained members whose margins were read."""
+    followed: int
+    """Members whose weights were linearised."""
+    dimensions: int
+    """Coordinates of the reduced model."""
+    segments: list[tuple[int, float]]
+    """Epoch and training time of each segment of the unrolled influence; infinite time is the Newton step."""
+    retain_in_table: int
+    """Retain examples in the reduced model."""
+    seconds: float
+    tolerance: float
+    """Excess over the floor that counts as indistinguishable, nats."""
+    removal: dict[SplitName, float]
+    """Predicted mean change of margins by retraining without the forget set, in natural-log units."""
+    removal_in_deviations: dict[SplitName, float]
+    """The same in standard deviations over members, example by example."""
+    nothing: PathPoint
+    """The pretrained ensemble against the predicted oracles."""
+    methods: list[MethodForecast]
+    measures: list[MeasureRecord] = Field(default_factory=list)
+    advice: list[str]
+    """What follows, in sentences; the first says most."""
+    notes: list[str] = Field(default_factory=list)
+    """Approximations and fallbacks that were taken."""
+
+
+class ForecastSet(Strict):
+    """A forget set and its forecast."""
+
+    name: str
+    size: int
+    how: str
+    forecast: ForecastRecord
+
+
+class ForecastRun(Strict):
+    """A run of `expunge forecast`: what a report may read."""
+
+    schema_version: int = FORECAST_SCHEMA
+    study: Literal["forecast"] = "forecast"
+    status: Literal["running", "complete"]
+    started: str
+    seconds: float
+    command: str
+    request: dict[str, Any]
+    environment: dict[str, Any]
+    task: dict[str, Any]
+    members: int
+    training_seconds: float
+    """Seconds for the pretrained ensemble and its earlier states; 0 when they were found in the store."""
+    forget_sets: list[ForecastSet] = Field(default_factory=list)
+
+    def save(self, folder: Path) -> Path:
+        """Write `forecast.json` into a folder, atomically, and return its path."""
+        return write_atomically(folder / "forecast.json", self.model_dump_json(indent=1).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> ForecastRun:
+        """Read and check `forecast.json` of a run.
+
+        Raises:
+            InputError: If there is no record in the folder.
+            DamagedFileError: If the file is not a record of a forecast, or of another format.
+        """
+        return read_record(cls, folder / "forecast.json", FORECAST_SCHEMA)
