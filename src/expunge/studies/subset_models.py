@@ -1,0 +1,120 @@
+"""The subset models of a run: trained once in its folder, and what an audit reads off them.
+
+Component forget sets and the targets of margin matching come from the same models, so a run pays for them once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expunge.core import Ensemble, ForgetSet, Network, Task
+from expunge.core.seeds import derive
+from expunge.dependence import (
+    Components,
+    Removal,
+    RidgeDatamodel,
+    SubsetEnsemble,
+    fit_ridge,
+    principal_components,
+    train_subsets,
+)
+from expunge.dependence.datamodels import check_full
+
+SUBSETS = 1000
+"""Subset models of a run."""
+
+ALPHA = 0.5
+"""Share of the training examples that each is trained on."""
+
+LARGEST_COMPONENT = 10
+"""Components that are computed; later ones are small and noisy."""
+
+Progress = Callable[[int, int], None]
+
+
+class MatchingTargets(NamedTuple):
+    """What margin matching needs, and what it cost."""
+
+    targets: Tensor
+    """Predicted oracle margins of each member, shape (members, training examples)."""
+    cost: float
+    """Training the subset models, relative to retraining all members on R: each member's share if this forget set is
+    the only one; the same models serve any number of forget sets."""
+    removal: Removal
+    """The predicted change and its standard error, by training example."""
+
+
+def task_subsets(
+    task: Task,
+    folder: Path,
+    seed: int = 0,
+    *,
+    subsets: int = SUBSETS,
+    device: str | torch.device = "auto",
+    chunk: int | None = None,
+    network: Network | None = None,
+    progress: Progress | None = None,
+) -> SubsetEnsemble:
+    """Return the subset models of a task, kept in `subsets` in the run's folder.
+
+    Args:
+        task: The task.
+        folder: The run's folder.
+        seed: The study's seed.
+        subsets: Number of subset models K.
+        device: `auto`, `cpu`, `cuda`, or a torch device.
+        chunk: Models trained together; None measures the fastest.
+        network: How the stack is evaluated; None chooses.
+        progress: Called with subset models done and in all.
+    """
+    return train_subsets(
+        task,
+        subsets=subsets,
+        alpha=ALPHA,
+        targets="all",
+        seed=derive(seed, "subset models") % 2**31,
+        store=Path(folder) / "subsets",
+        device=device,
+        chunk=chunk,
+        network=network,
+        progress=progress,
+    )
+
+
+def task_components(subsets: SubsetEnsemble) -> Components:
+    """Return the leading principal components of the datamodel matrix."""
+    return principal_components(fit_ridge(subsets), min(LARGEST_COMPONENT, subsets.masks.shape[1] - 2))
+
+
+def matching_targets(
+    task: Task, pretrained: Ensemble, forget: ForgetSet, subsets: SubsetEnsemble, model: RidgeDatamodel | None = None
+) -> MatchingTargets:
+    """Return pretrained margins plus the change that the datamodel predicts, and what the prediction cost.
+
+    Args:
+        task: The task.
+        pretrained: The ensemble that will be unlearned.
+        forget: The forget set.
+        subsets: From `task_subsets`.
+        model: From `fit_ridge(subsets)`, where it is known already.
+
+    Raises:
+        InputError: If the forget set is larger than the subset models can resolve.
+    """
+    model = fit_ridge(subsets) if model is None else model
+    everything = torch.cat([task.train.x, task.validation.x]), torch.cat([task.train.y, task.validation.y])
+    # The pretrained models show what all effects have in common, which subsets of one size cannot.
+    model = replace(model, full=check_full(pretrained.margins(*everything).numpy(), model.targets))
+    removal = model.removal(forget)
+    order = np.argsort(np.where(subsets.own >= 0, subsets.own, len(subsets.own)), kind="stable")[: len(task.train)]
+    removal = Removal(*(values[order] for values in removal))
+    margins = pretrained.margins(task.train.x, task.train.y)
+    spent = len(subsets) * subsets.alpha * len(task.train) / (len(forget.retain) * len(pretrained))
+    return MatchingTargets(margins + torch.from_numpy(removal.change).to(margins.dtype), spent, removal)
