@@ -93,6 +93,8 @@ class ReducedModel:
     """Starts at the pretrained models; every method can be run on it."""
     rows: Mapping[str, Split]
     """Rows and labels of the splits that were asked for."""
+    dimensions: int
+    """Coordinates of each member."""
     sampled: int
     """Retain examples in the table; all of them unless there was no room."""
 
@@ -169,7 +171,7 @@ def reduce_model(
         recipe=_plain(task.recipe),
         classes=task.classes,
     )
-    return ReducedModel(reduced, ensemble, rows, len(used))
+    return ReducedModel(reduced, ensemble, rows, basis.shape[1], len(used))
 
 
 def _table(linearised: Linearised, x: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
