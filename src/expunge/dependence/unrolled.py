@@ -21,6 +21,7 @@ examples, since the whole set is removed; the L2 term of the removed examples is
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -114,9 +115,9 @@ def unrolled_removal(segments: Sequence[Segment], task: Task, forget: ForgetSet,
         operator = damped(linearised, x[kept], decay * size)
         pull = combine(linearised.gradient(x[gone], y[gone]), linearised.params, decay * len(gone))
         rate = segment.time / size
-        step = matrix_function(linearised, operator, pull, lambda h, r=rate: _approach(h, r), steps)
+        step = matrix_function(linearised, operator, pull, functools.partial(_approach, rate=rate), steps)
         if moved is not None:
-            left = matrix_function(linearised, operator, moved, lambda h, r=rate: torch.exp(-r * h), steps)
+            left = matrix_function(linearised, operator, moved, functools.partial(_remain, rate=rate), steps)
             step = combine(left, step, 1.0)
         moved = step
     assert moved is not None
@@ -145,6 +146,11 @@ def newton_removal(
     pull = linearised.gradient(task.train.x[gone], task.train.y[gone])
     pull = combine(pull, linearised.params, decay * len(gone))
     return matrix_function(linearised, operator, pull, lambda h: 1 / h.clamp_min(1e-12), steps)
+
+
+def _remain(h: Tensor, rate: float) -> Tensor:
+    """Return exp(-rate h), the share of a displacement that training leaves."""
+    return torch.exp(-rate * h.clamp_min(1e-300))
 
 
 def _approach(h: Tensor, rate: float) -> Tensor:

@@ -167,7 +167,7 @@ def forecast(
     scale = _Scale(before, oracle, tolerance)
 
     reduced = reduce_model(
-        followed, task, forget, dict(parts.splits), directions=[removal], dimensions=dimensions, seed=seed
+        followed, task, forget, parts.by_name(), directions=[removal], dimensions=dimensions, seed=seed
     )
     kept = [run for run in runs if not (run.from_scratch or isinstance(run, DoNothing))]
     targets = _targets(task, linearised, removal, pretrained)
@@ -238,7 +238,9 @@ def _path(
     def moved(ensemble: Ensemble) -> dict[str, Tensor]:
         return {name: reduced.margins(ensemble, name) - start[name] for name in SPLITS}
 
-    method = dataclasses.replace(run, statistics="frozen") if hasattr(run, "statistics") else run
+    # The reduced model has no normalisation statistics: those of the pretrained models are in its table, frozen.
+    frozen: dict[str, Any] = {"statistics": "frozen"} if "statistics" in run.options() else {}
+    method = dataclasses.replace(run, **frozen)
     done = unlearn(
         reduced.ensemble,
         reduced.task,

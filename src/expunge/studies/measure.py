@@ -38,6 +38,10 @@ class Parts:
             }
         )
 
+    def by_name(self) -> dict[str, Split]:
+        """Return the splits under plain names."""
+        return {name: self.splits[name] for name in SPLITS}
+
     def measure(self, ensemble: Ensemble) -> dict[str, Tensor]:
         """Return `margins/<split>` (members, examples), float32, and `accuracy/<split>` (members,), float64."""
         out: dict[str, Tensor] = {}
