@@ -1,53 +1,100 @@
 """How the forget set and the rest depend on one another, and what follows for unlearning, before it is tried."""
 
+from expunge.dependence.angles import Angles, angles
 from expunge.dependence.components import (
     Components,
     component_forget_set,
     paper_forget_sets,
     principal_components,
 )
+from expunge.dependence.cross_influence import Blocks, CrossInfluence, Singular, blocks, largest_singular_value
 from expunge.dependence.curvature import Solution, conjugate_gradients, damped, dense_curvature
 from expunge.dependence.datamodels import Datamodel, Removal
+from expunge.dependence.entanglement import Entanglement, entanglement, entanglement_score
+from expunge.dependence.features import penultimate
 from expunge.dependence.influence import RemovalEffect, removal, training_ridge
 from expunge.dependence.kernel import Kernel, MemberKernel
 from expunge.dependence.lasso import LassoDatamodel, fit_lasso
 from expunge.dependence.lds import LinearScore, linear_datamodeling_score
+from expunge.dependence.leverage import Leverage, canonical_correlations, leverage
 from expunge.dependence.linearised import Linearised
 from expunge.dependence.losses import CrossEntropy, SquaredError
+from expunge.dependence.measures import (
+    MEASURES,
+    Dependence,
+    Measure,
+    default_damping,
+    measure_dependence,
+    measure_kernel,
+)
 from expunge.dependence.memorisation import Difference, memorisation, subset_influence
 from expunge.dependence.ridge_datamodel import RidgeDatamodel, fit_ridge
 from expunge.dependence.subsets import SubsetEnsemble, Targets, subset_masks, train_subsets
+from expunge.dependence.two_sample import (
+    TwoSample,
+    hsic,
+    member_dependence,
+    mmd,
+    within_class_classifier,
+    within_class_mmd,
+)
 
 __all__ = [
+    "MEASURES",
+    "Angles",
+    "Blocks",
     "Components",
     "CrossEntropy",
+    "CrossInfluence",
     "Datamodel",
+    "Dependence",
     "Difference",
+    "Entanglement",
     "Kernel",
     "LassoDatamodel",
+    "Leverage",
     "LinearScore",
     "Linearised",
+    "Measure",
     "MemberKernel",
     "Removal",
     "RemovalEffect",
     "RidgeDatamodel",
+    "Singular",
     "Solution",
     "SquaredError",
     "SubsetEnsemble",
     "Targets",
+    "TwoSample",
+    "angles",
+    "blocks",
+    "canonical_correlations",
     "component_forget_set",
     "conjugate_gradients",
     "damped",
+    "default_damping",
     "dense_curvature",
+    "entanglement",
+    "entanglement_score",
     "fit_lasso",
     "fit_ridge",
+    "hsic",
+    "largest_singular_value",
+    "leverage",
     "linear_datamodeling_score",
+    "measure_dependence",
+    "measure_kernel",
+    "member_dependence",
     "memorisation",
+    "mmd",
     "paper_forget_sets",
+    "penultimate",
     "principal_components",
     "removal",
     "subset_influence",
     "subset_masks",
     "train_subsets",
     "training_ridge",
+    "within_class_classifier",
+    "within_class_mmd",
 ]

@@ -22,7 +22,7 @@ are the same matrix.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -55,6 +55,7 @@ class MemberKernel:
     """Cholesky factor of rho I + W^{1/2} K W^{1/2} on the training examples, (examples, examples)."""
     ridge: float
     """rho."""
+    _factors: dict[float, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def examples(self) -> int:
@@ -70,14 +71,42 @@ class MemberKernel:
         root = self.weight[: self.examples].sqrt()
         own = self.kernel[:, index]
         inside = torch.cholesky_solve(root[:, None] * own[: self.examples], self.factor)
-        return (own - (self.kernel[:, : self.examples] * root) @ inside) / self.ridge
+        return (own - self.kernel[:, : self.examples] @ (root[:, None] * inside)) / self.ridge
+
+    def inverse_hat(self, index: Tensor, epsilon: float) -> Tensor:
+        """Return [(h + epsilon I)^{-1}]_FF, (size, size), h = W^{1/2} A_DD W^{1/2} the hat matrix.
+
+        With k = W^{1/2} K W^{1/2}, h = k (k + rho)^{-1}, so that the inverse is [1 + s (k + epsilon s)^{-1}] / (1 +
+        epsilon) with s = rho / (1 + epsilon).
+
+        Args:
+            index: Training examples (size,).
+            epsilon: Above 0.
+        """
+        s = self.ridge / (1 + epsilon)
+        unit = torch.zeros(self.examples, len(index), dtype=self.kernel.dtype)
+        unit[index, torch.arange(len(index))] = 1
+        found = s * torch.cholesky_solve(unit, self._factor_at(epsilon * s))[index]
+        found.diagonal().add_(1.0)
+        return found / (1 + epsilon)
+
+    def _factor_at(self, ridge: float) -> Tensor:
+        # One factorisation serves all forget sets; another epsilon replaces it.
+        kept: dict[float, Tensor] = self._factors
+        if ridge not in kept:
+            root = self.weight[: self.examples].sqrt()
+            system = root[:, None] * self.kernel[: self.examples, : self.examples] * root
+            system.diagonal().add_(ridge)
+            kept.clear()
+            kept[ridge] = torch.linalg.cholesky(system)
+        return kept[ridge]
 
     def product(self, vectors: Tensor) -> Tensor:
         """Return A @ vectors, (rows, columns), for vectors (rows, columns)."""
         root = self.weight[: self.examples].sqrt()
         moved = self.kernel @ vectors
         inside = torch.cholesky_solve(root[:, None] * moved[: self.examples], self.factor)
-        return (moved - (self.kernel[:, : self.examples] * root) @ inside) / self.ridge
+        return (moved - self.kernel[:, : self.examples] @ (root[:, None] * inside)) / self.ridge
 
     def removal(self, index: Tensor, order: Order = "newton", columns: Tensor | None = None) -> Tensor:
         """Return the predicted change of the margins of all rows when training examples are removed, (rows,).
@@ -222,7 +251,7 @@ class Kernel:
 
 def check_room(members: int, examples: int, rows: int) -> None:
     """Refuse kernels that would not fit."""
-    needed = 8 * members * (rows**2 + examples**2)
+    needed = 8 * members * (rows**2 + 2 * examples**2)
     if needed > KEEP_BYTES:
         raise InputError(
             f"the kernels of {members} members on {rows} examples take {needed / 2**30:.1f} GiB, expected at most "

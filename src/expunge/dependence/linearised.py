@@ -117,6 +117,21 @@ class Linearised:
             start += len(batch)
         return total
 
+    def weighted_margins(self, x: Tensor, y: Tensor, weights: Tensor) -> State:
+        """Return the gradient of sum_i w_i margin_i, each tensor (members, ...).
+
+        Args:
+            x: Inputs (examples, ...).
+            y: Labels (examples,).
+            weights: Shape (examples,) or (members, examples).
+        """
+        total, start = self.zeros(), 0
+        for batch in self._batches(x):
+            labels, factor = y[start : start + len(batch)], weights[..., start : start + len(batch)]
+            self._add(total, self._vjp(batch, partial(_margin_pull, labels, factor)))
+            start += len(batch)
+        return total
+
     def gradient(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> State:
         """Return the gradient of the summed loss, each tensor (members, ...).
 
@@ -228,6 +243,10 @@ def check_separable(ensemble: Ensemble) -> None:
 
 def _swapped(make: Callable[[Tensor, Tensor], Tensor], labels: Tensor, logits: Tensor) -> Tensor:
     return make(logits, labels)
+
+
+def _margin_pull(labels: Tensor, weights: Tensor, logits: Tensor) -> Tensor:
+    return weighted(margin_cotangent(logits, labels), weights)
 
 
 @cache
