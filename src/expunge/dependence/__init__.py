@@ -28,6 +28,7 @@ from expunge.dependence.measures import (
     measure_kernel,
 )
 from expunge.dependence.memorisation import Difference, memorisation, subset_influence
+from expunge.dependence.projection import ProjectedSet, Projection
 from expunge.dependence.ridge_datamodel import RidgeDatamodel, fit_ridge
 from expunge.dependence.subsets import SubsetEnsemble, Targets, subset_masks, train_subsets
 from expunge.dependence.two_sample import (
@@ -57,6 +58,8 @@ __all__ = [
     "Linearised",
     "Measure",
     "MemberKernel",
+    "ProjectedSet",
+    "Projection",
     "Removal",
     "RemovalEffect",
     "RidgeDatamodel",

@@ -226,20 +226,11 @@ class Kernel:
         linearised, n = self.linearised, self.examples
         gradients = example_gradients(linearised, member, self.x, self.y, self._cotangent)
         kernel = gram(gradients, gradients).cpu()
-        slope, weight = self._derivatives(member)
+        slope, weight = margin_derivatives(linearised, member, self.x, self.y)
         root = weight[:n].sqrt()
         system = root[:, None] * kernel[:n, :n] * root
         system.diagonal().add_(self.ridge)
         return MemberKernel(kernel, slope, weight, torch.linalg.cholesky(system), self.ridge)
-
-    def _derivatives(self, member: int) -> tuple[Tensor, Tensor]:
-        """Return c and w of every row, float64."""
-        logits = self.linearised.ensemble[member : member + 1].logits(self.x)[0].double()
-        if isinstance(self.linearised.loss, SquaredError):
-            return logits[:, 0] - self.y.double(), torch.ones(len(self.y), dtype=torch.float64)
-        own = logits.log_softmax(-1).gather(1, self.y[:, None].long())[:, 0]
-        wrong = -torch.expm1(own)
-        return -wrong, own.exp() * wrong
 
     def _cotangent(self, logits: Tensor, y: Tensor) -> Tensor:
         if isinstance(self.linearised.loss, SquaredError):
@@ -247,6 +238,23 @@ class Kernel:
                 raise InputError(f"the model has {logits.shape[-1]} outputs, expected 1 with squared error.")
             return torch.ones_like(logits)
         return margin_cotangent(logits, y)
+
+
+def margin_derivatives(linearised: Linearised, member: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return c and w, first and second derivative of the loss by the margin, each (examples,), float64.
+
+    Args:
+        linearised: The stack.
+        member: Which member, from 0.
+        x: Inputs (examples, ...).
+        y: Labels (examples,), or targets with squared error.
+    """
+    logits = linearised.ensemble[member : member + 1].logits(x)[0].double()
+    if isinstance(linearised.loss, SquaredError):
+        return logits[:, 0] - y.double(), torch.ones(len(y), dtype=torch.float64)
+    own = logits.log_softmax(-1).gather(1, y[:, None].long())[:, 0]
+    wrong = -torch.expm1(own)
+    return -wrong, own.exp() * wrong
 
 
 def check_room(members: int, examples: int, rows: int) -> None:
