@@ -3,6 +3,9 @@
 The losses of the members are added before differentiating; since a member's loss depends on its own weights only, the
 gradient of the sum is the stack of the members' own gradients. Optimisers are PyTorch's: their updates are elementwise,
 so a stack of members is updated exactly as each would be alone. Nothing here mixes members.
+
+On a CPU, networks that are chains of known layers are differentiated by written-out formulas (see `by_hand.py`), all
+others by autograd.
 """
 
 from __future__ import annotations
@@ -19,9 +22,15 @@ from torch.nn import functional as F
 from expunge.core import Network, Statistics
 from expunge.core.recipe import Optimiser, Precision
 from expunge.core.tree import State
+from expunge.ensembles.by_hand import Make, Pass
+from expunge.ensembles.network import LayerNetwork
+from expunge.ensembles.written import Setting
 
 LANES = 64
 """Numbers that every vectorised loop of the optimisers divides evenly."""
+
+WHOLE = ""
+"""Name of the block that holds all trainable parameters, where there is one."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits (members, batch, classes) and targets (members, batch, ...) to one loss a member, (members,)."""
@@ -48,24 +57,47 @@ class Descent:
     buffers: State
     """Changed in place when statistics are updated."""
     steps: Steps
+    by_hand: bool = True
+    """Whether written-out gradients are used where there are any; False is for comparing."""
     optimiser: torch.optim.Optimizer = field(init=False)
     trainable: dict[str, Tensor] = field(init=False)
     flat: dict[str, Tensor] = field(init=False)
-    """The memory of the trainable parameters as the optimiser sees it: one axis, padded to a multiple of `LANES`."""
+    """The memory of each trainable parameter: one axis, padded to a multiple of `LANES`."""
+    written: Pass | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Build the optimiser over the parameters that the template declares trainable."""
         wanted = {name for name, p in self.network.template.named_parameters() if p.requires_grad}
-        self.flat = {}
+        self.flat = {name: _padded(tensor.detach()) for name, tensor in self.params.items() if name in wanted}
+        makers = self._makers()
+        if makers:
+            # One block for all parameters, so that the optimiser has one tensor to update.
+            block = torch.cat(list(self.flat.values()))
+            self.flat = self._parts(block)
         for name, tensor in self.params.items():
             if name in wanted:
-                self.flat[name] = _padded(tensor.detach())
                 own = self.flat[name][: tensor.numel()].view(tensor.shape)
                 self.params[name] = own.detach().requires_grad_(True)
             else:
                 self.params[name] = tensor.detach()
         self.trainable = {name: tensor for name, tensor in self.params.items() if name in wanted}
-        self.optimiser = _optimiser(list(self.flat.values()), self.steps)
+        self._updated = self.flat
+        if makers:
+            block.grad = torch.zeros_like(block)
+            parts = self._parts(block.grad)
+            gradients = {name: parts[name][: own.numel()].view(own.shape) for name, own in self.trainable.items()}
+            weights = {name: tensor.detach() for name, tensor in self.params.items()}
+            self.written = Pass([make() for make in makers], Setting(weights, gradients, self.buffers))
+            self._updated = {WHOLE: block}
+        self.optimiser = _optimiser(list(self._updated.values()), self.steps)
+
+    def _makers(self) -> Sequence[Make]:
+        """Return what makes the layers with written-out gradients, or nothing where autograd is to be used."""
+        same = len({(tensor.dtype, tensor.device.type) for tensor in self.params.values()}) == 1
+        on_cpu = all(tensor.device.type == "cpu" for tensor in self.flat.values())
+        if not (self.by_hand and self.flat and same and on_cpu) or self.steps.precision == "bfloat16":
+            return []
+        return self.network.by_hand or [] if isinstance(self.network, LayerNetwork) else []
 
     def step(
         self,
@@ -90,25 +122,30 @@ class Descent:
         Returns:
             Losses, shape (members,), detached.
         """
-        with autocast(self.steps.precision, x.device):
-            logits = self.network(self.params, self.buffers, x, statistics=self.steps.statistics, noise=noise)
-        tensors = list(self.trainable.values())
-        if loss is None:
-            # The usual loss has its gradient written out: differentiating it took a tenth of a small model's time.
-            losses, gradient = cross_entropy_with_gradient(logits.detach(), target)
-            gradient = gradient.neg_() if ascend else gradient
-            gradients = torch.autograd.grad(logits, tensors, gradient.to(logits.dtype), allow_unused=True)
+        if self.written is None:
+            losses = self._differentiate(x, target, loss, ascend, noise)
         else:
-            losses = loss(logits.float() if logits.dtype == torch.bfloat16 else logits, target)
-            total = -losses.sum() if ascend else losses.sum()
-            gradients = torch.autograd.grad(total, tensors, allow_unused=True)
-        for tensor, gradient in zip(self.flat.values(), gradients, strict=True):
-            # The fused optimisers read gradients in the memory order of the parameters, without checking.
-            tensor.grad = None if gradient is None else _padded(gradient)
+            logits = self.written.forward(x, update=self.steps.statistics == "updated", noise=noise)
+            losses, gradient = _loss_and_gradient(logits, target, loss, ascend)
+            self.written.backward(gradient)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.step()
         return losses.detach()
+
+    def _differentiate(
+        self, x: Tensor, target: Tensor, loss: Loss | None, ascend: bool, noise: Sequence[torch.Generator] | None
+    ) -> Tensor:
+        """Set the gradients by autograd and return the losses."""
+        with autocast(self.steps.precision, x.device):
+            logits = self.network(self.params, self.buffers, x, statistics=self.steps.statistics, noise=noise)
+        losses, gradient = _loss_and_gradient(logits.detach(), target, loss, ascend)
+        tensors = list(self.trainable.values())
+        gradients = torch.autograd.grad(logits, tensors, gradient, allow_unused=True)
+        for tensor, own in zip(self.flat.values(), gradients, strict=True):
+            # The fused optimisers read gradients in the memory order of the parameters, without checking.
+            tensor.grad = None if own is None else _padded(own)
+        return losses
 
     def state(self) -> tuple[State, State]:
         """Return detached copies of parameters and buffers."""
@@ -120,19 +157,33 @@ class Descent:
     def optimiser_state(self) -> State:
         """Return the optimiser's tensors under flat names, so that they can be written to a file."""
         out: State = {}
-        for name, tensor in self.flat.items():
+        for whole, tensor in self._updated.items():
             for key, value in self.optimiser.state.get(tensor, {}).items():
                 if isinstance(value, Tensor):
-                    out[f"{name}/{key}"] = value.detach().clone()
+                    parts = self._parts(value) if whole == WHOLE else {whole: value}
+                    out.update({f"{name}/{key}": part.detach().clone() for name, part in parts.items()})
         return out
 
     def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `optimiser_state` returned."""
-        for name, tensor in self.flat.items():
+        for whole, tensor in self._updated.items():
             own: dict[str, Any] = self.optimiser.state[tensor]
-            for key, value in state.items():
-                if key.rpartition("/")[0] == name:
-                    own[key.rpartition("/")[2]] = value.to(tensor.device, copy=True)
+            kept: dict[str, dict[str, Tensor]] = {}
+            for name_and_key, value in state.items():
+                name, _, key = name_and_key.rpartition("/")
+                kept.setdefault(key, {})[name] = value
+            for key, values in kept.items():
+                if whole == WHOLE:
+                    parts = [values[name] for name in self.flat]
+                    own[key] = (torch.cat(parts) if parts[0].ndim else parts[0]).to(tensor.device, copy=True)
+                elif whole in values:
+                    own[key] = values[whole].to(tensor.device, copy=True)
+
+    def _parts(self, value: Tensor) -> dict[str, Tensor]:
+        """Return the parts of a tensor over all parameters that belong to each; a single number belongs to all."""
+        if value.ndim == 0:
+            return dict.fromkeys(self.flat, value)
+        return dict(zip(self.flat, torch.split(value, [len(tensor) for tensor in self.flat.values()]), strict=True))
 
 
 def _padded(tensor: Tensor) -> Tensor:
@@ -144,6 +195,19 @@ def _padded(tensor: Tensor) -> Tensor:
     values = tensor.contiguous().view(-1)
     missing = -len(values) % LANES
     return F.pad(values, (0, missing)) if missing else values
+
+
+def _loss_and_gradient(logits: Tensor, target: Tensor, loss: Loss | None, ascend: bool) -> tuple[Tensor, Tensor]:
+    """Return the losses (members,) and the gradient of what is descended, shaped and typed like the logits."""
+    if loss is None:
+        # The usual loss has its gradient written out: differentiating it took a tenth of a small model's time.
+        losses, gradient = cross_entropy_with_gradient(logits, target)
+    else:
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_(True)
+            losses = loss(leaf.float() if leaf.dtype == torch.bfloat16 else leaf, target)
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+    return losses.detach(), (-gradient if ascend else gradient).to(logits.dtype)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -177,13 +177,7 @@ def _module_step(name: str, module: nn.Module) -> Step:
     if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and module.track_running_stats:
         return _batch_norm(name, module)  # type: ignore[arg-type]
     if type(module) in ELEMENTWISE_MODULES:
-        # An in-place activation would overwrite what the backward pass needs, so the form without it is used.
-        plain = type(module)(
-            **{k: v for k, v in vars(module).items() if k in ("alpha", "negative_slope", "approximate")}
-        )
-        if isinstance(module, nn.Softplus | nn.Hardtanh):
-            plain = module
-        return _elementwise(plain)
+        return _elementwise(plain_activation(module))
     if type(module) in POOLING_MODULES:
         return _pooling(module)
     if isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1:
@@ -191,6 +185,13 @@ def _module_step(name: str, module: nn.Module) -> Step:
     if type(module) is nn.Dropout:
         return _dropout(module.p)
     raise Unsupported(f"no stacked form of layer {name!r} ({type(module).__name__})")
+
+
+def plain_activation(module: nn.Module) -> nn.Module:
+    """Return an activation that does not work in place, which would overwrite what the backward pass needs."""
+    if isinstance(module, nn.Softplus | nn.Hardtanh):
+        return module
+    return type(module)(**{k: v for k, v in vars(module).items() if k in ("alpha", "negative_slope", "approximate")})
 
 
 def _linear(name: str, module: nn.Linear) -> Step:

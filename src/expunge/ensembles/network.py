@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core import InputError, Network, Statistics, Task
+from expunge.ensembles.by_hand import Make, write_out
 from expunge.ensembles.layers import Context, Unsupported, compile_layers
 
 
@@ -31,6 +33,11 @@ class LayerNetwork:
         self.template = template
         self._run = compile_layers(copy.deepcopy(template))
         self.widest = widest_activation(template, example)
+        self.noisy = any(isinstance(layer, nn.Dropout) for layer in template.modules())
+        self.by_hand: list[Make] | None = None
+        """What makes the layers of a pass with written-out gradients, where there is one (see `by_hand.py`)."""
+        with contextlib.suppress(Unsupported):
+            self.by_hand = write_out(copy.deepcopy(template))
 
     def __call__(
         self,
