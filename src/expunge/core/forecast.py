@@ -1,13 +1,22 @@
-"""The record of a forecast: what is predicted from the pretrained models alone, before anything is unlearned."""
+"""The record of a forecast: what is predicted from the pretrained models alone, before anything is unlearned.
+
+A run is a folder: `forecast.json` (this schema) and `forecast/<forget set>.safetensors`, whose keys are
+`<who>/<split>` with `who` one of `pretrained` and `predicted` (oracles) and `split` one of `forget`, `retain`,
+`validation`; each is (members, examples), float32. It may share its folder with an audit of the same seed, which then
+finds the pretrained ensemble there.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
-from expunge.core.record import SplitName, Strict, read_record, write_atomically
+from expunge.core.errors import DamagedFileError, InputError
+from expunge.core.schema import SplitName, Strict, read_record, write_atomically
 
 FORECAST_SCHEMA = 1
 """Number of the format of a forecast run."""
@@ -102,7 +111,13 @@ class ForecastSet(Strict):
     name: str
     size: int
     how: str
+    classes: list[int]
+    """Forget examples of each class."""
     forecast: ForecastRecord
+    margins: str
+    """Path of the margin arrays, relative to the run's folder."""
+    digest: str
+    """SHA-256 of that file."""
 
 
 class ForecastRun(Strict):
@@ -118,6 +133,8 @@ class ForecastRun(Strict):
     environment: dict[str, Any]
     task: dict[str, Any]
     members: int
+    tolerance: float
+    """Excess over the floor that counts as indistinguishable, nats."""
     training_seconds: float
     """Seconds for the pretrained ensemble and its earlier states; 0 when they were found in the store."""
     forget_sets: list[ForecastSet] = Field(default_factory=list)
@@ -135,3 +152,23 @@ class ForecastRun(Strict):
             DamagedFileError: If the file is not a record of a forecast, or of another format.
         """
         return read_record(cls, folder / "forecast.json", FORECAST_SCHEMA)
+
+
+def load_forecast_margins(folder: Path, forecast: ForecastSet) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the margin arrays of one forecast, by `<who>/<split>`, each (members, examples).
+
+    Raises:
+        InputError: If the file does not exist.
+        DamagedFileError: If it is not the file that the record describes.
+    """
+    from safetensors.numpy import load
+
+    path = folder / forecast.margins
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist; the run's folder is incomplete, run the forecast again with --resume."
+        )
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != forecast.digest:
+        raise DamagedFileError(f"{path} is not the file that was written; delete it and run again with --resume.")
+    return dict(load(content))

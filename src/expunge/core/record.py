@@ -1,29 +1,44 @@
 """The record: everything that a finished study remembers, and all that a report may read.
 
 A run is a folder: `record.json` (this schema) and `margins/<forget set>.safetensors`, whose keys are
-`<who>/<split>` with `who` one of `pretrained`, `oracle`, `held_out` or a configuration's id, and `split` one of
-`forget`, `retain`, `validation`; each is (members, examples), float32.
+`<who>/<split>` with `who` one of `pretrained`, `oracle`, `held_out`, `forecast` (predicted oracles) or the id of a
+configuration, and `split` one of `forget`, `retain`, `validation`; each is (members, examples), float32.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import threading
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from expunge.core.errors import DamagedFileError, InputError
+from expunge.core.forecast import ForecastRecord
+from expunge.core.schema import SPLITS, SplitName, Strict, read_record, write_atomically
 from expunge.core.score import Score
+
+__all__ = [
+    "SCHEMA",
+    "SPLITS",
+    "CheckRecord",
+    "ConfigurationRecord",
+    "EnsembleRecord",
+    "ExampleRecord",
+    "ForgetRecord",
+    "Record",
+    "SelectionRecord",
+    "SplitName",
+    "Strict",
+    "VerdictName",
+    "VerdictRecord",
+    "load_margins",
+    "read_record",
+    "write_atomically",
+]
 
 SCHEMA = 1
 """Number of the record format; raised when an older reader would misread a newer record."""
-
-SplitName = Literal["forget", "retain", "validation"]
-SPLITS: tuple[SplitName, ...] = ("forget", "retain", "validation")
 
 VerdictName = Literal[
     "indistinguishable",
@@ -33,12 +48,6 @@ VerdictName = Literal[
     "diverged",
     "undecided",
 ]
-
-
-class Strict(BaseModel):
-    """A model that refuses unknown fields, so that a typing mistake is not silently dropped."""
-
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
 
 class CheckRecord(Strict):
@@ -161,6 +170,8 @@ class ForgetRecord(Strict):
     """Forget examples on which the pretrained ensemble differs most from the oracles."""
     margins: str
     """Path of the margin arrays, relative to the run's folder."""
+    forecast: ForecastRecord | None = None
+    """What was predicted before any oracle was trained; None where no forecast was made."""
 
 
 class EnsembleRecord(Strict):
@@ -224,50 +235,6 @@ class Record(Strict):
         """
         path = folder if folder.is_file() else folder / "record.json"
         return read_record(cls, path, SCHEMA)
-
-
-R = TypeVar("R", bound=BaseModel)
-
-
-def read_record(kind: type[R], path: Path, schema: int) -> R:
-    """Read a record of any study from a JSON file and check it.
-
-    Args:
-        kind: The class of the record; its field `schema_version` numbers the format.
-        path: The file.
-        schema: The format that this version reads.
-
-    Raises:
-        InputError: If the file does not exist.
-        DamagedFileError: If it is not such a record, or of another format.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist, expected the folder of a finished run (it holds {path.name}).")
-    try:
-        raw = json.loads(path.read_text())
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if version != schema:
-            raise DamagedFileError(f"{path} has record format {version}, this version of expunge reads {schema}.")
-        return kind.model_validate(raw)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise DamagedFileError(f"{path} is not a record of expunge: {error}") from error
-
-
-def write_atomically(path: Path, content: bytes) -> Path:
-    """Write a file so that a crash leaves the old one or the new one, never a part: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return path
 
 
 def load_margins(folder: Path, forget: ForgetRecord) -> dict[str, np.ndarray[Any, Any]]:

@@ -32,10 +32,11 @@ from expunge.core.seeds import derive
 from expunge.core.tree import State
 from expunge.dependence.linearised import Linearised
 from expunge.dependence.reduced import DIMENSIONS, ReducedModel, reduce_model
-from expunge.dependence.unrolled import Segment, newton_removal, segment_plan, unrolled_removal
+from expunge.dependence.unrolled import STEPS, Segment, newton_removal, segment_plan, unrolled_removal
 from expunge.ensembles import train
 from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import DoNothing, Method, unlearn
+from expunge.methods.problem import FORWARD_SHARE
 from expunge.metrics.ruler import Ruler
 from expunge.studies.advice import advise
 from expunge.studies.grid import is_control, run_name
@@ -131,6 +132,8 @@ class Forecast:
     targets: Tensor
     """Predicted oracle margins of every member on all training examples, (members, train examples): what
     `margin_matching` aims at."""
+    targets_cost: float
+    """What these cost a member, relative to retraining it on R (`prediction_cost`)."""
 
 
 def forecast(
@@ -142,6 +145,7 @@ def forecast(
     seed: int = 0,
     dimensions: int = DIMENSIONS,
     workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Forecast:
     """Predict what each run would reach on a forget set, from the pretrained models alone.
 
@@ -153,6 +157,7 @@ def forecast(
         seed: The study's seed: batch orders of the methods, and the examples that are scored, are those of an audit.
         dimensions: Coordinates of the reduced model.
         workers: Threads; every core by default.
+        progress: Called with runs followed and in all; the prediction of the oracles counts as much as all runs.
     """
     began = time.perf_counter()
     task, pretrained, followed = subject.task, subject.pretrained, subject.followed
@@ -171,9 +176,15 @@ def forecast(
     )
     kept = [run for run in runs if not (run.from_scratch or isinstance(run, DoNothing))]
     targets = _targets(task, linearised, removal, pretrained)
+    cost = prediction_cost(subject, forget)
     nothing = scale.point("do_nothing", 0, 0.0, {name: np.zeros_like(moved[name]) for name in SPLITS})
+    paths: list[list[PathPoint]] = []
     with one_thread_each(), ThreadPoolExecutor(worker_count(torch.device("cpu"), workers)) as pool:
-        paths = list(pool.map(lambda run: _path(reduced, forget, run, seed, scale, targets[: len(followed)]), kept))
+        aims = targets[: len(followed)]
+        for path in pool.map(lambda run: _path(reduced, forget, run, seed, scale, aims, cost), kept):
+            paths.append(path)
+            if progress is not None:
+                progress(len(kept) + len(paths), 2 * len(kept))
     methods = []
     for name in dict.fromkeys(run.name for run in kept):
         for control in (False, True):
@@ -203,7 +214,45 @@ def forecast(
         advice=advise(forget, nothing, methods, mean_removal, deviations, tolerance),
         notes=[*subject.notes, *_notes(reduced, forget)],
     )
-    return Forecast(record, before, oracle, targets)
+    return Forecast(record, before, oracle, targets, cost)
+
+
+def predict_targets(subject: Subject, forget: ForgetSet) -> tuple[Tensor, float]:
+    """Return what `margin_matching` aims at, and what it cost, without following any method.
+
+    Args:
+        subject: The pretrained members.
+        forget: What is to be unlearned.
+
+    Returns:
+        Predicted oracle margins (members, train examples), and `prediction_cost`.
+    """
+    removal = subject.removal(forget)
+    targets = _targets(subject.task, Linearised(subject.followed), removal, subject.pretrained)
+    return targets, prediction_cost(subject, forget)
+
+
+def prediction_cost(subject: Subject, forget: ForgetSet, *, steps: int = STEPS) -> float:
+    """Return what predicted oracle margins cost a member, relative to retraining it on R.
+
+    Counted for each followed member, in examples through forward and backward (a pass forward, or of derivatives along
+    a direction, is a third): the epochs that lead to its earlier states; for every segment, a gradient on F and
+    products with the curvature of R (two passes forward, then forward and backward), `steps` of them for what is
+    pulled now and, after the first segment, as many for what was moved before; and the change of all training margins.
+    All members pay for these, and each for its own margins.
+
+    Args:
+        subject: The pretrained members, and how their training is followed.
+        forget: What is to be unlearned.
+        steps: Products with the curvature for each function of it.
+    """
+    examples, retain, epochs = len(subject.task.train), len(forget.retain), subject.task.recipe.epochs
+    segments = max(1, len(subject.segments))
+    earlier = sum(epoch for epoch, _ in _segment_facts(subject) if epoch < epochs)
+    product = 1 + 2 * FORWARD_SHARE
+    each = earlier * examples + segments * len(forget) + (2 * segments - 1) * steps * product * retain
+    each += 2 * FORWARD_SHARE * examples
+    return (each * len(subject.followed) / len(subject.pretrained) + FORWARD_SHARE * examples) / (retain * epochs)
 
 
 class _Scale:
@@ -231,7 +280,13 @@ class _Scale:
 
 
 def _path(
-    reduced: ReducedModel, forget: ForgetSet, run: Method, seed: int, scale: _Scale, targets: Tensor
+    reduced: ReducedModel,
+    forget: ForgetSet,
+    run: Method,
+    seed: int,
+    scale: _Scale,
+    targets: Tensor,
+    targets_cost: float,
 ) -> list[PathPoint]:
     start = {name: reduced.margins(reduced.ensemble, name) for name in SPLITS}
 
@@ -251,6 +306,7 @@ def _path(
         workers=1,
         chunk=len(reduced.ensemble),
         targets=targets if run.needs_targets else None,
+        targets_cost=targets_cost,
     )
     return [
         scale.point(

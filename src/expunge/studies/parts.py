@@ -1,4 +1,4 @@
-"""Parts: what a run of a method measured, kept on disk so that a killed audit goes on where it was.
+"""Parts: what a run of a method measured, or a forecast found, kept so that a killed study goes on where it was.
 
 A part is one safetensors file with its SHA-256 in front; measurements of all stopping times are tensors, costs and
 checks are JSON in its header. It is written to a temporary name, flushed and renamed.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,10 @@ class PartStore:
         Raises:
             DamagedFileError: If the file was altered.
         """
-        path = self.path(key)
-        if not path.is_file():
+        found = self.read(key)
+        if found is None:
             return None
-        content = path.read_bytes()
-        digest, body = content[:32], content[32:]
-        if hashlib.sha256(body).digest() != digest:
-            raise DamagedFileError(f"{path} is damaged; delete this file and run again with --resume.")
-        header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
-        tensors = load_tensors(body)
+        tensors, header = found
         stops = []
         for number, facts in enumerate(json.loads(header["stops"])):
             prefix = f"{number}/"
@@ -62,12 +58,31 @@ class PartStore:
         """Write the stopping times of a finished run (measurements, cost and checks; not the ledger's facts)."""
         tensors: dict[str, torch.Tensor] = {}
         for number, stop in enumerate(stops):
-            tensors.update({f"{number}/{name}": t.contiguous() for name, t in stop.measured.items()})
+            tensors.update({f"{number}/{name}": t for name, t in stop.measured.items()})
         facts = [
             {"epoch": stop.epoch, "cost": stop.cost, "checks": [check.model_dump() for check in stop.checks]}
             for stop in stops
         ]
-        body = save_tensors(tensors, metadata={"stops": json.dumps(facts)})
+        self.write(key, tensors, {"stops": json.dumps(facts)})
+
+    def read(self, key: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
+        """Return the tensors and the words of a part, or None if it has not been written.
+
+        Raises:
+            DamagedFileError: If the file was altered.
+        """
+        path = self.path(key)
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
+        digest, body = content[:32], content[32:]
+        if hashlib.sha256(body).digest() != digest:
+            raise DamagedFileError(f"{path} is damaged; delete this file and run again with --resume.")
+        return load_tensors(body), json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
+
+    def write(self, key: Any, tensors: Mapping[str, torch.Tensor], words: dict[str, str]) -> None:
+        """Write a part: tensors by name, and words by name."""
+        body = save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=words)
         write_atomically(self.path(key), hashlib.sha256(body).digest() + body)
 
     def clear(self) -> None:

@@ -1,0 +1,66 @@
+"""What all records share: the splits, a strict base class, and files that are read checked and written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from expunge.core.errors import DamagedFileError, InputError
+
+SplitName = Literal["forget", "retain", "validation"]
+SPLITS: tuple[SplitName, ...] = ("forget", "retain", "validation")
+
+
+class Strict(BaseModel):
+    """A model that refuses unknown fields, so that a typing mistake is not silently dropped."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def read_record(kind: type[R], path: Path, schema: int) -> R:
+    """Read a record of any study from a JSON file and check it.
+
+    Args:
+        kind: The class of the record; its field `schema_version` numbers the format.
+        path: The file.
+        schema: The format that this version reads.
+
+    Raises:
+        InputError: If the file does not exist.
+        DamagedFileError: If it is not such a record, or of another format.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, expected the folder of a finished run (it holds {path.name}).")
+    try:
+        raw = json.loads(path.read_text())
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if version != schema:
+            raise DamagedFileError(f"{path} has record format {version}, this version of expunge reads {schema}.")
+        return kind.model_validate(raw)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise DamagedFileError(f"{path} is not a record of expunge: {error}") from error
+
+
+def write_atomically(path: Path, content: bytes) -> Path:
+    """Write a file so that a crash leaves the old one or the new one, never a part: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return path
