@@ -65,7 +65,7 @@ def test_the_strength_has_the_least_left_out_error_shared_or_by_target():
 def test_sums_and_their_errors_equal_generalised_least_squares(forget):
     subsets, _, _ = additive(40, 30)
     model = fit_ridge(subsets, strengths=[0.5])
-    none, ridge = (model.removal(forget, law="constant", shrink=s, limit=np.inf) for s in ("none", "ridge"))
+    none, ridge = (model.removal(forget, law="constant", shrink=s, limit=np.inf) for s in ("none", "penalty"))
     z = subsets.masks - subsets.masks.mean(0)
     weights = model.weights()
     for target, place in enumerate(subsets.own):
@@ -97,11 +97,11 @@ def test_additive_margins_without_noise_are_recovered_exactly():
     model = fit_ridge(subsets, strengths=[1e-10], full=everything)
     assert np.nanmin(model.r2) > 1 - 1e-6
     forget = [1, 3, 12]
-    for shrink in ("ridge", "none", "adaptive"):
+    for shrink in ("penalty", "none", "adaptive"):
         found = model.removal(forget, law="constant", shrink=shrink, limit=np.inf)
         np.testing.assert_allclose(found.change, -effects[forget].sum(0), atol=1e-5)
     # Subsets of one size say nothing about what all effects share; without `full` that part is missing.
-    blind = fit_ridge(subsets, strengths=[1e-10]).removal(forget, law="constant", shrink="ridge", limit=np.inf)
+    blind = fit_ridge(subsets, strengths=[1e-10]).removal(forget, law="constant", shrink="penalty", limit=np.inf)
     outside = subsets.own < 0
     np.testing.assert_allclose(
         (blind.change + effects[forget].sum(0))[outside], 3 * effects.mean(0)[outside], atol=1e-5
@@ -128,7 +128,7 @@ def test_the_unshrunk_sum_is_unbiased_and_its_standard_error_honest():
     z = (found.change - truth) / found.standard_error
     assert abs(z.mean()) < 0.15
     assert 0.85 < z.std() < 1.15
-    shrunk = model.removal(np.arange(size), law="constant", shrink="ridge").change
+    shrunk = model.removal(np.arange(size), law="constant", shrink="penalty").change
     assert abs(shrunk.mean()) < 0.7 * abs(truth.mean())
     adaptive = model.removal(np.arange(size), law="constant").change
     errors = [np.mean((change - truth) ** 2) for change in (found.change, shrunk, adaptive)]
@@ -203,9 +203,37 @@ def test_lasso_meets_its_optimality_conditions_and_finds_sparse_effects():
     assert np.nanmin(model.r2) > 0.9
     new = subset_masks(60, 50, 0.5, seed=3)
     assert linear_datamodeling_score(model.predict(new), new @ effects).score > 0.93
-    found = model.removal([0, 1, 2], law="constant")
+    found = model.removal([0, 1, 2], law="constant", shrink="penalty")
     np.testing.assert_allclose(found.change, -model.weights()[:3].sum(0))
-    assert np.isnan(found.standard_error).all()
+    again = fit_lasso(subsets, workers=1)
+    np.testing.assert_array_equal(again.weights(), model.weights())
+
+
+def test_lasso_completes_from_its_residuals_what_the_penalty_took():
+    # Every target has five strong effects of its own, and the forget examples pull it a little, all the same way.
+    rng = np.random.default_rng(6)
+    k, n, targets, size = 200, 120, 300, 12
+    masks = subset_masks(n, k, 0.5, seed=6)
+    effects = np.zeros((n, targets))
+    for target in range(targets):
+        effects[rng.choice(n, 5, replace=False), target] = 0.8 * rng.normal(size=5)
+    effects[:size] += 0.1
+    margins = masks @ effects + 0.4 * rng.normal(size=(k, targets))
+    subsets = SubsetEnsemble(masks, margins, margins > 0, np.full(targets, -1), 0.5)
+    model = fit_lasso(subsets, full=effects.sum(0))
+    assert model.inflation > 1.05
+    truth = -effects[:size].sum(0)
+    whole, bare, adaptive = (
+        model.removal(np.arange(size), law="constant", shrink=shrink) for shrink in ("none", "penalty", "adaptive")
+    )
+    z = (whole.change - truth) / whole.standard_error
+    assert abs(z.mean()) < 0.3
+    assert 0.7 < z.std() < 1.15
+    error = [np.sqrt(np.mean((found.change - truth) ** 2)) for found in (whole, bare, adaptive)]
+    assert error[2] < 0.8 * error[1]
+    assert error[2] < 1.05 * error[0]
+    by_ridge = fit_ridge(subsets, full=effects.sum(0)).removal(np.arange(size), law="constant")
+    assert error[2] < 0.9 * np.sqrt(np.mean((by_ridge.change - truth) ** 2))
 
 
 def test_products_with_the_weights_equal_the_weights():

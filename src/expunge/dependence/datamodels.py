@@ -31,6 +31,7 @@ from expunge.dependence.subsets import SubsetEnsemble
 
 Array = np.ndarray[Any, Any]
 Law = Literal["inverse", "constant"]
+Shrink = Literal["adaptive", "none", "penalty"]
 
 FEWEST_SUBSETS = 20
 """Below this a left-out error of the regression means nothing."""
@@ -48,8 +49,7 @@ class Removal(NamedTuple):
     change: Array
     """Predicted margin after removal minus margin before, shape (targets,)."""
     standard_error: Array
-    """Standard error of the change without shrinkage, shape (targets,); with it the noise is less, and there is bias.
-    NaN for LASSO."""
+    """Standard error of the change without shrinkage, shape (targets,); shrinkage has less noise, and bias."""
     kept: Array
     """Share of the unshrunk sum over the other forget examples that `change` keeps, shape (targets,), 1 for all."""
 
@@ -74,6 +74,8 @@ class Datamodel:
     """Standard deviation of the margin over subsets, shape (targets,)."""
     full: Array | None
     """Mean margin of models trained on everything, shape (targets,), or None."""
+    subsets: int
+    """Number of subset models K."""
 
     @property
     def examples(self) -> int:
@@ -121,9 +123,31 @@ class Datamodel:
         at = np.arange(self.targets) if targets is None else targets
         return np.concatenate([rows @ self.weights(at[part]) for part in blocks(len(at), self.examples)], axis=1)
 
-    def removal(self, forget: ForgetSet | Sequence[int] | Array, *, law: Law = "inverse") -> Removal:
+    def removal(
+        self,
+        forget: ForgetSet | Sequence[int] | Array,
+        *,
+        law: Law = "inverse",
+        shrink: Shrink = "adaptive",
+        limit: float = 1.0,
+    ) -> Removal:
         """Return the predicted change of all margins when a forget set is removed from the full training set."""
         raise NotImplementedError
+
+    def _removed(self, summed: Array, total: Array, error: Array, kept: Array, size: int, law: Law) -> Removal:
+        factor = self.size_factor(size, law)
+        return Removal(-(summed + size * self.common(total, law)) * factor, error * factor, kept)
+
+    def _resolved(self, error: Array, size: int, limit: float) -> None:
+        scale = float(np.sqrt(np.mean(self.spread**2)))
+        typical = float(np.sqrt(np.mean(error**2)))
+        if typical > limit * scale:
+            needed = int(np.ceil(self.subsets * (typical / (limit * scale)) ** 2))
+            raise InputError(
+                f"a forget set of {size} is larger than {self.subsets} subsets can resolve: the standard error of "
+                f"its summed effect is {typical:.3g}, more than {limit:g} times the {scale:.3g} by which margins vary "
+                f"between subsets; train about {needed} subsets, or pass limit=float('inf')."
+            )
 
     def _forget(self, forget: ForgetSet | Sequence[int] | Array) -> Array:
         indices = forget.indices if isinstance(forget, ForgetSet) else np.asarray(forget)

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,20 +36,32 @@ from expunge.dependence.datamodels import (
     Datamodel,
     Law,
     Removal,
+    Shrink,
     blocks,
     check_full,
     check_subsets,
 )
 from expunge.dependence.subsets import SubsetEnsemble
 
-Shrink = Literal["adaptive", "none", "ridge"]
-
 STRENGTHS = tuple(np.geomspace(1e-4, 1e3, 15))
 """Ridge strengths that are tried, relative to the mean eigenvalue of Z Z^T."""
 
 
-class _Sums(NamedTuple):
+class Summed(NamedTuple):
     """Effects summed over a forget set, at size alpha n, each (targets,)."""
+
+    summed: Array
+    """Sum over the forget set."""
+    total: Array
+    """Sum over all examples."""
+    error: Array
+    """Standard error of the sum over the forget set, not shrunk."""
+    kept: Array
+    """Share of the unshrunk sum over the others that is kept."""
+
+
+class _Sums(NamedTuple):
+    """Both ends of the shrinkage, each (targets,)."""
 
     none: Array
     """Not shrunk."""
@@ -122,8 +134,9 @@ class RidgeDatamodel(Datamodel):
             forget: What is removed; a `ForgetSet` or positions.
             law: `inverse`: effects fall as 1 / (examples), from alpha n to n; `constant`: they do not depend on size.
             shrink: Of the sum over the forget examples other than the target itself. `none`: unbiased and noisy;
-                `ridge`: as ridge regression shrinks it; `adaptive`: between the two, by how far the sums of the forget
-                targets, of the other training targets, and of the rest exceed their noise (positive-part James-Stein).
+                `penalty`: as ridge regression shrinks it; `adaptive`: between the two, by how far the sums of the
+                forget targets, of the other training targets, and of the rest exceed their noise (positive-part
+                James-Stein).
             limit: Largest standard error of the sum (root mean square over targets, before scaling to full size) that
                 is accepted, in units of the margin's standard deviation over subsets; `float("inf")` accepts all.
 
@@ -131,9 +144,21 @@ class RidgeDatamodel(Datamodel):
             InputError: If the forget set does not fit, or is larger than these subsets can resolve.
         """
         indices = self._forget(forget)
-        one_of(("adaptive", "none", "ridge"), shrink=shrink)
+        found = self.summed(indices, shrink)
+        self._resolved(found.error, len(indices), limit)
+        return self._removed(found.summed, found.total, found.error, found.kept, len(indices), law)
+
+    def summed(self, indices: Array, shrink: Shrink, inflation: float = 1.0) -> Summed:
+        """Return the effects of membership summed over some examples, at size alpha n.
+
+        Args:
+            indices: Positions of the examples.
+            shrink: As in `removal`.
+            inflation: Factor on standard errors, for margins that a fit has made smaller than their noise.
+        """
+        one_of(("adaptive", "none", "penalty"), shrink=shrink)
         inside = np.isin(self.own, indices)
-        size, others = len(indices), len(indices) - inside
+        others = len(indices) - inside
         sums = _Sums(*(np.zeros(self.targets) for _ in _Sums._fields))
         count = _centred(self.masks, self.membership, indices).sum(1)
         for strength in np.unique(self.strength):
@@ -141,26 +166,25 @@ class RidgeDatamodel(Datamodel):
                 at = np.arange(self.targets)[part]
                 at = at[self.strength[at] == strength]
                 if len(at):
-                    for whole, part_of_it in zip(
-                        sums, self._sums(at, strength, count, inside[at], others[at]), strict=True
-                    ):
-                        whole[at] = part_of_it
-        self._resolved(sums.error, size, limit)
-        kept = sums.kept
-        share = kept.copy() if shrink == "ridge" else np.ones(self.targets)
+                    found = self._sums(at, strength, count, inside[at], others[at])
+                    for whole, values in zip(sums, found, strict=True):
+                        whole[at] = values
+        kept, error = sums.kept, sums.error * inflation
+        share = kept.copy() if shrink == "penalty" else np.ones(self.targets)
         if shrink == "adaptive":
             for group in (inside, ~inside & (self.own >= 0), self.own < 0):
                 if group.any():
                     noise, seen = (float(np.mean(v[group] ** 2)) for v in (sums.others_error, sums.others))
-                    signal = 1 - noise / max(seen, 1e-300)
+                    signal = 1 - inflation**2 * noise / max(seen, 1e-300)
                     share[group] = np.clip(signal, kept[group], 1.0)
         # Both ends are linear in the margins; what lies between is a mixture of the two.
         mix = np.where(kept < 1, (share - kept) / np.where(kept < 1, 1 - kept, 1.0), 1.0)
-        summed = sums.ridge + mix * (sums.none - sums.ridge)
-        total = sums.all_ridge + mix * (sums.all_none - sums.all_ridge)
-        factor = self.size_factor(size, law)
-        change = -(summed + size * self.common(total, law)) * factor
-        return Removal(change, sums.error * factor, share)
+        return Summed(
+            summed=sums.ridge + mix * (sums.none - sums.ridge),
+            total=sums.all_ridge + mix * (sums.all_none - sums.all_ridge),
+            error=error,
+            kept=share,
+        )
 
     def _sums(self, at: Array, strength: float, count: Array, inside: Array, others: Array) -> _Sums:
         k = len(self.masks)
@@ -203,17 +227,6 @@ class RidgeDatamodel(Datamodel):
             all_none=np.where(train, joint, 0.0) + others * mu,
             all_ridge=own,
         )
-
-    def _resolved(self, error: Array, size: int, limit: float) -> None:
-        scale = float(np.sqrt(np.mean(self.spread**2)))
-        typical = float(np.sqrt(np.mean(error**2)))
-        if typical > limit * scale:
-            needed = int(np.ceil(len(self.masks) * (typical / (limit * scale)) ** 2))
-            raise InputError(
-                f"a forget set of {size} is larger than {len(self.masks)} subsets can resolve: the standard error of "
-                f"its summed effect is {typical:.3g}, more than {limit:g} times the {scale:.3g} by which margins vary "
-                f"between subsets; train about {needed} subsets, or pass limit=float('inf')."
-            )
 
     def _solve(self, strength: float, right: Array) -> Array:
         return _solve(self.eigenvalues, self.eigenvectors, strength, right)
@@ -289,6 +302,7 @@ def fit_ridge(
         r2=1 - unexplained[best, np.arange(len(best))],
         spread=np.sqrt((margins**2).sum(0) / (k - 1)),
         full=check_full(full, len(intercept)),
+        subsets=k,
         masks=masks,
         margins=margins,
         eigenvalues=eigenvalues,

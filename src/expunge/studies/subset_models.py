@@ -18,9 +18,10 @@ from expunge.core import Ensemble, ForgetSet, Network, Task
 from expunge.core.seeds import derive
 from expunge.dependence import (
     Components,
+    Datamodel,
     Removal,
-    RidgeDatamodel,
     SubsetEnsemble,
+    fit_lasso,
     fit_ridge,
     principal_components,
     train_subsets,
@@ -35,6 +36,9 @@ ALPHA = 0.5
 
 LARGEST_COMPONENT = 10
 """Components that are computed; later ones are small and noisy."""
+
+LARGEST_LASSO = 2**23
+"""Weights (examples times targets) up to which LASSO is fitted; about four minutes on two cores at the most."""
 
 Progress = Callable[[int, int], None]
 
@@ -88,13 +92,26 @@ def task_subsets(
     )
 
 
+def fit(subsets: SubsetEnsemble) -> Datamodel:
+    """Return a datamodel: LASSO, which predicts better, up to `LARGEST_LASSO` weights, and ridge above."""
+    weights = subsets.masks.shape[1] * len(subsets.own)
+    return fit_lasso(subsets) if weights <= LARGEST_LASSO else fit_ridge(subsets)
+
+
 def task_components(subsets: SubsetEnsemble) -> Components:
     """Return the leading principal components of the datamodel matrix."""
-    return principal_components(fit_ridge(subsets), min(LARGEST_COMPONENT, subsets.masks.shape[1] - 2))
+    inside = subsets.own >= 0
+    training = replace(
+        subsets,
+        margins=subsets.margins[:, inside],
+        correct=subsets.correct[:, inside],
+        own=subsets.own[inside],
+    )
+    return principal_components(fit(training), min(LARGEST_COMPONENT, subsets.masks.shape[1] - 2))
 
 
 def matching_targets(
-    task: Task, pretrained: Ensemble, forget: ForgetSet, subsets: SubsetEnsemble, model: RidgeDatamodel | None = None
+    task: Task, pretrained: Ensemble, forget: ForgetSet, subsets: SubsetEnsemble, model: Datamodel | None = None
 ) -> MatchingTargets:
     """Return pretrained margins plus the change that the datamodel predicts, and what the prediction cost.
 
@@ -103,12 +120,12 @@ def matching_targets(
         pretrained: The ensemble that will be unlearned.
         forget: The forget set.
         subsets: From `task_subsets`.
-        model: From `fit_ridge(subsets)`, where it is known already.
+        model: From `fit(subsets)`, where it is known already.
 
     Raises:
         InputError: If the forget set is larger than the subset models can resolve.
     """
-    model = fit_ridge(subsets) if model is None else model
+    model = fit(subsets) if model is None else model
     everything = torch.cat([task.train.x, task.validation.x]), torch.cat([task.train.y, task.validation.y])
     # The pretrained models show what all effects have in common, which subsets of one size cannot.
     model = replace(model, full=check_full(pretrained.margins(*everything).numpy(), model.targets))
