@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -115,13 +116,14 @@ def _time_of(trial: Callable[[int], Callable[[], None]], size: int, device: torc
         step()
         _wait(device)
         times: list[float] = []
-        while len(times) < 3 or sum(times) < TRIAL_SECONDS:
+        while len(times) < 5 or sum(times) < TRIAL_SECONDS:
             begin = time.perf_counter()
             step()
             _wait(device)
             times.append(time.perf_counter() - begin)
-        # The mean, not the least: with small chunks the workers wait for one another, and that is part of the price.
-        return sum(times) / len(times)
+        # Not the least: with small chunks the workers wait for one another, and that is part of the price. Nor the
+        # mean: one step during which another program had the core would decide.
+        return statistics.median(times)
 
     return max(run_chunks(timed, [range(1)] * workers, device, workers))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class LayerNetwork:
         self.template = template
         self._run = compile_layers(copy.deepcopy(template))
         self.widest = widest_activation(template, example)
+        self.columns = _columns(template, example)
         self.noisy = any(isinstance(layer, nn.Dropout) for layer in template.modules())
         self.by_hand: list[Make] | None = None
         """What makes the layers of a pass with written-out gradients, where there is one (see `by_hand.py`)."""
@@ -150,6 +151,20 @@ def _check_against_module(network: LayerNetwork, task: Task) -> None:
         raise Unsupported("the stacked form gives other outputs than the module")
 
 
+def _columns(module: nn.Module, example: Tensor) -> int:
+    """Return how many numbers the convolutions of one example read in all, each as often as it is read."""
+    total = 0
+
+    def note(layer: nn.Module, _: object, output: object) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d) and isinstance(output, Tensor):
+            reads = layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
+            total += reads * output[0, 0].numel()
+
+    _observe(module, example, note)
+    return total
+
+
 def widest_activation(module: nn.Module, example: Tensor) -> int:
     """Return the largest number of values that any layer puts out for one example."""
     widest = example[0].numel()
@@ -159,11 +174,15 @@ def widest_activation(module: nn.Module, example: Tensor) -> int:
         if isinstance(output, Tensor):
             widest = max(widest, output.numel() // 2)
 
+    _observe(module, example, note)
+    return widest
+
+
+def _observe(module: nn.Module, example: Tensor, note: Callable[[nn.Module, object, object], None]) -> None:
+    """Call `note` with each layer, its inputs and its output for two copies of an example."""
     probe = copy.deepcopy(module).eval()
-    handles = [layer.register_forward_hook(note) for layer in probe.modules()]
+    for layer in probe.modules():
+        layer.register_forward_hook(note)
     with torch.no_grad():
         # Twice, because a batch norm without running statistics cannot normalise a single example.
         probe(torch.cat([example, example]))
-    for handle in handles:
-        handle.remove()
-    return widest

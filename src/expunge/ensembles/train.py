@@ -270,7 +270,8 @@ def train_epoch(
         recipe: Batch size and rate; the rate is that of the middle of each step, so that no step has rate 0.
     """
     order = epoch_order(examples, seeds, epoch).to(data.x.device)
-    noise = [generator(seed, "noise", epoch) for seed in seeds]
+    noisy = getattr(descent.network, "noisy", True)
+    noise = [generator(seed, "noise", epoch) for seed in seeds] if noisy else None
     steps = recipe.steps_per_epoch(examples.shape[1])
     for number, index in enumerate(batches(order, recipe.batch, recipe.last_batch == "drop")):
         lr = recipe.rate(epoch + (number + 0.5) / steps)
@@ -287,12 +288,14 @@ def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device
         other = {name: tensor.expand(size, *tensor.shape[1:]).clone().to(device) for name, tensor in buffers.items()}
         descent = new_descent(network, own, other, plan.recipe)
         index = plan.examples[:1, :batch].expand(size, batch).to(device)
-        noise = [generator(0, "noise", member) for member in range(size)]
+        noise = [generator(0, "noise", member) for member in range(size)] if getattr(network, "noisy", True) else None
         return lambda: void(descent.step(gather(data.x, index), gather(data.y, index), 0.0, noise=noise))
 
     numbers = sum(tensor[0].numel() for tensor in params.values())
-    # Weights, gradients and optimiser state, and about a dozen activations of the widest layer, at 4 bytes each.
-    bytes_each = 4 * (4 * numbers + 12 * batch * network.widest)
+    # Weights, gradients and optimiser state, and about a dozen activations of the widest layer, at 4 bytes each; the
+    # columns of a convolution can be more than that.
+    widest = max(12 * network.widest, 3 * getattr(network, "columns", 0))
+    bytes_each = 4 * (4 * numbers + batch * widest)
     gpu = device.type == "cuda"
     free = int(0.6 * torch.cuda.mem_get_info(device)[0]) if gpu else 4 * 2**30 // workers
     return measure_chunk(trial, len(plan.ids), device, workers, limit=max(1, free // bytes_each))
