@@ -18,13 +18,16 @@ curvature matrix-vector products for second-order gradient descent" (Neural Comp
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,6 +37,27 @@ from expunge.dependence.losses import CrossEntropy, Loss
 
 BUDGET = 2**22
 """Numbers that the largest activation of a batch may hold; sets how many examples go through together."""
+
+
+_LEVEL = threading.Lock()
+_users = 0
+
+
+@contextlib.contextmanager
+def _forward_mode() -> Iterator[None]:
+    """Open forward-mode differentiation, or join the threads that have: a process has only one level of it."""
+    global _users
+    with _LEVEL:
+        if _users == 0:
+            forward_ad.enter_dual_level()
+        _users += 1
+    try:
+        yield
+    finally:
+        with _LEVEL:
+            _users -= 1
+            if _users == 0:
+                forward_ad.exit_dual_level()
 
 
 class Linearised:
@@ -195,9 +219,10 @@ class Linearised:
             yield self.flatten(self._vjp(one, partial(_swapped, make, label)))
 
     def _jvp(self, batch: Tensor, direction: State) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            logits, moved, *_ = torch.func.jvp(lambda params: self.forward(params, batch), (self.params,), (direction,))
-        return logits, moved
+        with torch.no_grad(), _forward_mode():
+            dual = {name: forward_ad.make_dual(tensor, direction[name]) for name, tensor in self.params.items()}
+            logits, moved = forward_ad.unpack_dual(self.forward(dual, batch))
+        return logits, torch.zeros_like(logits) if moved is None else moved
 
     def _loss_cotangent(self, labels: Tensor, weights: Tensor | None, logits: Tensor) -> Tensor:
         return weighted(self.loss.gradient(logits, labels), weights)

@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from expunge.core import Ensemble, ForgetSet, InputError, Recipe, Split, Statistics, Task
 from expunge.core.checks import whole
 from expunge.core.seeds import generator
-from expunge.core.tree import State
+from expunge.core.tree import State, take
 from expunge.dependence.curvature import damped
 from expunge.dependence.krylov import krylov_basis
 from expunge.dependence.linearised import Linearised, margin_cotangent
+from expunge.dependence.members import by_members
 
 DIMENSIONS = 24
 """Coordinates of the reduced model."""
@@ -132,17 +133,24 @@ def reduce_model(
     """
     whole(minimum=2 + len(directions), dimensions=dimensions)
     forget.check(task)
-    linearised = Linearised(pretrained)
     x, y = task.train.x, task.train.y
     gone, kept = torch.from_numpy(forget.indices), torch.from_numpy(forget.retain)
-    cotangent = margin_cotangent(linearised.logits(x[gone]), y[gone])
-    starts = [linearised.gradient(x[gone], y[gone]), linearised.pullback(x[gone], cotangent), *directions]
-    operator = damped(linearised, x[kept], task.recipe.weight_decay * len(kept))
-    basis = krylov_basis(linearised, operator, starts, dimensions)
+    dimensions = min(dimensions, sum(tensor[0].numel() for tensor in pretrained.params.values()))
+    used = _room_for(kept, gone, splits, len(pretrained) * dimensions * task.classes, table, seed)
+    rows_of = torch.cat([x[gone], x[used], *(split.x for split in splits.values())])
 
-    used = _room_for(kept, gone, splits, linearised.members * basis.shape[1] * task.classes, table, seed)
-    parts = [x[gone], x[used], *(split.x for split in splits.values())]
-    logits, derivatives = _table(linearised, torch.cat(parts), basis)
+    def work(part: slice) -> tuple[Tensor, Tensor, Tensor]:
+        linearised = Linearised(pretrained[part])
+        cotangent = margin_cotangent(linearised.logits(x[gone]), y[gone])
+        starts = [linearised.gradient(x[gone], y[gone]), linearised.pullback(x[gone], cotangent)]
+        starts += [take(direction, part) for direction in directions]
+        operator = damped(linearised, x[kept], task.recipe.weight_decay * len(kept))
+        basis = krylov_basis(linearised, operator, starts, dimensions)
+        origin = torch.einsum("mkp,mp->mk", basis, linearised.flatten(linearised.params))
+        return *_table(linearised, rows_of, basis), origin
+
+    parts = by_members(work, len(pretrained), pretrained.device)
+    logits, derivatives, origin = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
     # Each training example is a row; retain examples without a row of their own borrow that of one with their label.
     place = torch.empty(len(y), dtype=torch.int64)
@@ -153,25 +161,23 @@ def reduce_model(
         rows[name] = Split(torch.arange(offset, offset + len(split)), split.y)
         offset += len(split)
     network = TableNetwork(logits, derivatives)
-    flat = linearised.flatten(linearised.params)
-    origin = torch.einsum("mkp,mp->mk", basis, flat)
     ensemble = Ensemble(
         network,
         {"coordinates": origin.clone()},
-        {"origin": origin, "member": torch.arange(linearised.members)},
+        {"origin": origin, "member": torch.arange(len(pretrained))},
         pretrained.ids,
         pretrained.seed,
-        {"chunk": linearised.members},
+        {"chunk": len(pretrained)},
     )
     reduced = Task(
         name=f"{task.name}, reduced",
         train=(place, y),
         validation=(place[:1], y[:1]),
-        model=lambda: _Template(basis.shape[1], task.classes),
+        model=lambda: _Template(dimensions, task.classes),
         recipe=_plain(task.recipe),
         classes=task.classes,
     )
-    return ReducedModel(reduced, ensemble, rows, basis.shape[1], len(used))
+    return ReducedModel(reduced, ensemble, rows, dimensions, len(used))
 
 
 def _table(linearised: Linearised, x: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,10 +32,11 @@ from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, InputError, Recipe, Task
 from expunge.core.checks import non_negative, positive
-from expunge.core.tree import State
+from expunge.core.tree import State, concatenate
 from expunge.dependence.curvature import damped
 from expunge.dependence.krylov import matrix_function
 from expunge.dependence.linearised import Linearised, combine
+from expunge.dependence.members import by_members
 
 STEPS = 16
 """Products with the curvature for each function of it."""
@@ -104,14 +105,21 @@ def unrolled_removal(segments: Sequence[Segment], task: Task, forget: ForgetSet,
         raise InputError("segments is empty, expected at least one (the pretrained ensemble).")
     if len({segment.ensemble.ids for segment in segments}) > 1:
         raise InputError("the segments have different members, expected the same members at several times.")
+    for segment in segments:
+        positive(time=min(segment.time, 1e300))
     forget.check(task)
+    ensemble = segments[-1].ensemble
+    parts = by_members(lambda part: _unroll(segments, part, task, forget, steps), len(ensemble), ensemble.device)
+    return concatenate(parts)
+
+
+def _unroll(segments: Sequence[Segment], part: slice, task: Task, forget: ForgetSet, steps: int) -> State:
     x, y = task.train.x, task.train.y
     gone, kept = torch.from_numpy(forget.indices), torch.from_numpy(forget.retain)
     decay, size = task.recipe.weight_decay, len(kept)
     moved: State | None = None
     for segment in segments:
-        positive(time=min(segment.time, 1e300))
-        linearised = Linearised(segment.ensemble)
+        linearised = Linearised(segment.ensemble[part])
         operator = damped(linearised, x[kept], decay * size)
         pull = combine(linearised.gradient(x[gone], y[gone]), linearised.params, decay * len(gone))
         rate = segment.time / size
@@ -140,17 +148,21 @@ def newton_removal(
     non_negative(damping=damping)
     forget.check(task)
     gone, kept = torch.from_numpy(forget.indices), torch.from_numpy(forget.retain)
-    linearised = Linearised(ensemble)
     decay = task.recipe.weight_decay
-    operator = damped(linearised, task.train.x[kept], decay * len(kept) + damping)
-    pull = linearised.gradient(task.train.x[gone], task.train.y[gone])
-    pull = combine(pull, linearised.params, decay * len(gone))
-    return matrix_function(linearised, operator, pull, lambda h: 1 / h.clamp_min(1e-12), steps)
+
+    def work(part: slice) -> State:
+        linearised = Linearised(ensemble[part])
+        operator = damped(linearised, task.train.x[kept], decay * len(kept) + damping)
+        pull = linearised.gradient(task.train.x[gone], task.train.y[gone])
+        pull = combine(pull, linearised.params, decay * len(gone))
+        return matrix_function(linearised, operator, pull, lambda h: 1 / h.clamp_min(1e-12), steps)
+
+    return concatenate(by_members(work, len(ensemble), ensemble.device))
 
 
 def _remain(h: Tensor, rate: float) -> Tensor:
     """Return exp(-rate h), the share of a displacement that training leaves."""
-    return torch.exp(-rate * h.clamp_min(1e-300))
+    return torch.exp(-rate * h)
 
 
 def _approach(h: Tensor, rate: float) -> Tensor:

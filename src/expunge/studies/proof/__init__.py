@@ -1,0 +1,356 @@
+"""The proof of the forecast: over many forget sets, does what it predicts rank what then happens?
+
+For every forget set (`sets`): the forecast and the measures of dependence from the pretrained ensemble alone; then two
+independent sets of oracles, every method over the audit's grid, and what it reached (`outcomes`); then rank
+correlations over forget sets, with intervals, against trivial predictors (`judge`).
+
+The forecast has no setting that is fitted to outcomes. Its numerical settings (segments, steps, coordinates, members
+followed) were fixed on forget sets of the development half before the judged half was run.
+
+Source of the question: "Ascent Fails to Forget" (arXiv 2509.26427), app. A, which asks whether the spectral norm of the
+forget-retain cross-influence matrix predicts when descent-ascent fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from expunge.core import Ensemble, ForgetSet, InputError, Task
+from expunge.core.checks import whole
+from expunge.core.digest import digest_json, digest_tensors
+from expunge.core.proof import ForgetSetOutcome, MethodOutcome, ProofRecord
+from expunge.core.record import SPLITS, write_atomically
+from expunge.core.seeds import derive
+from expunge.dependence import Kernel, measure_dependence, measure_kernel
+from expunge.ensembles import train
+from expunge.ensembles.chunks import pick_device
+from expunge.methods import GradientAscent, GradientDescentAscent, Method, Scrub, unlearn
+from expunge.studies.environment import describe_environment
+from expunge.studies.forecast import Forecast, Subject, forecast
+from expunge.studies.grid import run_name
+from expunge.studies.judging import Bench
+from expunge.studies.measure import Parts
+from expunge.studies.proof.judge import comparisons, correlations, spearman
+from expunge.studies.proof.outcomes import Halves, Measured, choose, damage_at_target
+from expunge.studies.proof.sets import Case, cases, dial_cases
+from expunge.studies.selection import objective
+from expunge.tasks import load_task
+
+METHODS: tuple[type[Method], ...] = (GradientAscent, GradientDescentAscent, Scrub)
+DIAL = "teacher-mixture"
+"""Name that asks for the dial instead of a task."""
+DEFAULT_TASKS = ("digits", "digits:cnn", "tabular", DIAL)
+FOLLOWED = 12
+MEASURED = 10
+"""Members that the measures of dependence use."""
+CHUNK = 15
+"""Members a kernel, fixed so that two runs have identical numbers."""
+
+Objectives = dict[str, tuple[float, float, float]]
+"""By setting, the objective on the half that chooses, on the half that reports, and as forecast."""
+Table = dict[str, Objectives]
+"""Objectives by method."""
+Around = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+@dataclass
+class Pretrained:
+    """What the forget sets of one task share."""
+
+    task: Task
+    ensemble: Ensemble
+    subject: Subject
+    kernel: Kernel
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a proof was asked for."""
+
+    members: int
+    seed: int
+    out: Path
+    device: torch.device
+
+
+def prove(
+    tasks: Sequence[str] = DEFAULT_TASKS,
+    *,
+    members: int = 60,
+    out: Path = Path("runs/proof"),
+    seed: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    console: Console | None = None,
+    command: str = "",
+    around: Around = contextlib.nullcontext,
+) -> tuple[Path, ProofRecord]:
+    """Run the proof and write `proof.json`; every forget set is kept as it is finished.
+
+    Args:
+        tasks: Tasks by name, as on the command line, or `teacher-mixture` for the dial. The first is the one whose
+            development half fixes the trivial predictor to beat.
+        members: Members of the pretrained ensemble and of each of two sets of oracles, at least 20.
+        out: Folder of the run.
+        seed: The study's seed.
+        resume: Go on with a run that was interrupted.
+        device: `auto`, `cpu` or `cuda`.
+        console: Where progress is shown; None is silent.
+        command: The shell command that runs this again.
+        around: Entered around the work on each forget set; a place to wait for a shared machine.
+
+    Raises:
+        InputError: If something asked for cannot be used; before any training.
+    """
+    whole(minimum=20, members=members)
+    if not tasks:
+        raise InputError("no task was given, expected at least one, such as digits.")
+    if (out / "proof.json").exists() and not resume:
+        raise InputError(f"{out} holds a proof already; add --resume to go on with it, or choose another --out.")
+    request = {"tasks": list(tasks), "members": members, "seed": seed}
+    record = ProofRecord(
+        status="running",
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=0.0,
+        command=command,
+        request=request,
+        environment=describe_environment(pick_device(device)),
+        members=members,
+    )
+    if resume and (out / "proof.json").exists():
+        earlier = ProofRecord.load(out)
+        if earlier.request != request:
+            raise InputError(
+                f"{out} holds another proof ({earlier.request}), expected {request}; choose another --out."
+            )
+    loaded = {name: None if name == DIAL else load_task(name) for name in tasks}
+    settings = Settings(members, seed, out, pick_device(device))
+    tables: dict[tuple[str, str], Table] = {}
+    for name, task in loaded.items():
+        with around():
+            found = dial_cases(seed) if task is None else cases(task, out / "store", seed)
+        shared: dict[str, Pretrained] = {}
+        for number, case in enumerate(found, start=1):
+            with around():
+                outcome, table = _examine(settings, name, case, shared)
+            tables[name, case.forget.name] = table
+            record.outcomes.append(outcome)
+            record.seconds += outcome.seconds
+            if console is not None:
+                console.print(f"{name} {number}/{len(found)}  {_line(outcome)}", markup=False, highlight=False)
+    _transfer(record.outcomes, tables)
+    record.correlations = correlations(record.outcomes, seed)
+    record.comparisons = comparisons(record.outcomes, tasks[0], seed)
+    record.status = "complete"
+    record.save(out)
+    return out, record
+
+
+def _examine(
+    settings: Settings, name: str, case: Case, shared: dict[str, Pretrained]
+) -> tuple[ForgetSetOutcome, Table]:
+    """Return the outcome of a forget set and, by method and setting, the objectives of both halves."""
+    key = {
+        "task": case.task.fingerprint,
+        "forget": digest_tensors({"indices": torch.from_numpy(case.forget.indices)}),
+        "name": case.forget.name,
+        "half": case.half,
+        "members": settings.members,
+        "seed": settings.seed,
+        "methods": [run.describe() for run in _runs(case.task)],
+        "forecast": [FOLLOWED, MEASURED],
+    }
+    path = settings.out / "sets" / f"{digest_json(key)[:20]}.json"
+    if path.is_file():
+        kept = json.loads(path.read_text())
+        return ForgetSetOutcome.model_validate(kept["outcome"]), kept["table"]
+    began = time.perf_counter()
+    if case.task.fingerprint not in shared:
+        shared[case.task.fingerprint] = _pretrain(settings, case.task)
+    outcome, table = _run(settings, name, case, shared[case.task.fingerprint])
+    outcome.seconds = time.perf_counter() - began
+    content = json.dumps({"outcome": outcome.model_dump(mode="json"), "table": table}, indent=1)
+    write_atomically(path, content.encode())
+    return outcome, table
+
+
+def _pretrain(settings: Settings, task: Task) -> Pretrained:
+    ensemble = _train(settings, task, "pretrained", None)
+    subject = Subject.of(task, ensemble, followed=FOLLOWED, store=settings.out / "store", chunk=CHUNK)
+    return Pretrained(task, ensemble, subject, measure_kernel(ensemble, task, members=MEASURED))
+
+
+def _train(settings: Settings, task: Task, role: str, without: ForgetSet | None) -> Ensemble:
+    return train(
+        task,
+        members=settings.members,
+        without=without,
+        seed=derive(settings.seed, "proof", role) % 2**31,
+        store=settings.out / "store" if without is None else None,
+        device=settings.device,
+        chunk=CHUNK,
+    )
+
+
+def _run(settings: Settings, name: str, case: Case, pretrained: Pretrained) -> tuple[ForgetSetOutcome, Table]:
+    task, forget, runs = case.task, case.forget, _runs(case.task)
+    # First what is predicted, from the pretrained members alone.
+    foretold = forecast(pretrained.subject, forget, runs, tolerance=Bench.default_tolerance(), seed=settings.seed)
+    measures = measure_dependence(pretrained.ensemble, task, forget, kernel=pretrained.kernel, seed=settings.seed)
+    # Then what happens.
+    parts = Parts.of(task, forget, settings.seed)
+    oracles = [parts.measure(_train(settings, task, role, forget)) for role in ("choosing", "reporting")]
+    halves = Halves(*oracles)
+    nothing = halves.measure("do_nothing", "do_nothing", 0, 0.0, parts.measure(pretrained.ensemble))
+    methods, table = [], {}
+    for kind in METHODS:
+        measured = []
+        for run in (run for run in runs if run.name == kind.name):
+            done = unlearn(
+                pretrained.ensemble,
+                task,
+                forget,
+                run,
+                seed=derive(settings.seed, "audit", "unlearn"),
+                evaluate=parts.measure,
+                chunk=CHUNK,
+            )
+            measured += [
+                halves.measure(run_name(run), run.name, stop.epoch, stop.cost, stop.measured)
+                for stop in done.trace.stops
+            ]
+        methods.append(_method_outcome(kind, nothing, measured, foretold))
+        table[kind.name] = _objectives(nothing, measured, foretold)
+    means = {split: np.mean([_mean_margins(oracle, split) for oracle in oracles], axis=0) for split in SPLITS}
+    change = {split: means[split] - foretold.pretrained[split].mean(0) for split in SPLITS}
+    predicted = {split: foretold.oracle[split].mean(0) - foretold.pretrained[split].mean(0) for split in SPLITS}
+    outcome = ForgetSetOutcome(
+        task=name,
+        name=forget.name,
+        family=case.family,
+        half=case.half,
+        size=len(forget),
+        how=forget.how,
+        dial=case.dial,
+        predictors={key: float(value) for key, value in measures.values.items()},
+        nothing=objective(nothing.reported.excess),
+        predicted_nothing=objective(foretold.record.nothing.excess),
+        removal_correlation={s: _pearson(predicted[s], change[s]) for s in SPLITS},
+        removal_slope={s: _slope(predicted[s], change[s]) for s in SPLITS},
+        methods=methods,
+        forecast_seconds=foretold.record.seconds,
+        seconds=0.0,
+    )
+    return outcome, table
+
+
+def _method_outcome(
+    kind: type[Method], nothing: Measured, measured: Sequence[Measured], foretold: Forecast
+) -> MethodOutcome:
+    chosen = choose([nothing, *measured])
+    mine = next(m for m in foretold.record.methods if m.method == kind.name)
+    by_setting = {one.setting: one for one in [nothing, *measured]}
+    followed = by_setting[f"{mine.best.run}@{mine.best.epoch}"]
+    predicted = {f"{point.run}@{point.epoch}": objective(point.excess) for point in mine.path}
+    pairs = [(predicted[one.setting], objective(one.reported.excess)) for one in measured if one.setting in predicted]
+    best_mean = min([foretold.record.nothing, *mine.path], key=lambda point: objective(point.means))
+    return MethodOutcome(
+        method=kind.name,
+        label=kind.label,
+        achievable=objective(chosen.reported.excess),
+        achievable_mean=objective(choose([nothing, *measured], by="means").reported.means),
+        achieved=chosen.reported.excess,
+        setting=chosen.setting,
+        damage=damage_at_target(nothing.reported, measured),
+        transferred=None,
+        illusion_gap=None,
+        forecast_setting=followed.setting,
+        at_forecast=objective(followed.reported.excess),
+        forecast={
+            "achievable": mine.objective,
+            "achievable_mean": objective(best_mean.means),
+            "damage": mine.damage,
+            "illusion_gap": None,
+        },
+        within=spearman(*(np.array(column) for column in zip(*pairs, strict=True))),
+    )
+
+
+def _objectives(nothing: Measured, measured: Sequence[Measured], foretold: Forecast) -> Objectives:
+    predicted = {"do_nothing@0": objective(foretold.record.nothing.excess)}
+    for method in foretold.record.methods:
+        predicted |= {f"{point.run}@{point.epoch}": objective(point.excess) for point in method.path}
+    return {
+        one.setting: (objective(one.choosing.excess), objective(one.reported.excess), predicted[one.setting])
+        for one in [nothing, *measured]
+    }
+
+
+def _transfer(outcomes: Sequence[ForgetSetOutcome], tables: Mapping[tuple[str, str], Table]) -> None:
+    """Fill in what the setting that is best on the other forget sets of the family reaches, and the illusion gap.
+
+    The forecast of the gap is the same difference between forecasts.
+    """
+    for one in outcomes:
+        others = [
+            tables[other.task, other.name]
+            for other in outcomes
+            if other.task == one.task and other.family == one.family and other.name != one.name
+        ]
+        if not others:
+            continue
+        for method in one.methods:
+            own = tables[one.task, one.name][method.method]
+            common = [setting for setting in own if all(setting in table[method.method] for table in others)]
+            if not common:
+                continue
+
+            def best(
+                column: int, tables: Sequence[Table] = others, name: str = method.method, settings: list[str] = common
+            ) -> str:
+                return min(settings, key=lambda s: float(np.mean([table[name][s][column] for table in tables])))
+
+            choosing, reporting, predicted = 0, 1, 2
+            method.transferred = own[best(choosing)][reporting]
+            method.illusion_gap = method.transferred - min(row[reporting] for row in own.values())
+            method.forecast["illusion_gap"] = own[best(predicted)][predicted] - min(
+                row[predicted] for row in own.values()
+            )
+
+
+def _runs(task: Task) -> list[Method]:
+    return [run for kind in METHODS for run in kind.grid(task.recipe)]
+
+
+def _mean_margins(measured: Mapping[str, torch.Tensor], split: str) -> np.ndarray[Any, Any]:
+    values = measured[f"margins/{split}"].double()
+    return np.asarray(values[torch.isfinite(values).all(1)].mean(0).numpy())
+
+
+def _pearson(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
+
+
+def _slope(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    centred = a - a.mean()
+    return float(centred @ b / (centred @ centred)) if a.std() > 0 else float("nan")
+
+
+def _line(outcome: ForgetSetOutcome) -> str:
+    parts = [
+        f"{m.method} {m.achievable:.2f} (forecast {m.forecast['achievable']:.2f})"
+        for m in outcome.methods
+        if m.forecast["achievable"] is not None
+    ]
+    return f"{outcome.name}: nothing {outcome.nothing:.2f} ({outcome.predicted_nothing:.2f}), " + ", ".join(parts)
