@@ -9,9 +9,13 @@ that is not counted, and the time of one is multiplied by the number of members.
 default number of threads; the best of one and two threads is shown as well, and with one thread a loop could run once
 on each core: that bound is the row "one process a core".
 
+On a machine that others use too, look at "processor time": it leaves out the time that a program waited for a core. The
+loop of one thread is compared with all threads of `expunge.train`, so twice this ratio is what two cores give.
+
 What the limit is. The matrix products of a step (forward, gradients of the weights, gradients of the inputs but for the
 first layer) are timed alone with torch.bmm at the same shapes: in chunks on one thread each, as the trainer runs them,
-and all members at once on all threads.
+and all members at once on all threads; and in chunks by the kernels that the trainer picks (`ensembles/products.py`).
+What a step costs besides its products is shown layer by layer, measured while every core trains a chunk.
 """
 
 from __future__ import annotations
@@ -20,10 +24,12 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +40,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from expunge import Recipe, Task, train
+from expunge.ensembles import build_network
+from expunge.ensembles.batches import gather
 from expunge.ensembles.chunks import run_chunks, split, worker_count
+from expunge.ensembles.initialise import initialise
+from expunge.ensembles.products import affine, input_gradient, weight_gradient
+from expunge.ensembles.train import new_descent
 from expunge.tasks.models import mlp, resnet9, small_cnn
 
 
@@ -143,6 +154,62 @@ def bmm_seconds(shapes: list[tuple[int, int, int, int]], members: int, device: t
     return total
 
 
+def own_seconds(shapes: list[tuple[int, int, int, int]], members: int) -> float:
+    """Return the seconds that the trainer's own choice of kernels takes for the products of one step."""
+    total = 0.0
+    for outputs, inputs, n, times in shapes:
+        weight, x, g = (torch.randn(members, *shape) for shape in ((outputs, inputs), (inputs, n), (outputs, n)))
+        y, dw, dx = torch.empty_like(g), torch.empty_like(weight), torch.empty_like(x)
+        calls: list[Callable[[], object]] = [
+            partial(affine, weight, None, x, y),
+            partial(weight_gradient, g, x, dw),
+            partial(input_gradient, weight, g, dx),
+        ]
+        for call in calls[:times]:
+            best = float("inf")
+            for _ in range(6):
+                begin = time.perf_counter()
+                call()
+                best = min(best, time.perf_counter() - begin)
+            total += best
+    return total
+
+
+def layer_times(task: Task, chunk: int, workers: int, steps: int = 40) -> dict[str, float]:
+    """Return the median microseconds a member that each part of a step takes while every worker trains a chunk."""
+    network = build_network(task)
+
+    def work(_part: range) -> dict[str, list[float]]:
+        params, buffers = initialise(task, list(range(chunk)))
+        descent = new_descent(network, params, buffers, task.recipe)
+        spent: dict[str, list[float]] = {}
+
+        def clocked(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                begin = time.perf_counter()
+                try:
+                    return call(*args, **kwargs)
+                finally:
+                    spent.setdefault(name, []).append(time.perf_counter() - begin)
+
+            return run
+
+        for number, layer in enumerate(descent.written.layers if descent.written else []):
+            for way in ("forward", "backward"):
+                setattr(layer, way, clocked(f"{number} {type(layer).__name__} {way}", getattr(layer, way)))
+        descent.optimiser.step = clocked("optimiser", descent.optimiser.step)  # type: ignore[method-assign]
+        index = torch.stack([torch.randperm(len(task.train))[: task.recipe.batch] for _ in range(chunk)])
+        pick = clocked("batch", lambda: (gather(task.train.x, index), gather(task.train.y, index)))
+        whole = clocked("whole step", lambda: descent.step(*pick(), 0.0))
+        for _ in range(steps):
+            whole()
+        return spent
+
+    parts = run_chunks(work, [range(1)] * workers, torch.device("cpu"), workers)
+    names = parts[0]
+    return {name: 1e6 * statistics.median([t for part in parts for t in part[name]]) / chunk for name in names}
+
+
 def peak_memory(which: str, members: int) -> tuple[float, float]:
     """Return the peak memory in MiB of a fresh process that only trains, and of one that only builds the task."""
     out = []
@@ -157,23 +224,32 @@ def compare(which: str, task: Task, members: int, models: int, repeat: int) -> d
     cpu = torch.device("cpu")
     workers = worker_count(cpu)
     default = torch.get_num_threads()
-    runs = []
+    runs, busy = [], []
     for _ in range(repeat):
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
         ensemble = train(task, members=members, device="cpu")
         runs.append(time.perf_counter() - begin)
+        busy.append(time.process_time() - used)
     chunk = int(ensemble.provenance["chunk"])
     loops = {
         f"{kind}, {threads} threads": members * seconds_a_model(task, kind == "DataLoader", threads, models)
         for kind in ("DataLoader", "in memory")
         for threads in sorted({1, 2, default})
     }
+    torch.set_num_threads(1)
+    busy_loop = []
+    for _ in range(models):
+        used = time.process_time()
+        train_one(task, False, cpu)
+        busy_loop.append((time.process_time() - used) * members)
+    torch.set_num_threads(default)
     steps = task.recipe.steps_per_epoch(len(task.train)) * task.recipe.epochs * members
     work = flops(task)
     shapes = products(task)
     parts = split(members, chunk)
     alone = run_chunks(lambda part: bmm_seconds(shapes, len(part), cpu), parts[:workers], cpu, workers)
     chunked = sum(len(part) for part in parts[:workers]) * work / max(alone)
+    own = run_chunks(lambda part: own_seconds(shapes, len(part)), parts[:workers], cpu, workers)
     together = members * work / bmm_seconds(shapes, members, cpu)
     seconds = min(runs)
     peak, base = peak_memory(which, members)
@@ -193,13 +269,17 @@ def compare(which: str, task: Task, members: int, models: int, repeat: int) -> d
         "default_threads": default,
         "seconds": seconds,
         "all_runs": runs,
+        "cpu_seconds": min(busy),
+        "cpu_seconds_in_memory_one_thread": min(busy_loop),
         "loops": loops,
         "loops_by_kind": by_kind,
         "ratios": {kind: {name: value / seconds for name, value in rows.items()} for kind, rows in by_kind.items()},
         "ms_a_member_step": 1e3 * seconds * workers / steps,
         "gflops": work * steps / seconds / 1e9,
         "bmm_gflops_in_chunks": chunked / 1e9,
+        "own_products_gflops": sum(len(part) for part in parts[:workers]) * work / max(own) / 1e9,
         "bmm_gflops_together": together / 1e9,
+        "layer_us": layer_times(task, chunk, workers),
         "share_of_bmm": work * steps / seconds / max(chunked, together),
         "peak_mib": peak,
         "peak_mib_before_training": base,
@@ -270,11 +350,18 @@ def show(row: dict[str, Any]) -> None:
     for kind, rows in row["loops_by_kind"].items():
         for name, seconds in rows.items():
             print(f"  {f'one at a time, {kind}, {name}':<52} {seconds:8.1f} s   {row['ratios'][kind][name]:6.1f} x")
+    each, other = row["cpu_seconds"], row["cpu_seconds_in_memory_one_thread"]
+    print(f"  {'processor time, in memory, one thread':<52} {other:8.1f} s   {other / each:6.1f} x  ({each:.1f} s)")
     print(f"  {'a step of one member, on one core':<52} {row['ms_a_member_step'] * 1e3:8.1f} us")
     print(f"  {'matrix products achieved':<52} {row['gflops']:8.1f} GFLOP/s")
     print(f"  {'torch.bmm, same shapes, in chunks':<52} {row['bmm_gflops_in_chunks']:8.1f} GFLOP/s")
+    print(f"  {'the kernels the trainer picks, in chunks':<52} {row['own_products_gflops']:8.1f} GFLOP/s")
     print(f"  {'torch.bmm, same shapes, all members at once':<52} {row['bmm_gflops_together']:8.1f} GFLOP/s")
     print(f"  {'share of the better':<52} {row['share_of_bmm']:8.0%}")
+    bound = row["seconds"] * row["gflops"] / row["own_products_gflops"]
+    print(f"  {'if these products were all there is':<52} {bound:8.2f} s")
+    for name, spent in row["layer_us"].items():
+        print(f"      {name:<48} {spent:8.1f} us a member")
     print(f"  {'peak memory (before training)':<52} {row['peak_mib']:8.0f} MiB ({row['peak_mib_before_training']:.0f})")
 
 
