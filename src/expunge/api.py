@@ -1,4 +1,4 @@
-"""The main job as one call: run the audit, then draw its report."""
+"""The main jobs as one call each: run the audit or the forecast, then draw its page."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from expunge import report, studies
 from expunge.core import ForgetSet, Record, Task
+from expunge.core.forecast import ForecastRun
 from expunge.methods import Method
 
 
@@ -25,6 +26,18 @@ class Run:
     """The report, one HTML file."""
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """A finished run of forecasts."""
+
+    folder: Path
+    """Where everything was written."""
+    record: ForecastRun
+    """What was predicted."""
+    report: Path
+    """The page, one HTML file."""
+
+
 def audit(
     task: Task,
     *,
@@ -35,6 +48,7 @@ def audit(
     seed: int = 0,
     tolerance: float | None = None,
     resume: bool = False,
+    forecast: bool = True,
     device: str = "auto",
     chunk: int | None = None,
     console: Console | None = None,
@@ -51,6 +65,8 @@ def audit(
         seed: The study's seed.
         tolerance: Largest excess over the floor, in nats, that counts as indistinguishable; None for the default.
         resume: Go on with a run that was interrupted, or draw the report of a finished one again.
+        forecast: Predict the outcome of every method before any oracle is trained, and show both; methods that aim at
+            predicted margins need it.
         device: `auto`, `cpu` or `cuda`.
         chunk: Members computed together; None measures the fastest. Two runs with the same chunk have identical
             numbers; with another they agree to rounding (and exactly for fully connected models on a CPU).
@@ -72,9 +88,67 @@ def audit(
         seed=seed,
         tolerance=tolerance,
         resume=resume,
+        forecast=forecast,
         device=device,
         chunk=chunk,
         console=console,
         command=command,
     )
     return Run(folder, record, report.draw(folder))
+
+
+def forecast(
+    task: Task,
+    *,
+    forget: Sequence[ForgetSet | str | Path],
+    methods: Sequence[str | Method] | None = None,
+    members: int = 100,
+    followed: int = 12,
+    out: Path | str = "runs/forecast",
+    seed: int = 0,
+    tolerance: float | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    chunk: int | None = None,
+    console: Console | None = None,
+    command: str | None = None,
+) -> Forecast:
+    """Predict, from the pretrained models alone, what unlearning methods would reach on a task: no oracle is trained.
+
+    Args:
+        task: Data, model and recipe.
+        forget: Forget sets: `ForgetSet`, a file of indices, or a chooser such as `"random:70"`.
+        methods: Registry names (whole grids) or methods with options; None tries all. Fine-tuning is always shown.
+        members: Members of the pretrained ensemble, at least 2; 100 as in an audit.
+        followed: Members whose training is retraced and whose weights are linearised, at least 2.
+        out: Folder of the run; an audit of the same seed in the same folder finds the pretrained ensemble there.
+        seed: The study's seed.
+        tolerance: Excess over the floor, in nats, that counts as indistinguishable; None for that of an audit.
+        resume: Go on with a run that was interrupted, or draw the page of a finished one again.
+        device: `auto`, `cpu` or `cuda`.
+        chunk: Members computed together; None measures the fastest.
+        console: Where progress is shown; None is silent.
+        command: The shell command to put into the record; None writes the Python call.
+
+    Returns:
+        The run, with `record` and the path of the page in `report`.
+
+    Raises:
+        InputError: If something given cannot be used, or the model cannot be linearised; before any training.
+    """
+    folder, record = studies.forecast_run(
+        task,
+        forget=forget,
+        methods=methods,
+        members=members,
+        followed=followed,
+        out=Path(out),
+        seed=seed,
+        tolerance=tolerance,
+        resume=resume,
+        device=device,
+        chunk=chunk,
+        console=console,
+        command=command,
+    )
+    return Forecast(folder, record, report.draw_forecast(folder))

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from expunge import report
 from expunge.core import DamagedFileError, DivergedError, InputError, Record
-from expunge.report.table import print_table
+from expunge.core.forecast import ForecastRun
+from expunge.report.table import print_forecast, print_table
 from expunge.version import __version__
 
 app = typer.Typer(
@@ -25,7 +26,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+RECORDS = ("record.json", "forecast.json", "theory.json")
+"""Files by which the folder of an audit, a forecast and a theory run is known."""
+
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
+TaskName = Annotated[str, typer.Argument(help="digits, digits:cnn, tabular, or path/to/task.py[:name].")]
+ForgetSets = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A file of indices (.npy, .csv); CHOOSER:SIZE with random, class_part, cluster or mislabelled; or "
+        "component:NUMBER:SIDE:SIZE with top, bottom or both. Once a forget set; random:70 by default."
+    ),
+]
+Methods = Annotated[
+    str | None, typer.Option(help="Methods to try, separated by commas; all by default. Controls always run.")
+]
+Tolerance = Annotated[
+    float | None, typer.Option(help="Excess over the floor, in nats, that still counts as indistinguishable.")
+]
+Seed = Annotated[int, typer.Option(help="The study's seed.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Chunk = Annotated[int | None, typer.Option(help="Members computed together; the fastest is measured by default.")]
 
 
 def _version(show: bool) -> None:
@@ -45,27 +67,19 @@ def options(
 
 @app.command()
 def audit(
-    task: Annotated[str, typer.Argument(help="digits, digits:cnn, tabular, or path/to/task.py[:name].")] = "digits",
-    forget: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A file of indices (.npy, .csv), or CHOOSER:SIZE with random, class_part, cluster or mislabelled."
-        ),
-    ] = None,
-    methods: Annotated[
-        str | None, typer.Option(help="Methods to try, separated by commas; all by default. Controls always run.")
-    ] = None,
+    task: TaskName = "digits",
+    forget: ForgetSets = None,
+    methods: Methods = None,
     members: Annotated[int, typer.Option(help="Models in every ensemble.", min=1)] = 100,
     out: Out = Path("runs/audit"),
-    seed: Annotated[int, typer.Option(help="The study's seed.")] = 0,
-    tolerance: Annotated[
-        float | None, typer.Option(help="Excess over the floor, in nats, that still counts as indistinguishable.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    chunk: Annotated[
-        int | None, typer.Option(help="Members computed together; the fastest is measured by default.")
-    ] = None,
+    seed: Seed = 0,
+    tolerance: Tolerance = None,
+    resume: Resume = False,
+    forecast: Annotated[
+        bool, typer.Option("--forecast/--no-forecast", help="Forecast first, and show forecast beside outcome.")
+    ] = True,
+    device: Device = "auto",
+    chunk: Chunk = None,
 ) -> None:
     """Train, unlearn, score against retrained oracles, choose, judge, report: the main job."""
     from expunge.api import audit as run_audit
@@ -75,8 +89,47 @@ def audit(
     run = run_audit(
         load_task(task),
         forget=forget or ["random:70"],
-        methods=None if methods is None else [name.strip() for name in methods.split(",") if name.strip()],
+        methods=_names(methods),
         members=members,
+        out=out,
+        seed=seed,
+        tolerance=tolerance,
+        resume=resume,
+        forecast=forecast,
+        device=device,
+        chunk=chunk,
+        console=console,
+        command=_command(),
+    )
+    print_table(run.record, console)
+    console.print(f"\nReport: {run.report}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def forecast(
+    task: TaskName = "digits",
+    forget: ForgetSets = None,
+    methods: Methods = None,
+    members: Annotated[int, typer.Option(help="Models in the pretrained ensemble.", min=2)] = 100,
+    followed: Annotated[int, typer.Option(help="Models whose training is retraced and linearised.", min=2)] = 12,
+    out: Out = Path("runs/forecast"),
+    seed: Seed = 0,
+    tolerance: Tolerance = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    chunk: Chunk = None,
+) -> None:
+    """Before unlearning: what retraining would change, what each method would reach, and advice. Needs no oracle."""
+    from expunge.api import forecast as run_forecast
+    from expunge.tasks import load_task
+
+    console = Console()
+    run = run_forecast(
+        load_task(task),
+        forget=forget or ["random:70"],
+        methods=_names(methods),
+        members=members,
+        followed=followed,
         out=out,
         seed=seed,
         tolerance=tolerance,
@@ -84,19 +137,46 @@ def audit(
         device=device,
         chunk=chunk,
         console=console,
-        command=shlex.join(["expunge", *(word for word in sys.argv[1:] if word != "--resume")]),
+        command=_command(),
     )
-    print_table(run.record, console)
+    print_forecast(run.record, console)
     console.print(f"\nReport: {run.report}", soft_wrap=True, highlight=False)
 
 
+def _names(methods: str | None) -> list[str] | None:
+    return None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+
+
+def _command() -> str:
+    """Return the command as it would be typed again."""
+    return shlex.join(["expunge", *(word for word in sys.argv[1:] if word != "--resume")])
+
+
 @app.command(name="report")
-def draw_report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+def draw_report(
+    run: Annotated[Path, typer.Argument(help="Folder of an audit, a forecast or a theory run.")],
+) -> None:
     """Draw the page of a run again, from its record alone."""
-    path = report.draw(run)
-    console = Console()
-    print_table(Record.load(run), console)
-    console.print(f"\nReport: {path}", soft_wrap=True, highlight=False)
+    from expunge.report.theory import draw as draw_theory
+    from expunge.report.theory import print_tables
+
+    found = [name for name in RECORDS if (run / name).is_file() or (run.is_file() and run.name == name)]
+    if not found:
+        raise InputError(
+            f"{run} holds no run, expected a folder with record.json (an audit), forecast.json or theory.json."
+        )
+    console, folder = Console(), run.parent if run.is_file() else run
+    for kind in found:
+        if kind == "theory.json":
+            path = draw_theory(folder)
+            print_tables(folder, console)
+        elif kind == "forecast.json":
+            path = report.draw_forecast(folder)
+            print_forecast(ForecastRun.load(folder), console)
+        else:
+            path = report.draw(folder)
+            print_table(Record.load(folder), console)
+        console.print(f"\nReport: {path}", soft_wrap=True, highlight=False)
 
 
 @app.command()

@@ -151,7 +151,8 @@ class ForecastRun(Strict):
             InputError: If there is no record in the folder.
             DamagedFileError: If the file is not a record of a forecast, or of another format.
         """
-        return read_record(cls, folder / "forecast.json", FORECAST_SCHEMA)
+        path = folder if folder.is_file() else folder / "forecast.json"
+        return read_record(cls, path, FORECAST_SCHEMA)
 
 
 def load_forecast_margins(folder: Path, forecast: ForecastSet) -> dict[str, np.ndarray[Any, Any]]:

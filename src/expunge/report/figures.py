@@ -1,7 +1,5 @@
 """The report's figures, as data: plotly figures for what a reader explores, SVG paths for the margin histograms.
 
-Colours are written as CSS variables (`var(--ink)`) or as places on the colour scale (`cost(0.4)`), which the page's
-script replaces by the values of the current colour scheme before it draws; so one figure serves light, dark and print.
 All text that came from a person is escaped here, because plotly reads a small subset of HTML in labels.
 """
 
@@ -19,29 +17,9 @@ from expunge.core.errors import DamagedFileError
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SelectionRecord, SplitName
 from expunge.core.score import Score
 from expunge.report import wording
+from expunge.report.axes import COST_SCALE, HOVER, SYMBOLS, Axis, Figure, base_layout, log_axis, short, wrap
 
-Figure = dict[str, Any]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-
-SYMBOLS = (
-    "square",
-    "diamond",
-    "triangle-up",
-    "cross",
-    "pentagon",
-    "triangle-down",
-    "hexagon",
-    "hourglass",
-    "x",
-    "bowtie",
-    "diamond-wide",
-    "triangle-left",
-    "triangle-right",
-)
-"""Marker shapes of methods, in order; circle and star are kept for pretrained models and oracles."""
-
-COST_SCALE = [[step / 4, f"var(--cost-{step})"] for step in range(5)]
-"""Colour scale of cost and of the rate, from cheap (small) to dear (large)."""
 
 
 def symbols(forget_sets: Iterable[ForgetRecord]) -> dict[str, str]:
@@ -57,90 +35,12 @@ def cost_range(forget_sets: Iterable[ForgetRecord]) -> tuple[float, float]:
     return (low, high) if high > low else (low / 2, high * 2)
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A score axis that holds every value: infinities and NaN sit at the end, zeros at the start of the log scale."""
-
-    low: float
-    """Smallest value that the log scale shows; smaller ones are drawn there."""
-    off: float
-    """Largest value shown: finite ones stay below, the others are drawn there."""
-
-    @classmethod
-    def over(cls, values: Iterable[float]) -> Axis:
-        """Return the axis that fits these values."""
-        positive = [v for v in values if 0 < v < math.inf]
-        top = max([*positive, 1e-3])
-        # Five decades at most: one score of 1e-12 must not flatten the rest.
-        return cls(low=max(min([*positive, top]) / 1.35, top / 1e5), off=top * 1.25)
-
-    def place(self, value: float) -> float:
-        """Return where a value is drawn."""
-        if not math.isfinite(value):
-            return _short(self.low if value == -math.inf else self.off)
-        return _short(min(max(value, self.low), self.off))
-
-    def ranges(self) -> dict[str, list[float]]:
-        """Return the ranges of the log and of the linear scale, in plotly's units."""
-        low, high = math.log10(self.low), math.log10(self.off)
-        margin = 0.04 * (high - low)
-        return {"log": [low - margin, high + margin], "linear": [0.0, self.off * 1.04]}
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
 def _values(forget: ForgetRecord, split: SplitName) -> list[float]:
     scores = [c.scores[split].value for c in forget.configurations if split in c.scores]
     for table in (forget.pretrained, forget.floor):
         if split in table:
             scores += [table[split].value, table[split].floor_high]
     return scores
-
-
-def _base(x_title: str, y_title: str, name: str) -> dict[str, Any]:
-    title: dict[str, Any] = {"font": {"size": 13}, "standoff": 8}
-    axis: dict[str, Any] = {
-        "gridcolor": "var(--grid)",
-        "zeroline": False,
-        "linecolor": "var(--rule)",
-        "showline": True,
-        "ticks": "outside",
-        "ticklen": 4,
-        "tickcolor": "var(--rule)",
-        "automargin": True,
-    }
-    return {
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {
-            "family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
-            "size": 12,
-            "color": "var(--ink)",
-        },
-        "margin": {"l": 56, "r": 14, "t": 14, "b": 48},
-        "hovermode": "closest",
-        "hoverlabel": {
-            "bgcolor": "var(--card)",
-            "bordercolor": "var(--rule)",
-            "font": {"color": "var(--ink)"},
-            "align": "left",
-        },
-        "showlegend": False,
-        "dragmode": "zoom",
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "var(--rule)", "activecolor": "var(--ink)"},
-        "meta": name,
-        "xaxis": {**axis, "title": {**title, "text": x_title}},
-        "yaxis": {**axis, "title": {**title, "text": y_title}},
-    }
-
-
-def _log_axis(axis: dict[str, Any], scale: Axis) -> None:
-    """Make an axis logarithmic, with 1, 2 and 5 of each decade labelled in plain decimals."""
-    ticks = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
-    shown = [tick for tick in ticks if scale.low <= tick <= scale.off]
-    axis.update(type="log", range=scale.ranges()["log"], tickvals=shown, ticktext=[f"{tick:g}" for tick in shown])
 
 
 def hover(forget: ForgetRecord) -> list[list[str]]:
@@ -172,24 +72,10 @@ def _hover(c: ConfigurationRecord, keys: Sequence[str]) -> list[str]:
     checks = f"<br>failed check: {html.escape(', '.join(wrong))}" if wrong else ""
     return [
         f"<b>{html.escape(c.label)}</b>, epoch {c.epoch}",
-        _wrap(f"{options}; statistics {c.statistics}"),
+        wrap(f"{options}; statistics {c.statistics}"),
         f"{c.verdict.name}; cost {wording.percent(c.cost)} of retraining{failed}{checks}",
         scores,
     ]
-
-
-def _wrap(text: str, width: int = 64) -> str:
-    lines, line = [], ""
-    for word in text.split(" "):
-        if line and len(line) + len(word) > width:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    return "<br>".join(html.escape(part[:200]) for part in [*lines, line])
-
-
-_TEMPLATE = "%{customdata[0]}<br>%{customdata[1]}<br>%{customdata[2]}<br>%{customdata[3]}<extra></extra>"
 
 
 def plane(
@@ -212,11 +98,11 @@ def plane(
         A plotly figure (`data`, `layout`) and `ranges` of both axes for the log and the linear scale.
     """
     x_axis, y_axis = Axis.over(_values(forget, other)), Axis.over(_values(forget, "forget"))
-    layout = _base(
+    layout = base_layout(
         f"KLoM on {other} (nats, 95th percentile)", "KLoM on forget (nats, 95th percentile)", f"plane-{other}"
     )
-    _log_axis(layout["xaxis"], x_axis)
-    _log_axis(layout["yaxis"], y_axis)
+    log_axis(layout["xaxis"], x_axis)
+    log_axis(layout["yaxis"], y_axis)
     layout["shapes"] = []
     floor_x, floor_y = forget.floor.get(other), forget.floor.get("forget")
     if floor_x and floor_y:
@@ -230,7 +116,7 @@ def plane(
         ]
         if not own:
             continue
-        colours = [_short(math.log10(min(max(c.cost, costs[0]), costs[1]))) if c.cost == c.cost else low for c in own]
+        colours = [short(math.log10(min(max(c.cost, costs[0]), costs[1]))) if c.cost == c.cost else low for c in own]
         data.append(
             {
                 "type": "scatter",
@@ -243,14 +129,14 @@ def plane(
                     "symbol": shapes.get(row.method, "square"),
                     "size": 8 if len(forget.configurations) < 700 else 6.5,
                     "color": colours,
-                    "cmin": _short(low),
-                    "cmax": _short(high),
+                    "cmin": short(low),
+                    "cmax": short(high),
                     "colorscale": COST_SCALE,
                     "opacity": 0.85,
                     "line": {"width": 0.6, "color": "var(--edge)"},
                 },
                 "customdata": [at[c.id] for c in own],
-                "hovertemplate": _TEMPLATE,
+                "hovertemplate": HOVER,
             }
         )
     data += _rings(forget, other, x_axis, y_axis)
@@ -266,9 +152,9 @@ def _target(floor_x: Score, floor_y: Score, tolerance: float) -> list[dict[str, 
         {
             **flat,
             "x0": tiny,
-            "x1": _short(floor_x.value + tolerance),
+            "x1": short(floor_x.value + tolerance),
             "y0": tiny,
-            "y1": _short(floor_y.value + tolerance),
+            "y1": short(floor_y.value + tolerance),
             "fillcolor": "var(--target)",
         },
         {
@@ -276,8 +162,8 @@ def _target(floor_x: Score, floor_y: Score, tolerance: float) -> list[dict[str, 
             "xref": "paper",
             "x0": 0,
             "x1": 1,
-            "y0": _short(max(floor_y.floor_low, tiny)),
-            "y1": _short(max(floor_y.floor_high, tiny)),
+            "y0": short(max(floor_y.floor_low, tiny)),
+            "y1": short(max(floor_y.floor_high, tiny)),
             "fillcolor": "var(--floor)",
         },
         {
@@ -285,8 +171,8 @@ def _target(floor_x: Score, floor_y: Score, tolerance: float) -> list[dict[str, 
             "yref": "paper",
             "y0": 0,
             "y1": 1,
-            "x0": _short(max(floor_x.floor_low, tiny)),
-            "x1": _short(max(floor_x.floor_high, tiny)),
+            "x0": short(max(floor_x.floor_low, tiny)),
+            "x1": short(max(floor_x.floor_high, tiny)),
             "fillcolor": "var(--floor)",
         },
     ]
@@ -367,20 +253,20 @@ def over_time(forget: ForgetRecord, split: SplitName, tolerance: float) -> Figur
     lets the page show one method at a time.
     """
     axis = Axis.over([*_values(forget, "forget"), *_values(forget, "validation")])
-    layout = _base("epochs of unlearning", f"KLoM on {split} (nats, 95th percentile)", f"time-{split}")
+    layout = base_layout("epochs of unlearning", f"KLoM on {split} (nats, 95th percentile)", f"time-{split}")
     layout["xaxis"].update(rangemode="tozero", tickformat="d")
-    _log_axis(layout["yaxis"], axis)
+    log_axis(layout["yaxis"], axis)
     layout["shapes"] = []
     floor, start = forget.floor.get(split), forget.pretrained.get(split)
     if floor:
         flat = {"type": "rect", "layer": "below", "line": {"width": 0}, "xref": "paper", "x0": 0, "x1": 1}
-        top = _short(floor.value + tolerance)
+        top = short(floor.value + tolerance)
         layout["shapes"] += [
             {**flat, "y0": 1e-9, "y1": top, "fillcolor": "var(--target)"},
             {
                 **flat,
-                "y0": _short(max(floor.floor_low, 1e-9)),
-                "y1": _short(max(floor.floor_high, 1e-9)),
+                "y0": short(max(floor.floor_low, 1e-9)),
+                "y1": short(max(floor.floor_high, 1e-9)),
                 "fillcolor": "var(--floor)",
             },
         ]
@@ -434,7 +320,7 @@ def over_time(forget: ForgetRecord, split: SplitName, tolerance: float) -> Figur
                     "marker": {"size": 4.5, "color": colour},
                     "opacity": 0.85,
                     "customdata": words,
-                    "hovertemplate": _TEMPLATE,
+                    "hovertemplate": HOVER,
                 }
             )
         data += [
@@ -491,9 +377,9 @@ def against_public(forget: ForgetRecord, shapes: Mapping[str, str]) -> Figure:
     own = [c for c in forget.configurations if "forget" in c.public and "forget" in c.scores]
     y_axis = Axis.over(_values(forget, "forget"))
     x_axis = Axis.over([*(c.public["forget"] for c in own), *forget.floor_public.values()])
-    layout = _base("public variant, KLoM on forget (nats)", "this report, KLoM on forget (nats)", "public")
-    _log_axis(layout["xaxis"], x_axis)
-    _log_axis(layout["yaxis"], y_axis)
+    layout = base_layout("public variant, KLoM on forget (nats)", "this report, KLoM on forget (nats)", "public")
+    log_axis(layout["xaxis"], x_axis)
+    log_axis(layout["yaxis"], y_axis)
     layout["shapes"] = []
     line = {"type": "line", "layer": "below", "line": {"color": "var(--quiet)", "width": 1.4, "dash": "dot"}}
     data: list[dict[str, Any]] = []
@@ -524,7 +410,7 @@ def against_public(forget: ForgetRecord, shapes: Mapping[str, str]) -> Figure:
                         "line": {"width": 0.6, "color": "var(--edge)"},
                     },
                     "customdata": [positions[c.id] for c in group],
-                    "hovertemplate": _TEMPLATE,
+                    "hovertemplate": HOVER,
                 }
             )
     layout.update(
@@ -540,8 +426,8 @@ def _label(text: str, x: float, y: float, position: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "text",
-        "x": [_short(x)],
-        "y": [_short(y)],
+        "x": [short(x)],
+        "y": [short(y)],
         "text": [text],
         "textposition": position,
         "textfont": {"size": 11, "color": "var(--quiet)"},

@@ -1,14 +1,7 @@
-"""The audit's report: one HTML file, drawn from a record and its margins alone, that opens without a network.
-
-Everything is inlined (plotly.js once, style, script, data), and a content security policy forbids the page to load
-anything or to run any script but its own two, so that a name in a record can never become code.
-"""
+"""The audit's report: one HTML file, drawn from a record and its margins alone, that opens without a network."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from expunge.core.record import (
     SPLITS,
@@ -31,7 +22,8 @@ from expunge.core.record import (
 )
 from expunge.core.score import Score
 from expunge.report import figures, wording
-from expunge.version import __version__
+from expunge.report.axes import Figure
+from expunge.report.html import cost_ticks, flat, render_page
 
 Margins = Mapping[str, np.ndarray[Any, Any]]
 
@@ -80,49 +72,26 @@ def render(record: Record, margins: Mapping[str, Margins]) -> str:
         "hover": {str(panel.number): figures.hover(panel.forget) for panel in panels},
         "tables": {str(panel.number): panel.table for panel in panels},
     }
-    environment = Environment(
-        loader=PackageLoader("expunge.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=wording.number,
-        signed=wording.signed,
-        percent=wording.percent,
-        accuracy=wording.accuracy,
-        duration=wording.duration,
-        interval=wording.interval,
-        listing=wording.listing,
-        value=wording.value_text,
-    )
-    scripts = [_plotly(), _template_text("script.js")]
-    return environment.get_template("page.html.j2").render(
+    return render_page(
+        "page.html.j2",
+        payload,
         record=record,
-        version=__version__,
         panels=panels,
         matrix=_matrix(panels),
         shapes=shapes,
-        costs=_cost_ticks(costs),
+        costs=cost_ticks(costs),
         verdicts=wording.VERDICTS,
         definitions=wording.DEFINITIONS,
         facts=_facts(record),
         tables={
-            "task": _flat({k: v for k, v in record.task.items() if k not in ("architecture", "recipe")}),
-            "recipe": _flat(record.task.get("recipe") or {}),
-            "request": _flat(record.request),
-            "environment": _flat(record.environment),
+            "task": flat({k: v for k, v in record.task.items() if k not in ("architecture", "recipe")}),
+            "recipe": flat(record.task.get("recipe") or {}),
+            "request": flat(record.request),
+            "environment": flat(record.environment),
         },
         splits=SPLITS,
-        count=wording.count,
         options_text=wording.options_text,
         failed_ensembles=[e for e in record.ensembles if e.failed],
-        style=Markup(_template_text("style.css")),
-        scripts=[Markup(text) for text in scripts],
-        hashes=[_digest(text) for text in scripts],
-        payload=_json(payload),
-        marker=_marker,
         cell_width=figures.CELL_WIDTH,
         cell_height=figures.CELL_HEIGHT,
     )
@@ -178,7 +147,7 @@ class Panel:
         tuple[str, str, str, Mapping[SplitName, Score], Mapping[SplitName, float], dict[str, figures.Strip]]
     ]
     unjudged: list[wording.Row]
-    drawn: dict[str, figures.Figure]
+    drawn: dict[str, Figure]
     timing: list[tuple[str, str, str, list[tuple[str, str]]]]
     grid: figures.MarginGrid | None
     selections: list[tuple[wording.Row, str, str]]
@@ -416,31 +385,24 @@ def _table(forget: ForgetRecord) -> dict[str, Any]:
                 wording.options_text(c.options),
                 c.statistics,
                 c.epoch,
-                _plain(c.cost),
+                wording.plain(c.cost),
                 c.verdict.name,
                 *(
                     item
                     for score in scores.values()
-                    for item in ((_plain(score.value), wording.interval(score)) if score else (None, ""))
+                    for item in ((wording.plain(score.value), wording.interval(score)) if score else (None, ""))
                 ),
-                _plain(c.means.get("forget")),
-                _plain(c.shifts.get("forget")),
-                _plain(c.accuracy.get("forget")),
-                _plain(c.accuracy.get("validation")),
-                _plain(c.public.get("forget")),
-                _plain(max(c.calibration.values()) if c.calibration else None),
+                wording.plain(c.means.get("forget")),
+                wording.plain(c.shifts.get("forget")),
+                wording.plain(c.accuracy.get("forget")),
+                wording.plain(c.accuracy.get("validation")),
+                wording.plain(c.public.get("forget")),
+                wording.plain(max(c.calibration.values()) if c.calibration else None),
                 c.failed,
                 c.id,
             ]
         )
     return {"columns": list(_COLUMNS), "rows": rows}
-
-
-def _plain(value: float | None) -> float | str | None:
-    """Return a value that JSON can hold: infinities and NaN become words."""
-    if value is None:
-        return None
-    return float(f"{value:.5g}") if math.isfinite(value) else wording.number(value)
 
 
 def _matrix(panels: Sequence[Panel]) -> list[tuple[str, bool, list[ConfigurationRecord | None]]]:
@@ -468,69 +430,3 @@ def _facts(record: Record) -> list[str]:
     found.append(f"{wording.count(sum(len(f.configurations) for f in record.forget_sets), 'configuration')} tried")
     found.append(f"tolerance {record.tolerance:g} nats above the floor")
     return found
-
-
-def _cost_ticks(costs: tuple[float, float]) -> list[tuple[float, str]]:
-    """Return (position from 0 to 100, text) of the ticks on the cost scale."""
-    low, high = math.log10(costs[0]), math.log10(costs[1])
-    return [(round(100 * i / 4, 1), wording.percent(10 ** (low + (high - low) * i / 4))) for i in range(5)]
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return a nested table as lines of (name, text)."""
-    found: list[tuple[str, str]] = []
-    for key, item in table.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, Mapping) and item:
-            found += _flat(item, f"{name}.")
-        elif isinstance(item, list | tuple) and any(isinstance(part, Mapping) for part in item):
-            found.append((name, json.dumps(item, default=str)))
-        else:
-            found.append((name, wording.value_text(item)))
-    return found
-
-
-_MARKERS = {
-    "square": "M2 2H12V12H2Z",
-    "diamond": "M7 0.5L13.5 7L7 13.5L0.5 7Z",
-    "triangle-up": "M7 1L13.3 12.4H0.7Z",
-    "cross": "M4.8 1H9.2V4.8H13V9.2H9.2V13H4.8V9.2H1V4.8H4.8Z",
-    "pentagon": "M7 0.8L13.2 5.3L10.8 12.6H3.2L0.8 5.3Z",
-    "triangle-down": "M7 13L0.7 1.6H13.3Z",
-    "hexagon": "M7 0.6L12.6 3.8V10.2L7 13.4L1.4 10.2V3.8Z",
-    "hourglass": "M1.5 1.5H12.5L1.5 12.5H12.5Z",
-    "x": "M3.6 0.8L7 4.2L10.4 0.8L13.2 3.6L9.8 7L13.2 10.4L10.4 13.2L7 9.8L3.6 13.2L0.8 10.4L4.2 7L0.8 3.6Z",
-    "bowtie": "M1.5 1.5V12.5L12.5 1.5V12.5Z",
-    "diamond-wide": "M7 2.5L13.8 7L7 11.5L0.2 7Z",
-    "triangle-left": "M1 7L12.4 0.7V13.3Z",
-    "triangle-right": "M13 7L1.6 0.7V13.3Z",
-}
-
-
-def _marker(symbol: str) -> str:
-    """Return the SVG path of a marker in a box of 14 by 14, for the legend."""
-    return _MARKERS[symbol]
-
-
-def _template_text(name: str) -> str:
-    text = (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
-    return text.replace("\r\n", "\n")
-
-
-def _plotly() -> str:
-    """Return plotly.js, as the plotly package ships it."""
-    from plotly.offline import get_plotlyjs
-
-    # A browser reads carriage returns as newlines, so they would change the digest that the policy allows.
-    return str(get_plotlyjs()).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _digest(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _json(payload: Any) -> Markup:
-    """Write data for a script element: no character in it can end the element or start another."""
-    text = json.dumps(payload, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
-    escaped = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    return Markup(escaped)

@@ -1,4 +1,4 @@
-"""The verdict in a terminal: what a person sees when an audit ends."""
+"""The verdict in a terminal: what a person sees when an audit or a forecast ends."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from expunge.core.forecast import ForecastRecord, ForecastRun, Outlook
 from expunge.core.record import SPLITS, ForgetRecord, Record, VerdictName
 from expunge.core.score import Score
 from expunge.report import wording
+from expunge.report.forecast_figures import settings_of
+from expunge.report.forecast_words import OUTLOOKS, forecast_headline
 
 STYLES: dict[VerdictName, str] = {
     "indistinguishable": "bold green",
@@ -19,6 +22,15 @@ STYLES: dict[VerdictName, str] = {
     "undecided": "dim",
 }
 """Colour of each verdict; the word itself is always printed, so nothing is said by colour alone."""
+
+OUTLOOK_STYLES: dict[Outlook, str] = {
+    "nothing to unlearn": "bold cyan",
+    "can work": "bold green",
+    "partly": "yellow",
+    "breaks first": "red",
+    "cannot forget": "bold red",
+}
+"""Colour of each outlook, likewise."""
 
 WIDE = 132
 """Columns of a terminal from which on intervals are printed; narrower ones would break the verdicts."""
@@ -97,3 +109,64 @@ def _score(score: Score | None, intervals: bool) -> Text:
         return Text("not scored", "dim")
     found = Text(wording.number(score.value))
     return found.append(f" [{wording.number(score.low)}, {wording.number(score.high)}]", "dim") if intervals else found
+
+
+def print_forecast(record: ForecastRun, console: Console) -> None:
+    """Print the forecasts of a record, the most important sentence first.
+
+    Args:
+        record: Of a run of forecasts, complete or still running.
+        console: Where to print.
+    """
+    if record.status == "running":
+        console.print(Text("This forecast is not complete; what follows is what is known so far.", "bold yellow"))
+    for item in record.forget_sets:
+        console.print()
+        console.print(Text(f"{item.name}", "bold").append(f"  {wording.count(item.size, 'forget example')}", "dim"))
+        words = forecast_headline(item.forecast)
+        console.print(Text(words.sentence, _TONES[words.tone]))
+        if words.action:
+            console.print(Text(words.action))
+        for sentence in item.forecast.advice[1:]:
+            console.print(Text(f"- {sentence}", "dim"))
+        console.print(_forecast_table(item.forecast, settings=console.width >= WIDE))
+        for note in item.forecast.notes:
+            console.print(Text(f"Note: {note}", "dim"))
+    if record.forget_sets:
+        console.print(
+            Text(
+                "Predicted KLoM above the floor in nats, 95th percentile over examples, at the predicted best setting "
+                f"of each method; tolerance {record.tolerance:g}. From "
+                f"{wording.count(record.members, 'pretrained member')}; nothing was retrained or unlearned.",
+                "dim",
+            )
+        )
+    else:
+        console.print(Text("No forget set has been forecast yet.", "bold yellow"))
+
+
+def _forecast_table(forecast: ForecastRecord, *, settings: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("method", min_width=12)
+    table.add_column("outlook", no_wrap=True)
+    for split in SPLITS:
+        table.add_column(split, justify="right", no_wrap=True)
+    table.add_column("damage", justify="right", no_wrap=True)
+    table.add_column("cost", justify="right", no_wrap=True)
+    if settings:
+        table.add_column("predicted best setting")
+    order = list(OUTLOOKS)
+    for method in sorted(forecast.methods, key=lambda m: (m.control, order.index(m.outlook), m.objective)):
+        moves = method.best.run != forecast.nothing.run
+        best = f"{settings_of(method.best.run)}; epoch {method.best.epoch}" if moves else "none beats doing nothing"
+        table.add_row(
+            Text(method.label + (" (control)" if method.control else ""), "dim" if method.control else ""),
+            Text(method.outlook, OUTLOOK_STYLES[method.outlook]),
+            *(wording.number(method.best.excess[split]) for split in SPLITS),
+            "never there" if method.damage is None else wording.number(method.damage),
+            wording.percent(method.best.cost),
+            *([Text(best, "dim")] if settings else []),
+        )
+    nothing = [wording.number(forecast.nothing.excess[split]) for split in SPLITS]
+    table.add_row(Text("pretrained, nothing done", "dim"), "", *nothing, "", "0 %")
+    return table

@@ -98,6 +98,13 @@ def signed(value: float) -> str:
     return f"+{number(value)}" if value > 0 else number(value)
 
 
+def plain(value: float | None) -> float | str | None:
+    """Return a value that JSON can hold: infinities and NaN become words."""
+    if value is None:
+        return None
+    return float(f"{value:.5g}") if math.isfinite(value) else number(value)
+
+
 def percent(share: float) -> str:
     """Write a share as a percentage, more finely when it is small.
 

@@ -2,6 +2,7 @@
 
     pretrained ensemble
     for each forget set:
+        the forecast, from the pretrained ensemble alone
         oracles and as many held-out oracles, for it and for a calibration forget set of the same kind
         checklist: is there anything to unlearn, do the oracles look right
         every method over its grid, every epoch a stopping time, on both forget sets
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
 from expunge.core.checks import whole
-from expunge.core.digest import digest_json, digest_tensors
+from expunge.core.digest import digest_json
 from expunge.core.record import (
     SPLITS,
     ConfigurationRecord,
@@ -47,13 +48,27 @@ from expunge.ensembles.chunks import pick_device, worker_count
 from expunge.methods import EarlyStoppedRetrain, Method, Stop, check_fits, unlearn
 from expunge.studies.checklist import run_checklist
 from expunge.studies.environment import describe_environment
+from expunge.studies.forecast import FOLLOWED, Forecast, Subject, predict_targets
+from expunge.studies.forecast_run import (
+    FORECAST_WORK,
+    check_forecastable,
+    choose_all,
+    compact,
+    digest_forget,
+    follow,
+    kept_forecast,
+    pretrained_seed,
+)
 from expunge.studies.grid import expected_cost, expected_stops, is_control, plan_runs, relative_options, run_name
 from expunge.studies.judging import Bench
 from expunge.studies.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES, Parts, accuracy_of, margins_of
 from expunge.studies.parts import PartStore
-from expunge.studies.progress import Reporter
+from expunge.studies.progress import Reporter, Share
+from expunge.studies.run_folder import check_folder, open_run
 from expunge.studies.selection import select, select_at_cost
-from expunge.tasks import Choice, choose
+from expunge.tasks import Choice
+
+FILE = "record.json"
 
 FEWEST_MEMBERS = 20
 """Below this an interval says nothing, so an audit is refused."""
@@ -75,9 +90,21 @@ class Study:
     folder: Path
     reporter: Reporter
     parts: PartStore
+    forecasts: bool
+    """Whether each forget set is forecast before its oracles are trained."""
     networks: dict[str, Network] = field(default_factory=dict)
     ensembles: list[EnsembleRecord] = field(default_factory=list)
     made: dict[str, Ensemble] = field(default_factory=dict)
+    subjects: dict[str, Subject] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Aims:
+    """Predicted oracle margins of all members on the training examples, for methods that need them."""
+
+    margins: Tensor
+    cost: float
+    """What they cost a member, relative to retraining it on R."""
 
 
 def audit(
@@ -90,6 +117,7 @@ def audit(
     seed: int = 0,
     tolerance: float | None = None,
     resume: bool = False,
+    forecast: bool = True,
     device: str = "auto",
     chunk: int | None = None,
     console: Console | None = None,
@@ -111,34 +139,38 @@ def audit(
             f"members = {members}, expected at least {FEWEST_MEMBERS}: with fewer, the floor is as high as the effects "
             "to be seen; 100 is what the paper uses."
         )
-    if not forget:
-        raise InputError("no forget set was given, expected at least one, such as --forget random:70.")
-    choices = [choose(task, item, seed=seed) for item in forget]
-    names = [choice.forget.name for choice in choices]
-    if len(set(names)) < len(names):
-        raise InputError(f"forget sets {names} share a name, expected each name once.")
+    where = pick_device(device)
     runs = plan_runs(task, methods)
+    check_folder(out, FILE, resume)
+    reason = _no_forecast(task, members, where) if forecast else ""
+    forecasts = forecast and not reason
+    for run in runs:
+        if run.needs_targets and not forecasts:
+            raise InputError(
+                f"{run.name} aims at oracle margins that the forecast predicts, and this audit makes no forecast"
+                + (f": {reason}" if reason else "; leave out --no-forecast, or this method.")
+            )
+    choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
     for choice in choices:
         network = build_network(choice.task)
         for run in runs:
             for each in (choice.forget, choice.calibration):
-                check_fits(run, network, choice.task, each)
+                check_fits(run, network, choice.task, each, targets=forecasts)
     tolerance = Bench.default_tolerance() if tolerance is None else tolerance
-    request = _request(task, choices, runs, members, seed, tolerance)
-    record = _open_record(out, request, resume, command)
+    request = _request(task, choices, runs, members, seed, tolerance, forecasts)
+    record = open_run(out, FILE, Record.load, request, resume, "audit")
     if record is not None and record.status == "complete":
         if console is not None:
             console.print(f"{out} holds this audit, finished; nothing to run.", highlight=False)
         return out, record
 
-    where = pick_device(device)
     began, before = time.monotonic(), record.seconds if record else 0.0
     record = Record(
         study="audit",
         status="running",
         started=record.started if record else datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=before,
-        command=command or _python_call(task, names, members, out, seed),
+        command=command or _python_call(task, choices, members, out, seed),
         request=request,
         environment=describe_environment(where),
         task=task.describe(),
@@ -146,8 +178,8 @@ def audit(
         tolerance=tolerance,
     )
     record.save(out)
-    reporter = Reporter(console).start(_work(task, choices, runs))
-    study = Study(task, members, seed, tolerance, where, chunk, out, reporter, PartStore(out / "parts"))
+    reporter = Reporter(console).start(_work(task, choices, runs, forecasts))
+    study = Study(task, members, seed, tolerance, where, chunk, out, reporter, PartStore(out / "parts"), forecasts)
     with reporter:
         for choice in choices:
             record.forget_sets.append(_audit_forget_set(study, choice, runs))
@@ -155,7 +187,7 @@ def audit(
             record.seconds = before + time.monotonic() - began
             record.save(out)
     record.status = "complete"
-    record.notes = _notes(record, study)
+    record.notes = [*([f"No forecast was made: {reason}"] if reason else []), *_notes(record, study)]
     record.save(out)
     study.parts.clear()
     return out, record
@@ -164,6 +196,7 @@ def audit(
 def _audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> ForgetRecord:
     task, forget, calibration = choice.task, choice.forget, choice.calibration
     pretrained = _ensemble(study, task, "pretrained", None)
+    predicted, aims = _predict(study, task, pretrained, choice, runs)
     target, parts = _bench(study, task, pretrained, forget, forget.name)
     own, _ = _bench(study, task, pretrained, calibration, f"{forget.name}, calibration")
 
@@ -174,7 +207,9 @@ def _audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> F
         calibrate = sum(expected_stops(run) for run in group) > 1 and not group[0].from_scratch
         for run in group:
             mine = calibrate and not (run.control is False and is_control(run))
-            for configuration, seen in _run(study, task, pretrained, run, forget, target, calibration, own, mine):
+            for configuration, seen in _run(
+                study, task, pretrained, run, (forget, target), (calibration, own), mine, aims
+            ):
                 configurations.append(configuration)
                 margins[configuration.id] = seen
 
@@ -194,7 +229,8 @@ def _audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> F
     path = f"margins/{forget.name}.safetensors"
     kept = {s.chosen for s in selections} | {s.best for s in selections}
     kept |= {c.id for c in configurations if c.control}
-    _save_margins(study.folder / path, {**target.margins(), **{key: margins[key] for key in margins if key in kept}})
+    sides = target.margins() if predicted is None else {**target.margins(), "forecast": predicted.oracle}
+    _save_margins(study.folder / path, {**sides, **{key: margins[key] for key in margins if key in kept}})
     floor, pretrained_scores = target.floors(), target.pretrained_scores()
     labels = task.train.y[torch.from_numpy(forget.indices)]
     return ForgetRecord(
@@ -221,7 +257,41 @@ def _audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> F
             for row in target.worst(WORST_EXAMPLES)
         ],
         margins=path,
+        forecast=None if predicted is None else compact(predicted.record),
     )
+
+
+def _predict(
+    study: Study, task: Task, pretrained: Ensemble, choice: Choice, runs: Sequence[Method]
+) -> tuple[Forecast | None, dict[str, Aims]]:
+    """Return the forecast of the forget set, and what methods aim at on it and on its calibration set, by name."""
+    if not study.forecasts:
+        return None, {}
+    if task.fingerprint not in study.subjects:
+        study.subjects[task.fingerprint] = follow(task, pretrained, FOLLOWED, study.folder, study.chunk, study.reporter)
+    subject = study.subjects[task.fingerprint]
+    study.reporter.step(f"forecasting {choice.forget.name}")
+    share = Share(study.reporter, FORECAST_WORK)
+    found, kept = kept_forecast(
+        study.parts, subject, choice.forget, runs, seed=study.seed, tolerance=study.tolerance, progress=share
+    )
+    share.finish(spent=not kept)
+    if not any(run.needs_targets for run in runs):
+        return found, {}
+    aims = {choice.forget.name: Aims(found.targets, found.targets_cost)}
+    study.reporter.step(f"predicting the oracles of {choice.forget.name}, calibration")
+    aims[choice.calibration.name] = Aims(*predict_targets(subject, choice.calibration))
+    study.reporter.advance(FORECAST_WORK / 2)
+    return found, aims
+
+
+def _no_forecast(task: Task, members: int, device: torch.device) -> str:
+    """Return why no forecast can be made for a task, or nothing if one can."""
+    try:
+        check_forecastable(task, min(FOLLOWED, members), device)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _bench(study: Study, task: Task, pretrained: Ensemble, forget: ForgetSet, what: str) -> tuple[Bench, Parts]:
@@ -246,12 +316,12 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
     study.reporter.step(f"training {study.members} {role}")
     if task.fingerprint not in study.networks:
         study.networks[task.fingerprint] = build_network(task)
-    share = _Share(study.reporter)
+    share = Share(study.reporter)
     ensemble = train(
         task,
         members=study.members,
         without=without,
-        seed=derive(study.seed, "audit", kind) % 2**31,
+        seed=pretrained_seed(study.seed) if kind == "pretrained" else derive(study.seed, "audit", kind) % 2**31,
         store=study.folder / "ensembles",
         device=study.device,
         chunk=study.chunk,
@@ -283,17 +353,16 @@ def _run(
     task: Task,
     pretrained: Ensemble,
     method: Method,
-    forget: ForgetSet,
-    target: Bench,
-    calibration: ForgetSet,
-    own: Bench,
+    judged_on: tuple[ForgetSet, Bench],
+    calibrated_on: tuple[ForgetSet, Bench],
     calibrate: bool,
+    aims: Mapping[str, Aims],
 ) -> Sequence[tuple[ConfigurationRecord, Mapping[SplitName, np.ndarray[Any, Any]]]]:
     """Run one setting on the target, and on the calibration set if asked, and score every stopping time."""
-    name = run_name(method)
+    name, (forget, target), (calibration, own) = run_name(method), judged_on, calibrated_on
     study.reporter.step(f"{forget.name}: {name}")
-    stops = _stops(study, task, pretrained, method, forget)
-    others = _stops(study, task, pretrained, method, calibration) if calibrate else [None] * len(stops)
+    stops = _stops(study, task, pretrained, method, forget, aims)
+    others = _stops(study, task, pretrained, method, calibration, aims) if calibrate else [None] * len(stops)
     with ThreadPoolExecutor(worker_count(torch.device("cpu"))) as pool:
         readings = list(pool.map(target.read, [stop.measured for stop in stops]))
     out = []
@@ -323,15 +392,20 @@ def _run(
     return out
 
 
-def _stops(study: Study, task: Task, pretrained: Ensemble, method: Method, forget: ForgetSet) -> list[Stop]:
+def _stops(
+    study: Study, task: Task, pretrained: Ensemble, method: Method, forget: ForgetSet, aims: Mapping[str, Aims]
+) -> list[Stop]:
     key = {
         "task": task.fingerprint,
         "pretrained": digest_json(pretrained.provenance["specification"]),
-        "forget": digest_tensors({"indices": torch.from_numpy(forget.indices)}),
+        "forget": digest_forget(forget),
         "method": method.describe(),
         "members": study.members,
         "seed": study.seed,
     }
+    aim = aims[forget.name] if method.needs_targets else None
+    if aim is not None:
+        key["targets"] = f"forecast, {FOLLOWED} followed"
     work = _run_work(method, task, len(forget))
     kept = study.parts.load(key)
     if kept is not None:
@@ -339,27 +413,20 @@ def _stops(study: Study, task: Task, pretrained: Ensemble, method: Method, forge
         return kept
     parts = Parts.of(task, forget, study.seed)
     evaluate: Callable[[Ensemble], Mapping[str, Tensor]] = parts.measure
-    done = unlearn(pretrained, task, forget, method, seed=derive(study.seed, "audit", "unlearn"), evaluate=evaluate)
+    done = unlearn(
+        pretrained,
+        task,
+        forget,
+        method,
+        seed=derive(study.seed, "audit", "unlearn"),
+        evaluate=evaluate,
+        targets=None if aim is None else aim.margins,
+        targets_cost=0.0 if aim is None else aim.cost,
+    )
     stops = list(done.trace.stops)
     study.parts.save(key, stops)
     study.reporter.advance(work)
     return stops
-
-
-class _Share:
-    """Turns the trainer's progress on one ensemble into work done."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self.reporter, self.given = reporter, 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        share = done / total
-        self.reporter.advance(share - self.given)
-        self.given = share
-
-    def finish(self, *, spent: bool) -> None:
-        self.reporter.advance(1.0 - self.given, spent=spent)
-        self.given = 1.0
 
 
 def _run_work(method: Method, task: Task, forget: int) -> float:
@@ -369,18 +436,29 @@ def _run_work(method: Method, task: Task, forget: int) -> float:
     return expected_cost(method, task, forget) + 2 * measuring
 
 
-def _work(task: Task, choices: Sequence[Choice], runs: Sequence[Method]) -> float:
-    total = 0.0
+def _work(task: Task, choices: Sequence[Choice], runs: Sequence[Method], forecasts: bool) -> float:
+    total = 0.2 * len({choice.task.fingerprint for choice in choices}) if forecasts else 0.0
+    each = FORECAST_WORK * (1.5 if any(run.needs_targets for run in runs) else 1.0) if forecasts else 0.0
     for choice in choices:
-        total += 5.0 + sum(
-            _run_work(run, task, len(choice.forget)) * (1 if run.from_scratch or run.name == "do_nothing" else 2)
-            for run in runs
+        total += (
+            5.0
+            + each
+            + sum(
+                _run_work(run, task, len(choice.forget)) * (1 if run.from_scratch or run.name == "do_nothing" else 2)
+                for run in runs
+            )
         )
     return total
 
 
 def _request(
-    task: Task, choices: Sequence[Choice], runs: Sequence[Method], members: int, seed: int, tolerance: float
+    task: Task,
+    choices: Sequence[Choice],
+    runs: Sequence[Method],
+    members: int,
+    seed: int,
+    tolerance: float,
+    forecasts: bool,
 ) -> dict[str, Any]:
     return {
         "task": task.name,
@@ -388,8 +466,8 @@ def _request(
         "forget": [
             {
                 "name": choice.forget.name,
-                "digest": digest_tensors({"indices": torch.from_numpy(choice.forget.indices)}),
-                "calibration": digest_tensors({"indices": torch.from_numpy(choice.calibration.indices)}),
+                "digest": digest_forget(choice.forget),
+                "calibration": digest_forget(choice.calibration),
             }
             for choice in choices
         ],
@@ -397,27 +475,8 @@ def _request(
         "members": members,
         "seed": seed,
         "tolerance": tolerance,
+        "forecast": {"followed": FOLLOWED} if forecasts else None,
     }
-
-
-def _open_record(out: Path, request: Mapping[str, Any], resume: bool, command: str | None) -> Record | None:
-    """Return the record of an earlier start of this audit, or None; refuse to overwrite or to mix."""
-    if not (out / "record.json").exists():
-        if out.exists() and any(out.iterdir()) and not resume:
-            raise InputError(f"{out} is not empty, expected a new folder; choose another --out, or --resume.")
-        return None
-    record = Record.load(out)
-    if not resume:
-        raise InputError(
-            f"{out} holds a run already ({record.status}); add --resume to go on with it, or choose another --out."
-        )
-    different = [key for key in request if record.request.get(key) != request[key]]
-    if different:
-        raise InputError(
-            f"{out} holds another audit (different: {', '.join(different)}); repeat its command "
-            f"({record.command}), or choose another --out."
-        )
-    return record
 
 
 def _save_margins(path: Path, margins: Mapping[str, Mapping[SplitName, np.ndarray[Any, Any]]]) -> None:
@@ -429,8 +488,8 @@ def _save_margins(path: Path, margins: Mapping[str, Mapping[SplitName, np.ndarra
     write_atomically(path, save_tensors(tensors))
 
 
-def _python_call(task: Task, names: Sequence[str], members: int, out: Path, seed: int) -> str:
-    sets = ", ".join(repr(name) for name in names)
+def _python_call(task: Task, choices: Sequence[Choice], members: int, out: Path, seed: int) -> str:
+    sets = ", ".join(repr(choice.forget.name) for choice in choices)
     return f"expunge.audit({task.name}, forget=[{sets}], members={members}, seed={seed}, out={str(out)!r})"
 
 

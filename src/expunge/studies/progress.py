@@ -82,3 +82,26 @@ class Reporter:
             return ""
         seconds = max(0.0, self.total - self.done) * elapsed / self._spent
         return f"  about {seconds / 60:.0f} min left" if seconds > 90 else f"  about {seconds:.0f} s left"
+
+
+class Share:
+    """Turns the progress of one step (done, in all) into work done.
+
+    Args:
+        reporter: Of the whole study.
+        work: What the step takes, in units of training one ensemble.
+    """
+
+    def __init__(self, reporter: Reporter, work: float = 1.0) -> None:
+        self.reporter, self.work, self.given = reporter, work, 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say how far the step is."""
+        share = max(self.given, done / max(total, 1))
+        self.reporter.advance((share - self.given) * self.work)
+        self.given = share
+
+    def finish(self, *, spent: bool) -> None:
+        """Say that the step is over; `spent=False` if its result was found and cost no time."""
+        self.reporter.advance((1.0 - self.given) * self.work, spent=spent)
+        self.given = 1.0

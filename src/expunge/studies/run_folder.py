@@ -30,7 +30,9 @@ def check_folder(out: Path, file: str, resume: bool) -> None:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, expected a folder; choose another --out.")
-    if not (out / file).exists() and out.exists() and any(out.iterdir()) and not resume:
+    if (out / file).exists() and not resume:
+        raise InputError(f"{out} holds a run already; add --resume to go on with it, or choose another --out.")
+    if out.exists() and any(out.iterdir()) and not resume:
         raise InputError(f"{out} is not empty, expected a new folder; choose another --out, or --resume.")
 
 
@@ -51,10 +53,6 @@ def open_run(
     if not (out / file).exists():
         return None
     record = load(out)
-    if not resume:
-        raise InputError(
-            f"{out} holds a run already ({record.status}); add --resume to go on with it, or choose another --out."
-        )
     different = [key for key in request if record.request.get(key, request[key]) != request[key]]
     if different:
         raise InputError(

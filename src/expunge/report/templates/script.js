@@ -26,7 +26,8 @@
     return item;
   };
 
-  const state = { scale: "log", hidden: new Map(), method: new Map(), ready: false };
+  const pressed = document.querySelector('[data-scale][aria-pressed="true"]');
+  const state = { scale: pressed ? pressed.dataset.scale : "log", hidden: new Map(), method: new Map(), ready: false };
   const setOf = (plot) => plot.dataset.figure.split("-")[0];
 
   const visible = (trace, set, name) => {
@@ -40,11 +41,13 @@
     const name = plot.dataset.figure;
     const figure = payload.figures[name];
     const style = getComputedStyle(root);
-    const words = payload.hover[setOf(plot)];
+    const words = payload.hover[setOf(plot)] || [];
     const data = figure.data.map((trace) => ({
       ...coloured(trace, style),
       customdata: (trace.customdata || []).map((item) => (typeof item === "number" ? words[item] : item)),
       visible: visible(trace, setOf(plot), name),
+      // What lies at 0 is drawn at the lower end of a log scale.
+      ...(trace.meta && trace.meta.origin && state.scale === "linear" ? { x: [0], y: [0] } : {}),
     }));
     const layout = coloured(figure.layout, style);
     for (const [axis, ranges] of Object.entries(figure.ranges)) {
