@@ -2,15 +2,16 @@
 
     python benchmarks/dependence.py             2,000 training x 50 forget examples, every way measured
     python benchmarks/dependence.py --large     50,000 x 500: the ways whose memory is bounded; forming it is estimated
-    python benchmarks/dependence.py --digits    what a forget set of 70 costs on digits, and how close projections are
+    python benchmarks/dependence.py --digits    all measures of four forget sets of 70 on digits, and what they cost;
+                                                predictions against projections and against retraining
 
 Images of MNIST's size (784 numbers, 10 classes: Gaussian clouds, since what they show does not matter), an MLP
 784-128-10 (101,770 parameters), one member, one thread. Every way runs in a process of its own; memory is the highest
-resident size of that process above one that only makes the data and the model.
+resident size above that with data and model alone (read from /proc, Linux).
 
     explicit       one solve a forget example and all gradients of R side by side (n x P numbers), then the block
     matrix-free    CrossInfluence.spectral_norm: solves, forward and reverse products; nothing of size n x |F|
-    projection     Projection(dims=1024): one pass over the data, two 1024 x 1024 matrices; curvature through the margin
+    projection     Projection(dims=2048): one pass over the data, two 2048 x 2048 matrices; curvature through the margin
     kernel         Kernel: exact, n x n matrices (small sizes only); curvature through the margin
 
 The first two share their curvature (Gauss-Newton of the cross-entropy), and so do the last two; compare norms in pairs.
@@ -22,18 +23,19 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from expunge import Recipe, Task, train
-from expunge.core import Ensemble
+from expunge.core import Ensemble, ForgetSet
 from expunge.dependence import (
+    MEASURES,
     CrossInfluence,
     Kernel,
     Linearised,
@@ -41,6 +43,7 @@ from expunge.dependence import (
     blocks,
     conjugate_gradients,
     damped,
+    default_damping,
     largest_singular_value,
     measure_dependence,
     measure_kernel,
@@ -48,12 +51,12 @@ from expunge.dependence import (
 from expunge.dependence.gradients import gradient_batches
 from expunge.dependence.inputs import complement
 from expunge.dependence.linearised import margin_cotangent
-from expunge.tasks import class_part, cluster, digits, random_forget_set
+from expunge.tasks import class_part, cluster, digits, mislabelled, random_forget_set
 from expunge.tasks.models import mlp
 
 DAMPING = 20.0
 TOLERANCE = 1e-2
-DIMS = 1024
+DIMS = 2048
 WAYS = ("explicit", "matrix-free", "projection", "kernel")
 
 
@@ -100,7 +103,7 @@ def work(way: str, n: int, forget: int, columns: int) -> dict[str, Any]:
     """Run one way in this process and return norm, seconds and peak memory in MiB."""
     torch.set_num_threads(1)
     task, ensemble, index = problem(n, forget)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_memory(reset=True)
     begin, wall = time.process_time(), time.perf_counter()
     norm = float("nan")
     if way == "explicit":
@@ -112,14 +115,23 @@ def work(way: str, n: int, forget: int, columns: int) -> dict[str, Any]:
     elif way == "kernel":
         kernel = Kernel(ensemble, (task.train.x, task.train.y), decay=task.recipe.weight_decay, damping=DAMPING)
         norm = largest_singular_value(blocks(kernel.members[0], index).retain)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    cpu, seconds = time.process_time() - begin, time.perf_counter() - wall
     return {
         "way": way,
         "norm": norm,
-        "cpu": time.process_time() - begin,
-        "wall": time.perf_counter() - wall,
-        "memory": peak - before,
+        "cpu": cpu,
+        "wall": seconds,
+        "memory": peak_memory() - before,
     }
+
+
+def peak_memory(reset: bool = False) -> float:
+    """Return the highest resident size of this process in MiB, after setting it back to the present one if asked."""
+    if reset:
+        # Linux only: without it, what making the data took would hide what follows.
+        Path("/proc/self/clear_refs").write_text("5")
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return float(line.split()[1]) / 1024
 
 
 def in_a_process(way: str, n: int, forget: int, columns: int) -> dict[str, Any]:
@@ -183,17 +195,35 @@ def on_digits(members: int = 20) -> None:
     kernel = measure_kernel(ensemble, task, members=members)
     print(f"\ndigits, MLP 64-128-10 (9,610 parameters), 1,437 training examples, {members} members, 1 thread")
     print(f"kernels of all members, once an ensemble: {time.process_time() - begin:.1f} CPU s")
-    for forget in (random_forget_set(task, 70), cluster(task, 70), class_part(task, 70)):
+    cases = [
+        (task, ensemble, kernel, forget)
+        for forget in (random_forget_set(task, 70), cluster(task, 70), class_part(task, 70))
+    ]
+    wrong, forget = mislabelled(task, 70)
+    trained = train(wrong, members=members, seed=0)
+    cases.append((wrong, trained, measure_kernel(trained, wrong, members=members), forget))
+    found = {}
+    for own, stack, its_kernel, forget in cases:
         begin = time.process_time()
-        found = measure_dependence(ensemble, task, forget, kernel=kernel)
-        print(f"{forget.name:<24} {len(found.values)} measures: {time.process_time() - begin:.1f} CPU s")
+        found[forget.name] = measure_dependence(stack, own, forget, kernel=its_kernel).values
+        print(f"{forget.name:<24} {len(found[forget.name])} measures: {time.process_time() - begin:.1f} CPU s")
+    print("\nmeasures, means over members\n" + " " * 26 + "".join(f"{name[:14]:>16}" for name in found))
+    for name, measure in MEASURES.items():
+        print(f"{name:<26}" + "".join(f"{values[name]:>16.4g}" for values in found.values()) + f"  {measure.harder}")
+    against_projection(task, ensemble, kernel)
+    for case in cases:
+        against_retraining(*case)
+
+
+def against_projection(task: Task, ensemble: Ensemble, kernel: Kernel) -> None:
+    """Print how close projected influence is to exact influence, and what it costs."""
     index = torch.from_numpy(cluster(task, 70).indices)
     exact = torch.stack([member.removal(index)[index] for member in kernel])
     norms = torch.tensor([largest_singular_value(blocks(member, index).retain) for member in kernel])
     print("\nprojection against exact, cluster-70: shift of forget margins, spectral norm (mean over members)")
     for dims in (256, 512, 1024, 2048):
         begin = time.process_time()
-        sets = Projection(ensemble, task, dims=dims, damping=found.damping).forget(index)
+        sets = Projection(ensemble, task, dims=dims, damping=default_damping(task)).forget(index)
         shift = torch.stack([own.shift_forget for own in sets])
         ratio = torch.tensor([own.spectral_retain for own in sets]) / norms
         correlation = float(torch.corrcoef(torch.stack([shift.flatten(), exact.flatten()]))[0, 1])
@@ -201,6 +231,32 @@ def on_digits(members: int = 20) -> None:
             f"dims {dims:>5}: shift ratio {float(shift.mean() / exact.mean()):.3f}, correlation {correlation:.4f}, "
             f"norm ratio {float(ratio.mean()):.3f}, {time.process_time() - begin:.1f} CPU s"
         )
+
+
+def against_retraining(task: Task, ensemble: Ensemble, kernel: Kernel, forget: ForgetSet) -> None:
+    """Print how well predicted changes of margins (means over members) match those of retraining."""
+    members, n = len(ensemble), len(task.train)
+    oracles = train(task, without=forget, members=members, seed=1).margins(kernel.x, kernel.y).double().mean(0)
+    # Other pretrained members with the oracles' seed: their difference to the oracles is the removal, without the seeds
+    # of the members that the prediction was made from.
+    others = train(task, members=members, seed=1).margins(kernel.x, kernel.y).double().mean(0)
+    true = oracles - others
+    rows = {
+        "F": torch.from_numpy(forget.indices),
+        "R": torch.from_numpy(forget.retain),
+        "V": torch.arange(n, len(true)),
+    }
+    print(f"\n{forget.name}: change of margins, predicted from the pretrained members against retraining")
+    for damping in (0.0, default_damping(task)):
+        own = kernel if damping else Kernel(ensemble, task, damping=0.0)
+        for order in ("first", "newton"):
+            mean = own.removal(forget, order=order).mean(0)
+            parts = []
+            for name, index in rows.items():
+                p, t = mean[index], true[index]
+                correlation = float(torch.corrcoef(torch.stack([p, t]))[0, 1])
+                parts.append(f"{name} {float(p.mean()):+.2f} / {float(t.mean()):+.2f}, r {correlation:.2f}")
+            print(f"  damping {damping:>4.1f} {order:<7}" + " | ".join(parts))
 
 
 def main() -> None:

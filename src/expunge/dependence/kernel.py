@@ -36,6 +36,7 @@ from expunge.dependence.influence import Order, check_ridge
 from expunge.dependence.inputs import Data, complement, read_data, read_forget, spread, usable_members
 from expunge.dependence.linearised import Linearised, margin_cotangent
 from expunge.dependence.losses import Loss, SquaredError
+from expunge.dependence.members import each_member
 
 KEEP_BYTES = 2**31
 """Memory that the kernels and factorisations of all members may take."""
@@ -172,7 +173,7 @@ class Kernel:
         check_room(wanted, len(self.data), len(x))
         chosen, self.good = usable_members(ensemble, self.data.x, self.data.y, members=members)
         self.linearised = Linearised(chosen, loss=loss)
-        self.members = [self._build(member) for member in range(len(chosen))]
+        self.members = each_member(self._build, len(chosen), chosen.device)
 
     def __iter__(self) -> Iterator[MemberKernel]:
         return iter(self.members)

@@ -32,6 +32,7 @@ from expunge.dependence.influence import training_ridge
 from expunge.dependence.inputs import complement, read_forget, spread
 from expunge.dependence.kernel import Kernel, MemberKernel
 from expunge.dependence.leverage import EPSILON, canonical_correlations, leverage
+from expunge.dependence.members import each_member
 from expunge.dependence.two_sample import member_dependence, within_class_classifier, within_class_mmd
 
 Direction = Literal["higher", "lower", "none"]
@@ -216,20 +217,22 @@ def measure_dependence(
     margins = ensemble.margins(kernel.x, kernel.y).double()
     margins = margins[torch.isfinite(margins).all(1)]
     deviation = margins.std(0) if len(margins) > 1 else torch.full((margins.shape[1],), float("nan"))
-    rows = []
-    total: Tensor | None = None
-    for position, member in enumerate(kernel):
+    members_used = kernel.members
+
+    def one(position: int) -> tuple[dict[str, float], Tensor]:
+        member = members_used[position]
         columns = member.columns(index)
         own, block = _in_example_space(member, index, columns, deviation, epsilon)
-        own |= _in_feature_space(usable, position, task, index, permutations, seed)
-        rows.append(own)
-        total = block if total is None else total + block
-    assert total is not None
+        return own | _in_feature_space(usable, position, task, index, permutations, seed), block
+
+    found = each_member(one, len(members_used), usable.device)
+    rows = [own for own, _ in found]
+    average = torch.stack([block for _, block in found]).mean(0)
     per_member = {
         name: spread(torch.tensor([row[name] for row in rows], dtype=torch.float64), kernel.good) for name in rows[0]
     }
     shared = _shared(usable, task, index, margins, permutations, seed)
-    shared["spectral_norm_of_mean"] = largest_singular_value(total / len(rows))
+    shared["spectral_norm_of_mean"] = largest_singular_value(average)
     means = {name: _mean(values) for name, values in per_member.items()}
     everything = means | shared
     ids = ensemble.ids[: len(kernel.good)]

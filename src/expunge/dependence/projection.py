@@ -41,6 +41,7 @@ from expunge.dependence.inputs import read_data, read_forget, spread, usable_mem
 from expunge.dependence.kernel import margin_derivatives
 from expunge.dependence.leverage import EPSILON, Leverage, canonical_from_blocks
 from expunge.dependence.linearised import Linearised, margin_cotangent
+from expunge.dependence.members import each_member
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Projection:
             self._buckets = {
                 name: (b.to(place), s.to(place)) for name, (b, s) in zip(self.linearised.sizes, parts, strict=True)
             }
-        self._moments = [self._accumulate(member) for member in range(len(chosen))]
+        self._moments = each_member(self._accumulate, len(chosen), chosen.device)
 
     def gradients(self, member: int, x: Tensor, y: Tensor) -> Tensor:
         """Return projected gradients of margins (examples, dims), float64, on the CPU."""
