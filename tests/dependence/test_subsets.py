@@ -20,6 +20,7 @@ from expunge.dependence import (
     subset_masks,
     subsets,
     train_subsets,
+    unseen_spread,
 )
 from reference import datamodels_slow as slow
 from reference.one_by_one import train_one
@@ -206,6 +207,21 @@ def test_influence_equals_means_one_pair_at_a_time(of):
     np.testing.assert_allclose(part.value, found.value[:, 1:3], atol=1e-12)
     memory = memorisation(made, of)
     np.testing.assert_allclose(memory.value, [found.value[own[i], i] for i in (0, 2, 3)], atol=1e-12)
+
+
+def test_the_spread_of_models_that_have_not_seen_an_example_is_relative_to_those_that_have():
+    rng = np.random.default_rng(3)
+    masks = subset_masks(6, 400, 0.5, seed=3)
+    margins = np.where(masks, 1.0, 2.5) * rng.normal(size=(400, 6))
+    margins = np.column_stack([margins, rng.normal(size=400)])
+    margins[:, 5] = 7.0
+    made = SubsetEnsemble(masks, margins, margins > 0, np.r_[np.arange(6), -1], 0.5)
+    found = unseen_spread(made)
+    assert found.shape == (6,)
+    expected = [margins[~masks[:, i], i].std(ddof=1) / margins[masks[:, i], i].std(ddof=1) for i in range(5)]
+    np.testing.assert_allclose(found[:5], expected)
+    assert abs(found[:5].mean() - 2.5) < 0.3
+    assert found[5] == 1.0
 
 
 def test_standard_errors_of_influence_are_honest():

@@ -27,7 +27,7 @@ from expunge.dependence.measures import (
     measure_dependence,
     measure_kernel,
 )
-from expunge.dependence.memorisation import Difference, memorisation, subset_influence
+from expunge.dependence.memorisation import Difference, memorisation, subset_influence, unseen_spread
 from expunge.dependence.projection import ProjectedSet, Projection
 from expunge.dependence.ridge_datamodel import RidgeDatamodel, fit_ridge
 from expunge.dependence.subsets import SubsetEnsemble, Targets, subset_masks, train_subsets
@@ -98,6 +98,7 @@ __all__ = [
     "subset_masks",
     "train_subsets",
     "training_ridge",
+    "unseen_spread",
     "within_class_classifier",
     "within_class_mmd",
 ]

@@ -41,8 +41,8 @@ SAMPLE = 12
 """Targets on which the share is chosen."""
 
 RESIDUAL_STRENGTH = 1.0
-"""Ridge strength on the residuals, relative to the mean eigenvalue of Z Z^T. They hold little that a left-out error could
-see, so it would choose the largest; a moderate one takes the other examples' part out of the sum over F."""
+"""Ridge strength on the residuals, relative to the mean eigenvalue of Z Z^T. They hold little that a left-out error
+could see, so it would choose the largest; a moderate one takes the other examples' part out of the sum over F."""
 
 CPU = torch.device("cpu")
 

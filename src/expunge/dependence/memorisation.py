@@ -47,15 +47,35 @@ def memorisation(subsets: SubsetEnsemble, of: Of = "correct") -> Difference:
         InputError: If no target is a training example, or one is in (or outside) fewer than two subsets.
     """
     sound, values = _read(subsets, of)
-    inside = np.flatnonzero(subsets.own >= 0)
-    if not len(inside):
-        raise InputError("no target is a training example, expected targets='train' or 'all' in train_subsets.")
+    inside = _training_targets(subsets)
     masks = sound.masks[:, subsets.own[inside]]
     _check_counts(masks, subsets.own[inside])
     values = values[:, inside]
     return _difference(
         masks.sum(0), len(masks), (masks * values).sum(0), (masks * values**2).sum(0), values.sum(0), (values**2).sum(0)
     )
+
+
+def unseen_spread(subsets: SubsetEnsemble) -> Array:
+    """Return how much more a training example's margin varies between models that have not seen it.
+
+    Args:
+        subsets: Masks and margins; only targets among the training examples are read.
+
+    Returns:
+        Standard deviation over the models without the example, relative to that over the models with it, in the order
+        of the targets, shape (training targets,); 1 where the margin does not vary.
+
+    Raises:
+        InputError: If no target is a training example, or one is in (or outside) fewer than two subsets.
+    """
+    sound, values = _read(subsets, "margins")
+    inside = _training_targets(subsets)
+    masks, values = sound.masks[:, subsets.own[inside]], values[:, inside]
+    _check_counts(masks, subsets.own[inside])
+    seen, unseen = (np.ma.array(values, mask=hidden).std(0, ddof=1).filled(0.0) for hidden in (~masks, masks))
+    varies = (seen > 0) & (unseen > 0)
+    return np.asarray(np.where(varies, unseen / np.where(varies, seen, 1.0), 1.0))
 
 
 def subset_influence(subsets: SubsetEnsemble, of: Of = "correct", targets: slice = slice(None)) -> Difference:
@@ -94,6 +114,13 @@ def _read(subsets: SubsetEnsemble, of: Of) -> tuple[SubsetEnsemble, Array]:
     values = (sound.correct if of == "correct" else sound.margins).astype(np.float64)
     # Differences do not depend on a common shift; without it the sums of squares lose no digits.
     return sound, values - values.mean(0)
+
+
+def _training_targets(subsets: SubsetEnsemble) -> Array:
+    inside = np.flatnonzero(subsets.own >= 0)
+    if not len(inside):
+        raise InputError("no target is a training example, expected targets='train' or 'all' in train_subsets.")
+    return inside
 
 
 def _check_counts(masks: Array, positions: Array) -> None:

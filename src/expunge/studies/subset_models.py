@@ -25,6 +25,7 @@ from expunge.dependence import (
     fit_ridge,
     principal_components,
     train_subsets,
+    unseen_spread,
 )
 from expunge.dependence.datamodels import check_full
 
@@ -100,20 +101,16 @@ def fit(subsets: SubsetEnsemble) -> Datamodel:
 
 def task_components(subsets: SubsetEnsemble) -> Components:
     """Return the leading principal components of the datamodel matrix."""
-    inside = subsets.own >= 0
-    training = replace(
-        subsets,
-        margins=subsets.margins[:, inside],
-        correct=subsets.correct[:, inside],
-        own=subsets.own[inside],
-    )
-    return principal_components(fit(training), min(LARGEST_COMPONENT, subsets.masks.shape[1] - 2))
+    return principal_components(fit(_training(subsets)), min(LARGEST_COMPONENT, subsets.masks.shape[1] - 2))
 
 
 def matching_targets(
     task: Task, pretrained: Ensemble, forget: ForgetSet, subsets: SubsetEnsemble, model: Datamodel | None = None
 ) -> MatchingTargets:
     """Return pretrained margins plus the change that the datamodel predicts, and what the prediction cost.
+
+    On the forget set the members' deviations from their mean are scaled by how much more margins vary between models
+    that have not seen an example (`unseen_spread`); each member keeps its place among the others.
 
     Args:
         task: The task.
@@ -134,4 +131,16 @@ def matching_targets(
     removal = Removal(*(values[order] for values in removal))
     margins = pretrained.margins(task.train.x, task.train.y)
     spent = len(subsets) * subsets.alpha * len(task.train) / (len(forget.retain) * len(pretrained))
-    return MatchingTargets(margins + torch.from_numpy(removal.change).to(margins.dtype), spent, removal)
+    training = _training(subsets)
+    scale = np.ones(len(task.train))
+    scale[forget.indices] = unseen_spread(training)[np.argsort(training.own)][forget.indices]
+    mean = margins[pretrained.finite()].mean(0)
+    change, factor = (torch.from_numpy(values).to(margins.dtype) for values in (removal.change, scale))
+    return MatchingTargets(mean + change + factor * (margins - mean), spent, removal)
+
+
+def _training(subsets: SubsetEnsemble) -> SubsetEnsemble:
+    """Return the subsets with the training examples as their only targets."""
+    inside = subsets.own >= 0
+    margins, correct = subsets.margins[:, inside], subsets.correct[:, inside]
+    return replace(subsets, margins=margins, correct=correct, own=subsets.own[inside])
