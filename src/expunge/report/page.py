@@ -24,6 +24,7 @@ from expunge.core.score import Score
 from expunge.report import figures, wording
 from expunge.report.axes import Figure
 from expunge.report.html import cost_ticks, flat, render_page
+from expunge.report.outcome import Outcome, changes_figure, configurations_figure, method_colours, outcome
 
 Margins = Mapping[str, np.ndarray[Any, Any]]
 
@@ -63,8 +64,9 @@ def render(record: Record, margins: Mapping[str, Margins]) -> str:
     """
     shapes = figures.symbols(record.forget_sets)
     costs = figures.cost_range(record.forget_sets)
+    colours = method_colours(record.forget_sets)
     panels = [
-        _panel(i, record, forget, margins.get(forget.name), shapes, costs)
+        _panel(i, record, forget, margins.get(forget.name), shapes, costs, colours)
         for i, forget in enumerate(record.forget_sets)
     ]
     payload = {
@@ -159,6 +161,7 @@ class Panel:
     disagreements: list[tuple[wording.Disagreement, str]]
     disagreement_count: int
     cautions: list[str]
+    outcome: Outcome | None
     table: dict[str, Any]
 
 
@@ -169,6 +172,7 @@ def _panel(
     margins: Margins | None,
     shapes: Mapping[str, str],
     costs: tuple[float, float],
+    colours: Mapping[str, str],
 ) -> Panel:
     rows = wording.rows(forget)
     keys = {row.method: wording.varying([c for c in forget.configurations if c.method == row.method]) for row in rows}
@@ -199,7 +203,7 @@ def _panel(
         )
     )
     everything = wording.disagreements(forget)
-    drawn = {}
+    drawn: dict[str, Figure] = {}
     if forget.configurations:
         drawn = {
             f"{index}-plane-validation": figures.plane(forget, "validation", shapes, costs, record.tolerance),
@@ -208,6 +212,12 @@ def _panel(
             f"{index}-time-validation": figures.over_time(forget, "validation", record.tolerance),
             f"{index}-public": figures.against_public(forget, shapes),
         }
+    for name, figure in (
+        ("outcome", configurations_figure(forget, colours, shapes)),
+        ("changes", changes_figure(forget, margins)),
+    ):
+        if figure is not None:
+            drawn[f"{index}-{name}"] = figure
     return Panel(
         number=index,
         forget=forget,
@@ -252,6 +262,7 @@ def _panel(
         ],
         disagreement_count=sum(d.stops for d in everything),
         cautions=_cautions(forget, record),
+        outcome=outcome(forget, margins),
         table=_table(forget),
     )
 

@@ -12,6 +12,7 @@ from expunge.core.score import Score
 from expunge.report import wording
 from expunge.report.forecast_figures import settings_of
 from expunge.report.forecast_words import OUTLOOKS, forecast_headline
+from expunge.report.outcome import outcome_sentence
 
 STYLES: dict[VerdictName, str] = {
     "indistinguishable": "bold green",
@@ -54,6 +55,9 @@ def print_table(record: Record, console: Console) -> None:
         console.print(Text(words.sentence, _TONES[words.tone]))
         console.print(Text(words.action))
         console.print(_table(forget, intervals=console.width >= WIDE))
+        if forget.forecast is not None:
+            said = forecast_headline(forget.forecast).sentence
+            console.print(Text(f"Forecast beforehand: {said} {outcome_sentence(forget)}", "dim"))
     if record.forget_sets:
         console.print(
             Text(

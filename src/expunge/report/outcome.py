@@ -1,0 +1,315 @@
+"""Forecast beside outcome: for every configuration of an audit, what was predicted before any oracle was trained.
+
+A configuration and a predicted point belong together when they have the same run and the same epoch. Compared is the
+excess of KLoM over the floor; `objective` is the largest of the three splits, which decides a verdict and a selection.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from expunge.core.forecast import Outlook, PathPoint
+from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SplitName
+from expunge.report import wording
+from expunge.report.axes import HOVER, Axis, Figure, base_layout, log_axis, short
+from expunge.report.forecast_figures import settings_of
+
+COLOURS = 8
+"""Colours of methods in the style sheet, `--method-0` and on."""
+
+FEWEST = 5
+"""Pairs below which no rank correlation is written."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A configuration with its prediction."""
+
+    configuration: ConfigurationRecord
+    predicted: PathPoint
+
+    def values(self, split: SplitName | None) -> tuple[float, float]:
+        """Return predicted and measured excess on a split, or the worst of the three for None; NaN counts as inf."""
+        if split is None:
+            both = [self.values(each) for each in SPLITS]
+            return max(p for p, _ in both), max(m for _, m in both)
+        return _worst(self.predicted.excess[split]), _worst(self.configuration.scores[split].excess)
+
+
+@dataclass(frozen=True)
+class MethodOutcome:
+    """What was forecast for a method, and what it did."""
+
+    label: str
+    control: bool
+    outlook: Outlook
+    realised: Outlook
+    settings: str
+    predicted: float
+    """Objective predicted for the setting that the forecast thinks best."""
+    there: float | None
+    """What that setting measured; None if it was not run."""
+    chosen: float | None
+    """What the setting chosen on the calibration set measured."""
+    best: float
+    """Least objective measured over the whole grid: biased, picked with the answer."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Forecast and outcome of one forget set."""
+
+    advice: list[str]
+    pairs: int
+    runs: int
+    correlations: list[tuple[str, float | None, float]]
+    """(what, Spearman's rank correlation, median absolute difference in nats) over configurations."""
+    methods: list[MethodOutcome]
+    removal: tuple[float, float, float | None] | None
+    """Predicted and measured mean change of forget margins by retraining, and their rank correlation over examples."""
+    sentence: str
+
+
+def outcome(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, Any]] | None) -> Outcome | None:
+    """Return forecast and outcome of a forget set, or None if it was not forecast.
+
+    Args:
+        forget: What was found about one forget set.
+        margins: Arrays by `<who>/<split>`, if they have been written.
+    """
+    if forget.forecast is None:
+        return None
+    pairs = paired(forget)
+    names: list[tuple[str, SplitName | None]] = [("worst of the three", None), *((s, s) for s in SPLITS)]
+    correlations = []
+    for name, split in names if pairs else []:
+        predicted, measured = (np.array(side) for side in zip(*(pair.values(split) for pair in pairs), strict=True))
+        finite = np.isfinite(predicted) & np.isfinite(measured)
+        apart = float(np.median(np.abs(predicted - measured)[finite])) if finite.any() else math.nan
+        correlations.append((name, spearman(predicted, measured), apart))
+    return Outcome(
+        advice=forget.forecast.advice,
+        pairs=len(pairs),
+        runs=len({pair.configuration.run for pair in pairs}),
+        correlations=correlations,
+        methods=_methods(forget),
+        removal=_removal(margins),
+        sentence=outcome_sentence(forget, pairs),
+    )
+
+
+def outcome_sentence(forget: ForgetRecord, pairs: Sequence[Pair] | None = None) -> str:
+    """Return in one sentence how the forecast of a forget set fared."""
+    pairs = paired(forget) if pairs is None else pairs
+    if forget.forecast is None or not pairs:
+        return "No configuration has been measured that was forecast."
+    predicted, measured = (np.array(side) for side in zip(*(pair.values(None) for pair in pairs), strict=True))
+    found = spearman(predicted, measured)
+    runs = wording.count(len({pair.configuration.run for pair in pairs}), "run")
+    methods = [m for m in _methods(forget) if not m.control]
+    right = sum(m.outlook == m.realised for m in methods)
+    text = f"The outlook came true for {right} of {wording.count(len(methods), 'method')}" if methods else ""
+    if found is None:
+        return f"{text}; too few configurations for a rank correlation." if text else "Too few configurations."
+    ranks = (
+        f"predicted and measured excess over {wording.count(len(pairs), 'configuration')} of {runs}: rank correlation "
+        f"{found:.2f}"
+    )
+    return f"{text}; {ranks}." if text else f"{ranks[0].upper()}{ranks[1:]}."
+
+
+def paired(forget: ForgetRecord) -> list[Pair]:
+    """Return every configuration that has all its scores and a prediction, in the order of the record."""
+    if forget.forecast is None:
+        return []
+    points = {(point.run, point.epoch): point for method in forget.forecast.methods for point in method.path}
+    return [
+        Pair(c, points[c.run, c.epoch])
+        for c in forget.configurations
+        if (c.run, c.epoch) in points and all(split in c.scores for split in SPLITS)
+    ]
+
+
+def spearman(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float | None:
+    """Return Spearman's rank correlation, or None with fewer than five pairs or a side that does not vary.
+
+    >>> spearman(np.array([1.0, 2.0, 3.0, 4.0, np.inf]), np.array([1.0, 4.0, 9.0, 16.0, 25.0]))
+    1.0
+    """
+    if len(a) < FEWEST or np.ptp(rankdata(a)) == 0 or np.ptp(rankdata(b)) == 0:
+        return None
+    return round(float(np.corrcoef(rankdata(a), rankdata(b))[0, 1]), 12)
+
+
+def _worst(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _objective(c: ConfigurationRecord) -> float:
+    return max((_worst(score.excess) for score in c.scores.values()), default=math.inf)
+
+
+def _methods(forget: ForgetRecord) -> list[MethodOutcome]:
+    assert forget.forecast is not None
+    by_place = {(c.run, c.epoch): c for c in forget.configurations}
+    by_id = {c.id: c for c in forget.configurations}
+    chosen = {s.method: by_id[s.chosen] for s in forget.selections if s.chosen in by_id}
+    nothing = max((_worst(score.excess) for score in forget.pretrained.values()), default=math.inf)
+    found = []
+    for method in forget.forecast.methods:
+        own = [c for c in forget.configurations if c.method == method.method and c.control == method.control]
+        if not own:
+            continue
+        best = min(_objective(c) for c in own)
+        there = by_place.get((method.best.run, method.best.epoch))
+        idle = method.best.run == forget.forecast.nothing.run
+        picked = chosen.get(method.method)
+        found.append(
+            MethodOutcome(
+                label=method.label,
+                control=method.control,
+                outlook=method.outlook,
+                realised=_realised(own, nothing, min(best, nothing), forget.forecast.tolerance),
+                settings="do nothing" if idle else f"{settings_of(method.best.run)}; epoch {method.best.epoch}",
+                predicted=method.objective,
+                there=nothing if idle else None if there is None else _objective(there),
+                chosen=_objective(picked) if picked is not None and picked.control == method.control else None,
+                best=best,
+            )
+        )
+    return sorted(found, key=lambda m: m.control)
+
+
+def _realised(own: Sequence[ConfigurationRecord], nothing: float, best: float, tolerance: float) -> Outlook:
+    """Return the outlook that the measurements would have deserved, by the definitions of the forecast."""
+    if nothing <= tolerance:
+        return "nothing to unlearn"
+    if best <= tolerance:
+        return "can work"
+    if best <= nothing / 2:
+        return "partly"
+    reaches = any(c.shifts.get("forget", math.inf) <= 0 for c in own)
+    return "breaks first" if reaches else "cannot forget"
+
+
+def _changes(margins: Mapping[str, np.ndarray[Any, Any]] | None) -> tuple[Any, Any] | None:
+    """Return predicted and measured change of each forget example's mean margin by retraining, each (examples,)."""
+    keys = ("pretrained/forget", "forecast/forget", "oracle/forget")
+    if margins is None or any(key not in margins for key in keys):
+        return None
+    before, predicted, after = (np.nanmean(margins[key].astype(np.float64), axis=0) for key in keys)
+    return predicted - before, after - before
+
+
+def _removal(margins: Mapping[str, np.ndarray[Any, Any]] | None) -> tuple[float, float, float | None] | None:
+    found = _changes(margins)
+    if found is None:
+        return None
+    return float(found[0].mean()), float(found[1].mean()), spearman(*found)
+
+
+def method_colours(forget_sets: Sequence[ForgetRecord]) -> dict[str, str]:
+    """Return a colour for each method that was forecast, the same in all figures of a page."""
+    names = dict.fromkeys(m.method for f in forget_sets if f.forecast for m in f.forecast.methods)
+    return {name: f"var(--method-{i % COLOURS})" for i, name in enumerate(names)}
+
+
+def configurations_figure(forget: ForgetRecord, colours: Mapping[str, str], shapes: Mapping[str, str]) -> Figure | None:
+    """Return measured against predicted objective, one dot a configuration, coloured by method."""
+    pairs = paired(forget)
+    if not pairs:
+        return None
+    values = [pair.values(None) for pair in pairs]
+    axis = Axis.over([value for both in values for value in both])
+    layout = _square("predicted excess over the floor (nats)", "measured excess over the floor (nats)", "outcome", axis)
+    positions = {c.id: i for i, c in enumerate(forget.configurations)}
+    data: list[dict[str, Any]] = [_identity(axis.low, axis.off)]
+    for name in dict.fromkeys(pair.configuration.method for pair in pairs):
+        own = [(p, v) for p, v in zip(pairs, values, strict=True) if p.configuration.method == name]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": html.escape(own[0][0].configuration.label),
+                "x": [axis.place(predicted) for _, (predicted, _) in own],
+                "y": [axis.place(measured) for _, (_, measured) in own],
+                "marker": {
+                    "symbol": shapes.get(name, "square"),
+                    "size": 7.5,
+                    "color": colours.get(name, "var(--quiet)"),
+                    "opacity": 0.8,
+                    "line": {"width": 0.6, "color": "var(--edge)"},
+                },
+                "customdata": [positions[p.configuration.id] for p, _ in own],
+                "hovertemplate": HOVER,
+            }
+        )
+    return {"data": data, "layout": layout, "ranges": {"xaxis": axis.ranges(), "yaxis": axis.ranges()}}
+
+
+def changes_figure(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, Any]] | None) -> Figure | None:
+    """Return measured against predicted change of each forget example's mean margin by retraining."""
+    found = _changes(margins)
+    if found is None:
+        return None
+    low, high = (float(f(np.concatenate(found))) for f in (np.min, np.max))
+    pad = 0.06 * (high - low) or 1.0
+    layout = base_layout("predicted change of the mean margin", "measured change of the mean margin", "changes")
+    for axis in ("xaxis", "yaxis"):
+        layout[axis].update(range=[short(low - pad), short(high + pad)])
+    data = [
+        _identity(low - pad, high + pad),
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "forget examples",
+            "showlegend": False,
+            "x": [short(float(value)) for value in found[0]],
+            "y": [short(float(value)) for value in found[1]],
+            "marker": {
+                "size": 8,
+                "color": "var(--best)",
+                "opacity": 0.8,
+                "line": {"width": 0.6, "color": "var(--edge)"},
+            },
+            "customdata": [
+                [f"<b>forget example, row {row}</b><br>predicted {wording.signed(p)}<br>measured {wording.signed(m)}"]
+                for row, (p, m) in enumerate(zip(*(side.tolist() for side in found), strict=True))
+            ],
+            "hovertemplate": "%{customdata[0]}<extra></extra>",
+        },
+    ]
+    layout["showlegend"] = True
+    layout["legend"] = {"x": 0.01, "y": 0.99, "bgcolor": "rgba(0,0,0,0)"}
+    return {"data": data, "layout": layout, "ranges": {}}
+
+
+def _square(x_title: str, y_title: str, name: str, axis: Axis) -> dict[str, Any]:
+    layout = base_layout(x_title, y_title, name)
+    log_axis(layout["xaxis"], axis)
+    log_axis(layout["yaxis"], axis)
+    layout.update(
+        showlegend=True,
+        legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0, "font": {"size": 12}},
+        margin={"l": 56, "r": 14, "t": 14, "b": 90},
+    )
+    return layout
+
+
+def _identity(low: float, high: float) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "as predicted",
+        "x": [short(low), short(high)],
+        "y": [short(low), short(high)],
+        "line": {"color": "var(--quiet)", "width": 1.2, "dash": "dot"},
+        "hoverinfo": "skip",
+    }
