@@ -6,63 +6,72 @@ from scipy import stats
 
 from expunge.core import InputError
 from expunge.metrics import Ruler
-from expunge.metrics.intervals import Bootstrap, interval, member_weights, mixture_weight, summarise
+from expunge.metrics.bootstrap import Bootstrap, member_weights, summarise
+from expunge.metrics.intervals import gamma_quantile, interval, spread_of
 from expunge.metrics.klom import Cells
 
-LAWS = {"gaussian": lambda z: z, "skewed": np.exp, "heavy": lambda z: np.sinh(1.5 * z)}
+LAWS = {
+    "gaussian": (lambda z: z, 1.0),
+    "skewed": (np.exp, np.sinh(1.0)),
+    "heavy": (lambda z: np.sinh(1.5 * z), np.sinh(1.5)),
+}
+"""Margins from Gaussians, and half the width of their central 68 %, the unit of shifts."""
 
 
 def simulate(law, members, shared, shift, runs, examples=50, summary="p95"):
+    """Reading, its interval, excess, its interval and its estimated spread, for each run."""
     rng = np.random.default_rng([members, round(10 * shared), round(100 * shift)])
+    to_margin, unit = LAWS[law]
 
-    def draw(by=0.0):
+    def draw():
         common, own = rng.normal(size=(members, 1)), rng.normal(size=(members, examples))
-        return LAWS[law](np.sqrt(1 - shared) * own + np.sqrt(shared) * common + by)
+        return to_margin(np.sqrt(1 - shared) * own + np.sqrt(shared) * common)
 
     rows = []
     for run in range(runs):
-        ruler = Ruler(draw(), draw(), resample_examples=False, replicates=60, seed=run)
-        unlearned = ruler.prepare(draw(shift * np.linspace(0, 2, examples)))
+        ruler = Ruler(draw(), draw(), resample_examples=False, replicates=100, seed=run)
+        unlearned = ruler.prepare(draw() + unit * shift * np.linspace(0, 2, examples))
         score = ruler.score(unlearned, summary)
         spread = (ruler.replicate(unlearned, summary) - ruler.replicate_floor(members, summary)).std(ddof=1)
-        rows.append((score.value, score.low, score.high, score.excess, spread))
+        excess = ruler.excess_interval(unlearned, summary)
+        rows.append((score.value, score.low, score.high, score.excess, *excess, spread))
     return np.array(rows).T
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("law", "members", "shared", "shift"),
+    ("law", "members", "shared", "shift", "summary"),
     [
-        ("gaussian", 20, 0.0, 0.0),
-        ("gaussian", 100, 0.3, 0.0),
-        ("gaussian", 50, 0.0, 0.5),
-        ("gaussian", 100, 0.3, 0.5),
-        ("skewed", 20, 0.3, 0.5),
-        ("skewed", 100, 0.0, 0.25),
-        ("heavy", 50, 0.3, 1.0),
-        ("heavy", 100, 0.0, 0.0),
+        ("gaussian", 20, 0.0, 0.0, "mean"),
+        ("gaussian", 100, 0.3, 0.0, "p95"),
+        ("gaussian", 50, 0.0, 0.5, "p95"),
+        ("gaussian", 100, 0.3, 0.5, "mean"),
+        ("skewed", 50, 0.3, 0.25, "p95"),
+        ("skewed", 100, 0.0, 0.25, "p95"),
+        ("heavy", 50, 0.3, 0.5, "mean"),
+        ("heavy", 20, 0.0, 0.25, "p95"),
     ],
 )
-def test_95_percent_intervals_cover(law, members, shared, shift):
+def test_95_percent_intervals_cover(law, members, shared, shift, summary):
     """Of the average reading and of the average excess; benchmarks/coverage.py is the full table.
 
-    Stated coverage is 90 to 99 % (see docs/metrics/klom.md); with 100 runs the binomial error allows 83 %.
+    With 100 runs a coverage of 93 % stays above 86 % in 99 of 100 tests, and one of 97 % is below 100 % nearly always.
     """
-    value, low, high, excess, spread = simulate(law, members, shared, shift, runs=100)
+    value, low, high, excess, excess_low, excess_high, spread = simulate(law, members, shared, shift, 100, 50, summary)
     covered = ((low <= value.mean()) & (value.mean() <= high)).mean()
-    covered_excess = (np.abs(excess - excess.mean()) <= 1.96 * spread).mean()
-    least = stats.binom.ppf(0.005, 100, 0.90) / 100
+    covered_excess = ((excess_low <= excess.mean()) & (excess.mean() <= excess_high)).mean()
+    least = stats.binom.ppf(0.005, 100, 0.93) / 100
     assert covered >= least
     assert covered_excess >= least
     # Not by being wide: the estimated spread of the difference is near the true one.
-    assert 0.75 < spread.mean() / excess.std(ddof=1) < 1.5
+    assert 0.75 < np.sqrt((spread**2).mean()) / excess.std(ddof=1) < 1.3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("members", "shared"), [(30, 0.0), (100, 0.4)])
 def test_the_test_of_no_excess_keeps_its_level(members, shared):
     """One-sided p-values of oracles against oracles are uniform or cautious at every level that matters."""
-    _, _, _, excess, spread = simulate("gaussian", members, shared, 0.0, runs=120)
+    _, _, _, excess, _, _, spread = simulate("gaussian", members, shared, 0.0, runs=120)
     p = stats.norm.sf(excess / spread)
     for level in (0.05, 0.10, 0.25):
         assert (p <= level).mean() <= stats.binom.ppf(0.995, 120, level) / 120
@@ -86,34 +95,70 @@ def test_one_member_has_no_spread():
 
 
 def test_replicates_read_what_was_observed():
-    """Resampled readings centre near the reading (a little above, by caution); the plain bootstrap far above."""
+    """Resampled readings centre near the reading, which plain resampling exceeds by the floor."""
     rng = np.random.default_rng(1)
     for shift in (0.0, 0.5, 1.5):
         oracle, unlearned = rng.normal(size=(100, 200)), rng.normal(shift, 1, (100, 200))
         ruler = Ruler(oracle, resample_examples=False, replicates=100)
         ready = ruler.prepare(unlearned)
-        value = ready.klom.mean()
-        plain = Bootstrap(ruler.cells, 100, 0, False, "jeffreys").values(ready.codes, 1.0).mean()
-        mixed = ruler.replicate(ready, "mean").mean()
-        assert abs(mixed - value) < abs(plain - value)
-        assert 0.9 * value < mixed < 1.3 * value
+        # A reading below the floor has no start that it is the average of; the floor is the nearest.
+        seen = max(ready.klom.mean(), ruler.null(100, "mean").mean())
+        assert ruler.replicate(ready, "mean").mean() == pytest.approx(seen, rel=0.06)
 
 
-def test_without_noise_and_at_weight_one_a_replicate_is_the_reading(monkeypatch):
+def bootstrap(oracle, replicates=30, direction="jeffreys"):
+    return Bootstrap(Cells.of(oracle), oracle, replicates, 0, False, direction)
+
+
+def test_without_noise_a_replicate_is_the_reading(monkeypatch):
+    """Edges at their ranks, no noise, and the whole difference as the start: KLoM as `klom` reads it."""
     rng = np.random.default_rng(2)
-    oracle, unlearned = rng.normal(size=(50, 20)), rng.normal(1, 1, (30, 20))
-    unlearned[0] = np.nan
-    oracle[:, 3] = 1.0
+    oracle, unlearned = rng.normal(size=(60, 20)), rng.normal(1, 1, (30, 20))
     monkeypatch.setattr(
-        "expunge.metrics.intervals.member_weights", lambda draw, members, n: np.ones((n, members), np.float32)
+        "expunge.metrics.bootstrap.member_weights", lambda draw, members, n: np.ones((n, members), np.float32)
     )
+    monkeypatch.setattr(Bootstrap, "_start", lambda self, position, curve: curve.astype(np.float32))
     for direction in ("jeffreys", "unlearned_oracle", "oracle_unlearned"):
         ruler = Ruler(oracle, direction=direction)
         ready = ruler.prepare(unlearned)
-        values = Bootstrap(ruler.cells, 3, 0, False, direction).values(ready.codes, 1.0)
-        np.testing.assert_allclose(values, np.tile(ready.klom, (3, 1)), atol=1e-5)
-        null = Bootstrap(ruler.cells, 3, 0, False, direction).values(ruler.cells.oracle_codes, 0.0)
-        np.testing.assert_allclose(null, 0, atol=1e-5)
+        resampled = bootstrap(oracle, 3, direction)
+        ranked = resampled.rank(ready.margins, ready.codes, ready.failed, ready.klom)
+        np.testing.assert_allclose(resampled.values(ranked, 1.0), np.tile(ready.klom, (3, 1)), atol=1e-5)
+
+
+def test_resampled_edges_are_where_those_of_other_oracles_are():
+    """Ranks of the edges against the true quantile levels of fresh samples: mean, spread, and what examples share."""
+    members, examples = 40, 30
+
+    def draw(rng):
+        common, own = rng.normal(size=(members, 1)), rng.normal(size=(members, examples))
+        return np.sqrt(0.5) * own + np.sqrt(0.5) * common
+
+    rng = np.random.default_rng(3)
+    resampled = bootstrap(draw(rng))
+    true, ours, together = [], [], []
+    for _ in range(150):
+        sample = draw(rng)
+        true.append(stats.norm.cdf(np.sort(sample, axis=0)[resampled.edges[1:-1] - 1]))
+        moved = bootstrap(sample)._moved / (members + 1)
+        ours.append((moved.mean((0, 1)), moved.var(1).mean(0)))
+        together.append(moved.mean(0).var(0))
+    true = np.array(true)
+    np.testing.assert_allclose(np.mean([m for m, _ in ours], 0), true.mean((0, 2)), atol=0.01)
+    np.testing.assert_allclose(np.sqrt(np.mean([v for _, v in ours], 0)), true.std(0).mean(1), rtol=0.1)
+    np.testing.assert_allclose(np.sqrt(np.mean(together, 0)), true.mean(2).std(0), rtol=0.25)
+
+
+def test_what_members_share_is_found_and_what_they_do_not_is_not():
+    rng = np.random.default_rng(4)
+    for shared, found in ((0.0, 0), (0.3, 1)):
+        sides = [
+            np.sqrt(1 - shared) * rng.normal(size=(60, 80)) + np.sqrt(shared) * rng.normal(size=(60, 1))
+            for _ in range(2)
+        ]
+        resampled = bootstrap(sides[0])
+        loads = resampled._together(resampled._positions(sides[1].T))
+        assert (len(loads) > 0) == bool(found)
 
 
 def test_examples_that_stand_for_others_widen_the_interval():
@@ -127,16 +172,44 @@ def test_examples_that_stand_for_others_widen_the_interval():
     assert widths[1] > 2 * widths[0]
 
 
-def test_interval_and_weights_at_their_ends():
-    assert mixture_weight(0.0, 0.1) == 0
-    assert mixture_weight(0.1, 0.2) == 0
-    assert mixture_weight(4.0, 3.0) == 0.5
-    assert np.isnan(interval(1.0, np.array([1.0]))).all()
-    assert interval(1.0, np.ones(50)) == (1.0, 1.0)
-    low, high = interval(0.01, np.random.default_rng(0).uniform(0, 0.2, 200), root=True)
-    assert 0 <= low < 0.01 < high
+def test_the_interval_of_one_squared_gaussian_is_nearly_the_exact_one():
+    """(d + z)^2 is non-central chi-square: its exact interval comes from the law, ours from two sets of replicates."""
+    rng = np.random.default_rng(5)
+    noise = rng.normal(size=4000)
+    null = noise**2
+    missed = []
+    for d in (0.5, 1.5, 3.0):
+        seen = (d + rng.normal(size=300)) ** 2
+        inside = []
+        for value in seen:
+            start = np.sqrt(max(0.0, value - 1))
+            low, high = interval(value, (start + noise) ** 2, null)
+            inside.append(low <= d**2 + 1 <= high)
+        missed.append(1 - np.mean(inside))
+    assert max(missed) < 0.08
+    assert np.mean(missed) == pytest.approx(0.05, abs=0.025)
+
+
+def test_gamma_quantiles():
+    for skew in (-1.0, 0.0, 0.5, 1.5):
+        law = stats.pearson3(skew)
+        for level in (0.025, 0.05, 0.5, 0.95, 0.975):
+            ours = gamma_quantile(float(stats.norm.ppf(level)), np.array([skew]))[0]
+            assert ours == pytest.approx(law.ppf(level), abs=0.06)
+
+
+def test_intervals_at_their_ends():
+    rng = np.random.default_rng(6)
+    gaussian = rng.normal(size=100_000)
+    np.testing.assert_allclose(interval(3.0, gaussian, gaussian), (3 - 1.96, 3 + 1.96), atol=0.1)
+    narrow, wide = interval(3.0, gaussian, gaussian, 0.5), interval(3.0, gaussian, gaussian, 0.99)
+    assert wide[0] < narrow[0] < 3 < narrow[1] < wide[1]
+    assert np.isnan(interval(1.0, np.array([1.0, 2.0]), np.array([1.0, 2.0]))).all()
+    assert interval(1.0, np.ones(50), np.ones(50)) == (1.0, 1.0)
+    assert spread_of(np.ones(50)) == (1.0, 1.0)
+    np.testing.assert_allclose(spread_of(gaussian), (-1.96, 1.96), atol=0.02)
     with pytest.raises(InputError, match=r"confidence = 0\.1"):
-        interval(1.0, np.ones(5), 0.1)
+        interval(1.0, np.ones(5), np.ones(5), 0.1)
 
 
 def test_summaries():

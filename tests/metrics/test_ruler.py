@@ -124,22 +124,21 @@ def test_failures_count_as_the_worst_outcome_in_the_score():
 def test_chunks_change_nothing(monkeypatch):
     oracle, other, unlearned = draw(0), draw(1), draw(2, shift=0.5)
     before = Ruler(oracle, other, replicates=30).score(unlearned)
-    monkeypatch.setattr("expunge.metrics.intervals.NUMBERS", 4000)
-    monkeypatch.setattr("expunge.metrics.intervals.KEEP", 1)
+    monkeypatch.setattr("expunge.metrics.arrays.CHUNK", 20_000)
     after = Ruler(oracle, other, replicates=30).score(unlearned)
     for name in ("value", "low", "high", "floor", "floor_low", "floor_high"):
         assert getattr(after, name) == pytest.approx(getattr(before, name), rel=1e-5)
 
 
 def test_reading_again_is_fast():
-    """An audit reads a thousand configurations; the bound is loose because test machines are shared."""
+    """An audit reads a thousand configurations; the bound is loose because test machines differ."""
     ruler = Ruler(draw(0, 100, 1800), draw(1, 100, 1800), replicates=100)
     ruler.score(draw(2, 100, 1800))
     unlearned, best = draw(3, 100, 1800), np.inf
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         ruler.score(unlearned)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     assert best < 0.5
 
 

@@ -6,10 +6,10 @@
     ruler.shift(unlearned)            on which side, in oracle standard deviations
 
 The floor is what another, equally large set of oracles would read, never 0. With held-out oracles it is their reading.
-When their number differs from the unlearned members', it is moved by the difference that resampling predicts for the
-two numbers. Without held-out oracles it is resampled alone: both sides drawn again and again from the oracles, at full
-size, so nothing has to be extrapolated from halves. That floor trusts that the oracles are a sample of what the recipe
-gives; held-out oracles check it.
+When their number differs from the unlearned members', it is scaled as resampling predicts for the two numbers. Without
+held-out oracles it is resampled alone: both sides drawn again and again from the oracles, at full size, so nothing has
+to be extrapolated from halves. That floor trusts that the oracles are a sample of what the recipe gives; held-out
+oracles check it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from expunge.core import InputError, Score
 from expunge.core.checks import one_of, whole
 from expunge.metrics.arrays import Array, pair, to_array
+from expunge.metrics.bootstrap import SUMMARIES, Bootstrap, Ranked, Summary, summarise
 from expunge.metrics.failures import Reference, failed_members
-from expunge.metrics.intervals import SUMMARIES, Bootstrap, Summary, interval, mixture_weight, summarise
+from expunge.metrics.intervals import interval, spread_of
 from expunge.metrics.klom import DIRECTIONS, Cells, Codes, Direction
 
 REPLICATES = 200
@@ -46,6 +47,8 @@ class Prepared:
     """KLoM (examples,)."""
     replicates: dict[Summary, Array] = field(default_factory=dict, repr=False)
     """Bootstrap readings made so far, each (replicates,)."""
+    ranked: list[Ranked] = field(default_factory=list, repr=False)
+    """Its ranks among the oracles, once they were needed."""
 
 
 class Ruler:
@@ -84,13 +87,14 @@ class Ruler:
         self.resample_examples = resample_examples
         self.cells = Cells.of(self.oracle, bins)
         self._sound = Reference.of(self.oracle)
-        self._null: dict[tuple[int, Summary], Array] = {}
+        self._floors: dict[tuple[int, Summary], tuple[float, float, float]] = {}
+        self._null: dict[tuple[int, Summary, int], Array] = {}
         self._held_out_replicates: dict[tuple[int, Summary], Array] = {}
         self.held_out = None if held_out is None else self.prepare(held_out, "held_out")
 
     @cached_property
     def _bootstrap(self) -> Bootstrap:
-        return Bootstrap(self.cells, self.replicates, self.seed, self.resample_examples, self.direction)
+        return Bootstrap(self.cells, self.oracle, self.replicates, self.seed, self.resample_examples, self.direction)
 
     def prepare(self, unlearned: Any, what: str = "unlearned") -> Prepared:
         """Return an ensemble ready for every reading; pass it to the other methods instead of the array.
@@ -136,7 +140,8 @@ class Ruler:
         value = float(summarise(ready.klom, summary))
         low = high = float("nan")
         if intervals:
-            low, high = interval(value, self.replicate(ready, summary), root=True)
+            low, high = interval(value, self.replicate(ready, summary), self.null(members, summary))
+            low = max(0.0, low)
         floor, floor_low, floor_high = self.floor(members, summary)
         return Score(
             metric="klom",
@@ -153,6 +158,25 @@ class Ruler:
             failed=int(ready.failed.sum()),
         )
 
+    def excess_interval(
+        self, unlearned: Any, summary: Summary = "p95", confidence: float = 0.95
+    ) -> tuple[float, float]:
+        """Return the interval of the average excess over the floor; both readings share the oracles' noise.
+
+        Args:
+            unlearned: Margins (members, examples), or what `prepare` returned.
+            summary: `p95` or `mean` over examples.
+            confidence: Coverage, 0.5 to 0.9999.
+        """
+        ready = self.prepare(unlearned)
+        members = len(ready.margins)
+        value = float(summarise(ready.klom, summary)) - self.floor(members, summary)[0]
+        replicates, null = self.replicate(ready, summary), self.null(members, summary)
+        if self.held_out is not None:
+            replicates = replicates - self.replicate_floor(members, summary)
+            null = null - self.null(members, summary, stream=1)
+        return interval(value, replicates, null, confidence)
+
     def floor(self, members: int, summary: Summary = "p95") -> tuple[float, float, float]:
         """Return the floor at a number of unlearned members, and the lower and upper end of its 95 % interval.
 
@@ -160,47 +184,72 @@ class Ruler:
             members: Unlearned members that the floor is for.
             summary: `p95` or `mean` over examples.
         """
+        if (members, summary) in self._floors:
+            return self._floors[members, summary]
         null = self.null(members, summary)
         expected = float(null.mean())
         if self.held_out is None:
-            return expected, *interval(expected, null, root=True)
-        have = len(self.held_out.margins)
-        reading = float(summarise(self.held_out.klom, summary))
-        if have != members:
-            reading = max(0.0, reading + expected - float(self.null(have, summary).mean()))
-        return reading, *interval(reading, self.replicate_floor(members, summary), root=True)
+            low, high = spread_of(null)
+            reading = expected
+        else:
+            have = len(self.held_out.margins)
+            reading = float(summarise(self.held_out.klom, summary))
+            if have != members:
+                # Noise scales with the numbers of members; what is above the noise does not.
+                noise = float(self.null(have, summary).mean())
+                reading = min(reading, noise) * expected / noise + max(0.0, reading - noise)
+            low, high = interval(reading, self.replicate_floor(members, summary), null)
+        self._floors[members, summary] = reading, max(0.0, low), high
+        return self._floors[members, summary]
 
-    def null(self, members: int, summary: Summary = "p95") -> Array:
-        """Return readings with both sides drawn from the oracles, (replicates,): the resampled floor."""
+    def null(self, members: int, summary: Summary = "p95", stream: int = 0) -> Array:
+        """Return readings with both sides drawn from the oracles, (replicates,): the resampled floor.
+
+        Args:
+            members: Members on the unlearned side.
+            summary: `p95` or `mean` over examples.
+            stream: Draws with another number are independent, but for the oracles' noise.
+        """
         one_of(SUMMARIES, summary=summary)
         whole(1, members=members)
-        if (members, summary) not in self._null:
-            values = self._bootstrap.values(self.cells.oracle_codes, 0.0, members)
+        if (members, summary, stream) not in self._null:
+            values = self._bootstrap.null(members, stream)
             for name in ("p95", "mean"):
-                self._null[members, name] = summarise(values, name)
-        return self._null[members, summary]
+                self._null[members, name, stream] = self._bootstrap.readings(values, name)
+        return self._null[members, summary, stream]
 
     def replicate(self, unlearned: Any, summary: Summary = "p95") -> Array:
         """Return bootstrap readings of an ensemble, (replicates,), with the oracle noise that `replicate_floor` has."""
+        one_of(SUMMARIES, summary=summary)
         ready = self.prepare(unlearned)
         if summary not in ready.replicates:
-            value = float(summarise(ready.klom, summary))
-            weight = mixture_weight(value, float(self.null(len(ready.margins), summary).mean()))
-            ready.replicates[summary] = summarise(self._bootstrap.values(ready.codes, weight), summary)
+            ranked = self._ranked(ready)
+            values = self._bootstrap.values(ranked, self._bootstrap.weigh(ranked, summary))
+            ready.replicates[summary] = self._bootstrap.readings(values, summary)
         return ready.replicates[summary]
 
     def replicate_floor(self, members: int, summary: Summary = "p95") -> Array:
-        """Return bootstrap readings of the held-out oracles, (replicates,), or of the resampled floor without them."""
+        """Return bootstrap readings of the held-out oracles, (replicates,), or of the resampled floor without them.
+
+        They start from no difference, as two sets of oracles do, unless the held-out oracles read more than 97.5 % of
+        such sets: then the recipe was not the same, and that difference is resampled as well.
+        """
         if self.held_out is None:
             return self.null(members, summary)
         if (members, summary) not in self._held_out_replicates:
-            value = float(summarise(self.held_out.klom, summary))
-            have = len(self.held_out.margins)
-            weight = mixture_weight(value, float(self.null(have, summary).mean()))
+            have, weight = len(self.held_out.margins), 0.0
+            ranked = self._ranked(self.held_out)
+            if float(summarise(self.held_out.klom, summary)) > float(np.percentile(self.null(have, summary), 97.5)):
+                weight = self._bootstrap.weigh(ranked, summary, stream=1)
             # A stream of its own: the noise of held-out rows must not move in step with that of the unlearned ones.
-            values = self._bootstrap.values(self.held_out.codes, weight, members, stream=1)
-            self._held_out_replicates[members, summary] = summarise(values, summary)
+            values = self._bootstrap.values(ranked, weight, members, stream=1)
+            self._held_out_replicates[members, summary] = self._bootstrap.readings(values, summary)
         return self._held_out_replicates[members, summary]
+
+    def _ranked(self, ready: Prepared) -> Ranked:
+        if not ready.ranked:
+            ready.ranked.append(self._bootstrap.rank(ready.margins, ready.codes, ready.failed, ready.klom))
+        return ready.ranked[0]
 
     def shift(self, unlearned: Any) -> float:
         """Return the mean over examples of (mean unlearned margin - mean oracle margin) / oracle standard deviation.

@@ -39,7 +39,7 @@ from expunge.core import InputError, Score
 from expunge.core.checks import positive
 from expunge.core.record import SPLITS, SplitName, VerdictName
 from expunge.metrics.arrays import Array
-from expunge.metrics.intervals import interval, summarise
+from expunge.metrics.bootstrap import summarise
 from expunge.metrics.ruler import REPLICATES, Prepared, Ruler
 
 DEFAULT_TOLERANCE = 0.125
@@ -190,11 +190,8 @@ class Judge:
     def _split(self, split: SplitName, ready: Prepared) -> SplitVerdict:
         ruler = self.rulers[split]
         score = ruler.score(ready, "p95")
-        difference = ruler.replicate(ready, "p95")
-        if ruler.held_out is not None:
-            difference = difference - ruler.replicate_floor(score.members, "p95")
-        low90, high90 = interval(score.excess, difference, 0.90)
-        low95, high95 = interval(score.excess, difference, 0.95)
+        low90, high90 = ruler.excess_interval(ready, "p95", 0.90)
+        low95, high95 = ruler.excess_interval(ready, "p95", 0.95)
         mean = float(summarise(ready.klom, "mean"))
         return SplitVerdict(score, mean, ruler.shift(ready), score.excess, low90, high90, low95, high95)
 

@@ -1,0 +1,377 @@
+"""The bootstrap of KLoM: over members (whole rows, so that examples stay as dependent as they are) and over examples.
+
+The cells of KLoM are oracle quantiles, so all it sees of an example is the curve G, and all that varies is two things:
+
+    G(r) = share of unlearned margins at or below the r-th smallest oracle margin,      r = 0 .. N
+           (its diagonal, what more oracles give on average, is r / (N + 1))
+    r_k  = rank of the k-th edge,            p_k = G(r_k) - G(r_(k-1)),                 KLoM = D(p | q),  q fixed
+
+    other oracles   the edges fall on other ranks: r*_k moves with the weighted count of the oracles below it
+    other members   G*(r) = s + B(s) at s = G~(r), with B(s) the weighted count of the members with the lowest share
+                    s of margins, less s: noise in the unlearned members' own ranks, so that no cell is without noise
+                    because it happens to be empty
+
+G~ is the curve that a replicate starts from. Starting from G itself adds the noise of the two samples twice: near the
+floor, where a divergence is a sum of squares of noise, intervals come out up to sqrt(3) too wide. Starting from the
+diagonal (two sets of oracles) is right at the floor and wrong elsewhere. So
+
+    G~ = diagonal + w (sum_i a_i c_i v_i + a_0 rest),     G - diagonal = sum_i c_i v_i + rest
+
+where v_i are the directions in which members err together on many examples (leading eigenvectors of the members'
+scores, those beyond what members shuffled within each example give), the a are what is left when the noise that the
+members themselves show in a direction is taken off, a_i^2 = 1 - noise_i / c_i^2, and w is such that replicates read,
+on average, what was observed.
+
+Weights of members are one set, those of a Poisson(1) bootstrap, in another order in each replicate; their squared
+deviations from 1 sum to the number of members, which makes the variance of a mean exactly the unbiased one. Where
+unlearned and oracle rows are the same members (the floor without held-out oracles) the two orders are made orthogonal.
+
+Examples that stand for others (retain, validation) are resampled too, by the average of their replicates, whose spread
+over examples is that of what they would read without noise: the noise is in the replicates already.
+
+Source: Bretagnolle, Ann. Inst. H. Poincare B 19 (1983), on the bootstrap of degenerate statistics; Buja and Eyuboglu,
+Multivariate Behavioral Research 27 (1992), for comparing eigenvalues with those of shuffled data; the rest is ours.
+tests/metrics/test_intervals.py and benchmarks/coverage.py measure what the intervals cover.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from expunge.core.checks import whole
+from expunge.metrics.arrays import Array, slices
+from expunge.metrics.klom import SMOOTHING, Cells, Codes, Direction
+
+Summary = Literal["p95", "mean"]
+Single = NDArray[np.float32]
+Ranks = NDArray[np.int32]
+Logical = NDArray[np.bool_]
+
+SUMMARIES = ("p95", "mean")
+PILOT, PILOT_EXAMPLES = 20, 1000
+"""Replicates and about how many examples the weight of the start is found from."""
+WEIGHTS = np.array([0.0, 0.5, 0.8, 1.0, 1.25])
+"""Weights of the start that the pilot tries."""
+MOST_DIRECTIONS = 5
+"""Directions in which members may err together."""
+THINNED = 256
+"""Examples at most from which these directions are found."""
+WHOLE = 1.4
+"""Own ranks have no spread to estimate (1), and rounding to whole members adds 1/12 to a variance near M / 5 (0.4)."""
+CLEAR = 1.1
+"""A direction counts when its eigenvalue exceeds the largest of shuffled members by this factor."""
+
+
+def summarise(values: Array, summary: Summary) -> Array:
+    """Return the 95th percentile (linear interpolation) or the mean over the last axis (examples)."""
+    if summary == "mean":
+        return np.asarray(values.mean(-1))
+    return np.asarray(np.percentile(values, 95, axis=-1))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An ensemble by its ranks among the oracles: all that its replicates are made from."""
+
+    order: Ranks
+    """Members in the order of their margins, for each example (examples, members)."""
+    start: Single
+    """The part of G - diagonal that is not noise, at the ranks 0 to N (examples, N + 1)."""
+    klom: Array
+    """KLoM as read (examples,)."""
+
+
+class Bootstrap:
+    """Resamples one split: the same oracle noise and the same examples in each replicate, whatever is scored.
+
+    Args:
+        cells: The oracle side.
+        oracle: Oracle margins (oracles, examples).
+        replicates: Number of replicates, at least 2.
+        seed: Any integer.
+        resample_examples: Whether examples stand for a population (retain, validation) or are all there is (forget).
+        direction: As in `klom`.
+    """
+
+    def __init__(
+        self, cells: Cells, oracle: Array, replicates: int, seed: int, resample_examples: bool, direction: Direction
+    ) -> None:
+        whole(2, replicates=replicates)
+        self.cells, self.replicates, self.seed, self.direction = cells, replicates, seed, direction
+        self.oracles, self.examples = oracle.shape
+        self.edges = np.ceil(np.arange(cells.failure + 1) * self.oracles / cells.failure).astype(int)
+        """Ranks of the edges, the ends 0 and N included (cells + 1,)."""
+        self._levels = np.arange(self.oracles + 1) / (self.oracles + 1)
+        draw = np.random.default_rng([seed, 0])
+        self._weights = member_weights(draw, self.oracles, replicates)
+        self._picked = draw.integers(0, self.examples, (replicates, self.examples)) if resample_examples else None
+        self._sorted = np.sort(oracle.T, axis=1)
+        self._tied = (np.diff(self._sorted, axis=1) == 0).any(1)
+        # Equal oracles are ordered by lot, so that an atom is noise like any other rather than none.
+        lot = np.lexsort((draw.random(oracle.T.shape), oracle.T), axis=1)
+        self._position = np.argsort(lot, axis=1).astype(np.int32)
+        self._oracle = Ranked(lot.astype(np.int32), np.zeros((self.examples, 1), np.float32), np.zeros(self.examples))
+        self._moved = self._moved_edges()
+
+    def rank(self, margins: Array, codes: Codes, failed: Logical, klom: Array) -> Ranked:
+        """Return an ensemble by its ranks among the oracles.
+
+        Args:
+            margins: Shape (members, examples).
+            codes: Their cells, failures placed (members, examples).
+            failed: Which members failed (members,).
+            klom: KLoM as read (examples,).
+        """
+        position = self._positions(margins.T)
+        self._move_failures(position, margins, codes, failed)
+        members = len(margins)
+        flat = (position + (self.oracles + 1) * np.arange(self.examples)[:, None]).ravel()
+        counts = np.bincount(flat, minlength=self.examples * (self.oracles + 1)).reshape(self.examples, -1)
+        # A margin with r oracles below it is at or below the oracles of rank r + 1 and more.
+        curve = np.zeros((self.examples, self.oracles + 1))
+        curve[:, 1:] = np.cumsum(counts[:, :-1], axis=1) / members
+        curve -= self._levels
+        small = position.astype(np.int16) if self.oracles < 2**15 else position
+        order = np.argsort(small, axis=1, kind="stable").astype(np.int32)
+        return Ranked(order, self._start(position, curve), klom)
+
+    def null(self, members: int, stream: int = 0) -> Array:
+        """Return KLoM of two sets of oracles, every replicate and example, (replicates, examples).
+
+        Args:
+            members: Number of members that the noise of the unlearned side is for.
+            stream: Draws with another number are independent.
+        """
+        return self._values(self._oracle, 0.0, members, stream)
+
+    def values(self, ranked: Ranked, weight: float, members: int | None = None, stream: int = 0) -> Array:
+        """Return KLoM of every replicate and example, (replicates, examples).
+
+        Args:
+            ranked: The ensemble.
+            weight: The weight w of the start; 0 is the null.
+            members: Number of members that the noise is for; by default the ensemble's own.
+            stream: Draws with another number are independent.
+        """
+        return self._values(ranked, weight, ranked.order.shape[1] if members is None else members, stream)
+
+    def readings(self, values: Array, summary: Summary) -> Array:
+        """Return the summary of each replicate, (replicates,), with other examples where they stand for others."""
+        read = summarise(values, summary)
+        if self._picked is not None:
+            expected = values.mean(0)
+            read = read + summarise(expected[self._picked], summary) - summarise(expected, summary)
+        return read
+
+    def weigh(self, ranked: Ranked, summary: Summary, stream: int = 0) -> float:
+        """Return the weight w at which replicates read on average what was observed, 0 to 1.25."""
+        step = max(1, self.examples // PILOT_EXAMPLES)
+        part = slice(0, self.examples, step)
+        members = ranked.order.shape[1]
+        count = self._noise(ranked, members, stream, part, min(PILOT, self.replicates))
+        pilot = [summarise(self._read(ranked, w, members, count, part), summary).mean() for w in WEIGHTS]
+        rising = np.maximum.accumulate(pilot)
+        seen = float(summarise(ranked.klom[part], summary))
+        return float(np.sqrt(np.interp(seen, rising, WEIGHTS**2))) if rising[-1] > rising[0] else 0.0
+
+    # replicates ---------------------------------------------------------------------------------------------------
+
+    def _values(self, ranked: Ranked, weight: float, members: int, stream: int) -> Array:
+        out = np.empty((self.replicates, self.examples))
+        for part in slices(self.examples, self.replicates * max(ranked.order.shape[1], self.oracles)):
+            count = self._noise(ranked, members, stream, part, self.replicates)
+            out[:, part] = self._read(ranked, weight, members, count, part)
+        return out
+
+    def _noise(self, ranked: Ranked, members: int, stream: int, part: slice, replicates: int) -> Single:
+        """Return B in counts at the own ranks 0 to M, (examples of the part, M + 1, replicates)."""
+        order = ranked.order[part]
+        own = order.shape[1]
+        # The draw does not depend on what is scored: two ensembles are compared with as little noise as can be.
+        weights = member_weights(np.random.default_rng([self.seed, 1, stream]), own, self.replicates)[:replicates] - 1
+        if ranked is self._oracle:
+            theirs = self._weights[:replicates] - 1
+            weights = weights - (weights * theirs).sum(1, keepdims=True) / own * theirs
+            weights *= np.sqrt(own / np.maximum((weights**2).sum(1, keepdims=True), 1e-12))
+        count = np.zeros((len(order), own + 1, replicates), np.float32)
+        np.cumsum(np.ascontiguousarray(weights.T)[order], axis=1, out=count[:, 1:])
+        count *= np.float32(np.sqrt(members / own * max(0.0, 1 - WHOLE / own)))
+        return count
+
+    def _read(self, ranked: Ranked, weight: float, members: int, count: Single, part: slice) -> Array:
+        """KLoM of the replicates that `count` is for, (replicates, examples of the part)."""
+        examples, ranks, replicates = count.shape
+        moved = self._moved[part, :replicates]
+        example, replicate = np.arange(examples)[:, None, None], np.arange(replicates)[:, None]
+        share = moved / np.float32(self.oracles + 1)
+        if weight > 0:
+            rank = moved.astype(np.int32)
+            between, start = moved - rank, ranked.start[part]
+            share += np.float32(weight) * (1 - between) * start[example, rank]
+            share += np.float32(weight) * between * start[example, np.minimum(rank + 1, self.oracles)]
+            np.clip(share, 0, 1, out=share)
+        below = share * np.float32(members)
+        below += count[example, np.rint(share * np.float32(ranks - 1)).astype(np.int32), replicate]
+        # Members are whole, and with few of them that widens the spread of a percentile.
+        np.clip(np.rint(below, out=below), 0, members, out=below)
+        counts = np.empty((examples, replicates, below.shape[2] + 1), np.float32)
+        counts[..., 0], counts[..., -1] = below[..., 0], members - below[..., -1]
+        np.subtract(below[..., 1:], below[..., :-1], out=counts[..., 1:-1])
+        return self._divergence(np.maximum(counts, 0, out=counts), members).T
+
+    def _divergence(self, counts: Single, members: int) -> Array:
+        # One more cell, for failures, is empty on both sides.
+        added = SMOOTHING * (self.cells.failure + 1)
+        of_oracles = np.append(np.diff(self.edges), 0) + SMOOTHING
+        q = (of_oracles / (self.oracles + added)).astype(np.float32)
+        empty = float(self._term(np.float32(SMOOTHING / (members + added)), q[-1:])[0])
+        p = (counts + np.float32(SMOOTHING)) / np.float32(members + added)
+        return np.asarray(self._term(p, q[:-1]).sum(2), np.float64) + empty
+
+    def _term(self, p: Any, q: Single) -> Single:
+        ratio = np.log(p / q)
+        if self.direction == "unlearned_oracle":
+            return np.asarray(p * ratio)
+        if self.direction == "oracle_unlearned":
+            return np.asarray(-q * ratio)
+        return np.asarray((p - q) * ratio / 2)
+
+    def _moved_edges(self) -> Single:
+        """Ranks of the inner edges in every replicate, (examples, replicates, cells - 1).
+
+        An edge moves by the weighted count of the oracles below it, less their number: the first-order term (Bahadur's)
+        of where a weighted quantile lies, with the sign turned, because then the gaps between edges lean to the right,
+        as gaps between order statistics do. Moves are scaled to the variance of the Beta law of their ranks.
+        """
+        goals, n = self.edges[1:-1], self.oracles
+        out = np.empty((self.examples, self.replicates, len(goals)), np.float32)
+        columns = np.ascontiguousarray(self._weights.T) - 1
+        for part in slices(self.examples, self.replicates * n):
+            out[part] = np.cumsum(columns[self._oracle.order[part]], axis=1)[:, goals - 1].transpose(0, 2, 1)
+        # Weights of whole rows give goals (n - goals) / (n - 1); other oracles give goals (n + 1 - goals) / (n + 2).
+        given, true = goals * (n - goals) / max(1, n - 1), goals * (n + 1 - goals) / (n + 2)
+        out *= np.sqrt(true / np.maximum(given, 1e-9)).astype(np.float32)
+        out += goals.astype(np.float32)
+        return np.asarray(np.clip(out, 0, n, out=out))
+
+    # ranks and starts ---------------------------------------------------------------------------------------------
+
+    def _positions(self, margins: Array) -> Ranks:
+        """Oracles below each margin (examples, members); among equal oracles by lot."""
+        members = margins.shape[1]
+        order = np.argsort(np.concatenate([margins, self._sorted], axis=1), axis=1, kind="stable")
+        below = np.cumsum(order >= members, axis=1)
+        position = np.empty(order.shape, np.int32)
+        np.put_along_axis(position, order, below, axis=1)
+        position = position[:, :members]
+        lots = np.random.default_rng([self.seed, 2])
+        for j in np.flatnonzero(self._tied):
+            high = np.searchsorted(self._sorted[j], margins[j], side="right")
+            block = np.maximum(high - position[j], 1)
+            position[j] += np.where(block > 1, lots.integers(0, block + 1), 0)
+        return position
+
+    def _move_failures(self, position: Ranks, margins: Array, codes: Codes, failed: Logical) -> None:
+        """Give failed and absurd margins a rank in the cell where they were placed, or above all oracles."""
+        with np.errstate(invalid="ignore"):
+            bad = (~((margins >= self.cells.lowest) & (margins <= self.cells.highest)) | failed[:, None]).T
+        if not bad.any():
+            return
+        middle = (self.edges[1:] + self.edges[:-1]) // 2
+        # Beyond the outer edges there is room outside the oracles' range, where no edge comes.
+        middle[0], middle[-1] = 0, self.oracles
+        position[bad] = middle[np.minimum(codes.T[bad], len(middle) - 1)]
+
+    def _start(self, position: Ranks, curve: Array) -> Single:
+        """Take off what is noise, direction by direction; see the module."""
+        members, edges = position.shape[1], self.edges
+        inner = np.zeros((self.examples, len(edges)))
+        inner[:, 1:-1] = curve[:, edges[1:-1]]
+        q = np.diff(np.append(self._levels[edges[:-1]], 1.0))[None, :]
+        difference = np.diff(inner, axis=1)
+        p = difference + q
+        # The shares of the cells in units of their noise, (examples, cells).
+        unit = 1 / np.sqrt(np.maximum((p + q) / 2, 0.5 / self.oracles))
+        rest = difference * unit
+        noise = float((p * (1 - p) * unit**2).sum()) / (members - 1)
+        noise += float((q * (1 - q) * unit**2).sum()) / (self.oracles - 1)
+        smooth, left = np.zeros_like(curve), curve.copy()
+        for ours, theirs in self._together(position):
+            shape = (self._loaded(position, ours) + self._loaded(self._position, theirs)) * unit
+            size = float((shape**2).sum())
+            along = float((rest * shape).sum()) / size
+            rest -= along * shape
+            noise -= size
+            ends = np.concatenate([np.zeros((self.examples, 1)), np.cumsum(along * shape / unit, axis=1)], axis=1)
+            bent = _between(ends, edges)
+            left -= bent
+            smooth += np.sqrt(max(0.0, 1 - 1 / max(along**2, 1e-300))) * bent
+        size = float((rest**2).sum())
+        keep = np.sqrt(min(1.0, max(0.0, 1 - noise / size))) if size > 0 else 0.0
+        return np.asarray(smooth + keep * left, np.float32)
+
+    def _together(self, position: Ranks) -> list[tuple[Array, Array]]:
+        """Return the loads of both sides' members in each direction in which they err together."""
+        members, oracles = position.shape[1], self.oracles
+        if min(members, oracles) < 3:
+            return []
+        step = max(1, self.examples // THINNED)
+        scale = 1 / np.sqrt(members * (members - 1)), 1 / np.sqrt(oracles * (oracles - 1))
+        sides = [_scores(x[::step], oracles) * s for x, s in zip((position, self._position), scale, strict=True)]
+        values, vectors = np.linalg.eigh(_gram(sides))
+        lots = np.random.default_rng([self.seed, 3])
+        shuffled = np.linalg.eigvalsh(_gram([lots.permuted(side, axis=1) for side in sides]))[-1]
+        found = []
+        for k in range(1, MOST_DIRECTIONS + 1):
+            if values[-k] <= CLEAR * shuffled:
+                break
+            loads = vectors[:members, -k], vectors[members:, -k]
+            found.append(tuple((load - load.mean()) * s for load, s in zip(loads, scale, strict=True)))
+        return found
+
+    def _loaded(self, position: Ranks, loads: Array) -> Array:
+        """Return the sum of the loads of the members in each cell, (examples, cells)."""
+        cells = len(self.edges) - 1
+        cell = np.searchsorted(self.edges[1:-1], np.arange(self.oracles + 1), side="right")[position]
+        flat = (cell + cells * np.arange(len(cell))[:, None]).ravel()
+        weights = np.broadcast_to(loads, cell.shape).ravel()
+        return np.asarray(np.bincount(flat, weights, cells * len(cell)).reshape(len(cell), cells), np.float64)
+
+
+def member_weights(draw: np.random.Generator, members: int, replicates: int) -> Single:
+    """Return bootstrap weights (replicates, members): one fixed set, in a random order in each replicate.
+
+    The set follows the quantiles of a Poisson(1) law, moved and scaled so that its sum and the sum of its squared
+    deviations from 1 are both the number of members.
+    """
+    quantiles = stats.poisson.ppf((np.arange(members) + 0.5) / members, 1)
+    if members < 2:
+        return np.ones((replicates, members), np.float32)
+    spread = quantiles.std()
+    shape = (quantiles - quantiles.mean()) / spread if spread > 0 else np.linspace(-1, 1, members)
+    return draw.permuted(np.tile((1 + shape).astype(np.float32), (replicates, 1)), axis=1)
+
+
+def _scores(position: Ranks, oracles: int) -> Array:
+    """A line and a parabola over the ranks: how high and how far out a member is, centred (2 examples, members)."""
+    x = 2 * position / oracles - 1.0
+    both = np.concatenate([np.sqrt(3) * x, np.sqrt(5) * (3 * x**2 - 1) / 2])
+    return np.asarray(both - both.mean(1, keepdims=True))
+
+
+def _gram(sides: list[Array]) -> Array:
+    rows = np.concatenate(sides, axis=1)
+    return np.asarray(rows.T @ rows)
+
+
+def _between(ends: Array, edges: NDArray[np.int_]) -> Array:
+    """Interpolate values at the edges (examples, cells + 1) to the ranks 0 to N, (examples, N + 1)."""
+    rank = np.arange(edges[-1] + 1)
+    cell = np.clip(np.searchsorted(edges, rank, side="right") - 1, 0, len(edges) - 2)
+    part = (rank - edges[cell]) / (edges[cell + 1] - edges[cell])
+    return np.asarray(ends[:, cell] * (1 - part) + ends[:, cell + 1] * part)
