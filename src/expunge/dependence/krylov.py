@@ -59,15 +59,14 @@ def krylov_basis(linearised: Linearised, operator: Operator, starts: Sequence[St
         linearised: Gives the shapes.
         operator: v -> A v; applied to the vectors of the basis in turn.
         starts: Directions that the space holds first.
-        size: Vectors in all, at least the number of starts; capped at the number of parameters.
+        size: Vectors in all, at least the number of starts.
 
     Returns:
         Shape (members, size, parameters). A vector is 0 where the space of a member has fewer dimensions.
     """
     whole(minimum=len(starts), size=size)
-    size = min(size, linearised.parameters)
     rows: list[Tensor] = []
-    for start in starts[:size]:
+    for start in starts:
         rows.append(_orthogonalised(linearised.flatten(start), rows))
     position = 0
     while len(rows) < size:
@@ -84,7 +83,9 @@ def _lanczos(linearised: Linearised, operator: Operator, start: Tensor, steps: i
     off: list[Tensor] = []
     for step in range(steps):
         product = linearised.flatten(operator(linearised.unflatten(rows[-1])))
-        diagonal.append((product.double() * rows[-1].double()).sum(1))
+        value = (product.double() * rows[-1].double()).sum(1)
+        # Where the space was exhausted the vector is 0: any value but 0 will do, since nothing couples to it.
+        diagonal.append(torch.where(rows[-1].abs().amax(1) > 0, value, torch.ones_like(value)))
         if step + 1 < steps:
             following = _orthogonalised(product, rows)
             off.append((product.double() * following.double()).sum(1))

@@ -135,7 +135,6 @@ def reduce_model(
     forget.check(task)
     x, y = task.train.x, task.train.y
     gone, kept = torch.from_numpy(forget.indices), torch.from_numpy(forget.retain)
-    dimensions = min(dimensions, sum(tensor[0].numel() for tensor in pretrained.params.values()))
     used = _room_for(kept, gone, splits, len(pretrained) * dimensions * task.classes, table, seed)
     rows_of = torch.cat([x[gone], x[used], *(split.x for split in splits.values())])
 

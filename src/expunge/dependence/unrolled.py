@@ -80,11 +80,11 @@ def segment_plan(recipe: Recipe, examples: int) -> list[tuple[int, float]]:
     for share in SHARES:
         bounds.append(min(recipe.epochs, max(bounds[-1] + 1, bounds[-1] + round(share * recipe.epochs))))
     bounds[-1] = recipe.epochs
-    for number, (first, last) in enumerate(itertools.pairwise(bounds)):
+    for first, last in itertools.pairwise(bounds):
         if first == last:
             continue
         rates = [recipe.rate(first + (step + 0.5) / steps) for step in range((last - first) * steps)]
-        middle = last if number == len(SHARES) - 1 else (first + last) // 2
+        middle = last if last == recipe.epochs else (first + last) // 2
         plan.append((max(middle, 1), math.fsum(rates) / (1 - recipe.momentum)))
     return plan
 
