@@ -31,6 +31,17 @@ def test_the_ideal_is_far_below_one_and_falls_with_the_shift(scan):
     assert points[3] < 0.006
 
 
+def test_what_identical_laws_earn_depends_on_the_spread_of_margins():
+    """Grid and buffer are in units of margin: at spread 1 the width of intervals is tied, at .3 every one is tried."""
+    draws = np.random.default_rng(3).normal(size=(2, 100, 60))
+    points = {
+        spread: challenge_points(challenge_epsilons(*(spread * draws), scan="exact"), 100).mean()
+        for spread in (1.0, 0.3)
+    }
+    assert points[1.0] == pytest.approx(0.19, abs=0.04)
+    assert points[0.3] == pytest.approx(0.077, abs=0.015)
+
+
 def test_calibration_is_what_independent_oracles_earn():
     # Oracles with other levels and spreads, as real margins have.
     level, spread = 5 * rng.normal(size=60), np.exp(0.3 * rng.normal(size=60))
