@@ -105,12 +105,17 @@ def task_components(subsets: SubsetEnsemble) -> Components:
 
 
 def matching_targets(
-    task: Task, pretrained: Ensemble, forget: ForgetSet, subsets: SubsetEnsemble, model: Datamodel | None = None
+    task: Task,
+    pretrained: Ensemble,
+    forget: ForgetSet,
+    subsets: SubsetEnsemble,
+    model: Datamodel | None = None,
+    *,
+    widen: bool = True,
 ) -> MatchingTargets:
     """Return pretrained margins plus the change that the datamodel predicts, and what the prediction cost.
 
-    On the forget set the members' deviations from their mean are scaled by how much more margins vary between models
-    that have not seen an example (`unseen_spread`); each member keeps its place among the others.
+    Each member keeps its place among the others.
 
     Args:
         task: The task.
@@ -118,6 +123,8 @@ def matching_targets(
         forget: The forget set.
         subsets: From `task_subsets`.
         model: From `fit(subsets)`, where it is known already.
+        widen: On the forget set, scale the members' deviations from their mean by how much more margins vary between
+            models that have not seen an example (`unseen_spread`); False keeps the pretrained spread.
 
     Raises:
         InputError: If the forget set is larger than the subset models can resolve.
@@ -133,7 +140,8 @@ def matching_targets(
     spent = len(subsets) * subsets.alpha * len(task.train) / (len(forget.retain) * len(pretrained))
     training = _training(subsets)
     scale = np.ones(len(task.train))
-    scale[forget.indices] = unseen_spread(training)[np.argsort(training.own)][forget.indices]
+    if widen:
+        scale[forget.indices] = unseen_spread(training)[np.argsort(training.own)][forget.indices]
     mean = margins[pretrained.finite()].mean(0)
     change, factor = (torch.from_numpy(values).to(margins.dtype) for values in (removal.change, scale))
     return MatchingTargets(mean + change + factor * (margins - mean), spent, removal)
