@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax, logsumexp
+from scipy.special import logsumexp
 
 from expunge.core import InputError
 
@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 
 CHUNK = 2**23
 """Numbers that a temporary array may hold; larger work goes through in pieces along the examples."""
+CACHED = 2**17
+"""Numbers of float64 that stay in a core's cache, for work that reads a temporary array several times."""
 
 
 def to_array(values: Any, what: str, *, ndim: int | None = None) -> Array:
@@ -99,7 +101,8 @@ def failed_rows(values: Array) -> NDArray[np.bool_]:
 def log_probabilities(logits: Array) -> Array:
     """Return log-softmax over the last axis in float64; NaN where a logit is not finite."""
     with np.errstate(invalid="ignore", over="ignore"):
-        logs = np.asarray(log_softmax(logits, axis=-1))
+        logs = logits - logits.max(-1, keepdims=True)
+        logs -= np.log(np.exp(logs).sum(-1, keepdims=True))
     logs[~np.isfinite(logits).all(-1)] = np.nan
     return logs
 
@@ -122,7 +125,7 @@ def log_complement(logs: Array) -> Array:
     return np.asarray(rest)
 
 
-def slices(examples: int, numbers_per_example: int) -> list[slice]:
-    """Return slices over the examples such that each holds about `CHUNK` numbers."""
-    step = max(1, CHUNK // max(1, numbers_per_example))
+def slices(examples: int, numbers_per_example: int, most: int | None = None) -> list[slice]:
+    """Return slices over the examples such that each holds about `most` numbers, by default `CHUNK`."""
+    step = max(1, (most or CHUNK) // max(1, numbers_per_example))
     return [slice(start, min(start + step, examples)) for start in range(0, examples, step)]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from expunge.core import InputError
-from expunge.metrics.arrays import Array, log_probabilities, pair, slices, to_array
+from expunge.metrics.arrays import CACHED, Array, log_probabilities, pair, slices, to_array
 from expunge.metrics.reading import Reading, compare, mean_interval
 
 
@@ -39,7 +39,7 @@ def fade(unlearned: Any, oracle: Any) -> Array:
     """
     ours, theirs = pair(unlearned, oracle, ndim=3, minimum=1)
     total = np.zeros((len(ours), len(theirs)))
-    for piece in slices(ours.shape[1], (len(ours) + len(theirs)) * ours.shape[2]):
+    for piece in slices(ours.shape[1], (len(ours) + len(theirs)) * ours.shape[2], 8 * CACHED):
         a, b = log_probabilities(ours[:, piece]), log_probabilities(theirs[:, piece])
         u, r = np.exp(a), np.exp(b)
         # sum_k (u - r)(a - b) = u.a + r.b - u.b - r.a: four products of matrices.

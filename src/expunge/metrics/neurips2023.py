@@ -84,8 +84,8 @@ def challenge_epsilons(unlearned: Any, oracle: Any, *, scan: str = "grid") -> Ar
     Args:
         unlearned: Margins (members, examples).
         oracle: Margins (oracles, examples), at least 3 oracles.
-        scan: `grid` tries the published thresholds, 100 a unit of margin, which depends on the scale of margins; `exact`
-            tries one threshold between every two neighbouring margins instead, with the published widths of intervals.
+        scan: `grid` tries the published thresholds, 100 a unit of margin, which depends on the scale of margins;
+            `exact` tries one threshold between every two neighbouring margins, with the published widths of intervals.
 
     Returns:
         Shape (examples,), from 0 to 50; 50 where a member failed or one side is nearly constant beside the other.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from expunge.core import InputError
 from expunge.core.checks import one_of
 from expunge.metrics.arrays import (
+    CACHED,
     Array,
-    log_complement,
     log_probabilities,
     pair,
     slices,
@@ -66,12 +66,17 @@ def failed_outputs(logits: Any, reference: Any) -> NDArray[np.bool_]:
 
 def _sureness(logits: Array) -> Array:
     out = np.empty(logits.shape[:2])
-    for piece in slices(logits.shape[1], logits.shape[0] * logits.shape[2]):
-        # In place of the margin, which needs labels: log p - log(1 - p) of the class predicted.
-        logs = log_probabilities(logits[:, piece])
-        top = logs.max(-1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            out[:, piece] = top - np.take_along_axis(log_complement(logs), np.argmax(logs, -1)[..., None], -1)[..., 0]
+    members = np.arange(len(logits))[:, None]
+    for piece in slices(logits.shape[1], logits.shape[0] * logits.shape[2], CACHED):
+        # In place of the margin, which needs labels: the largest logit minus the log-sum-exp of the others.
+        rest = logits[:, piece].copy()
+        at = members, np.arange(rest.shape[1])[None, :], np.argmax(rest, -1)
+        top, finite = rest[at], np.isfinite(rest).all(-1)
+        rest[at] = -np.inf
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            second = rest.max(-1)
+            others = second + np.log(np.exp(rest - second[..., None]).sum(-1))
+        out[:, piece] = np.where(finite, top - others, np.nan)
     return out
 
 
@@ -148,12 +153,16 @@ def activation_distance_reading(unlearned: Any, oracle: Any) -> Reading:
 def _output_distances(left: Array, right: Array) -> Array:
     """Return the mean over examples of |p - q| for every pair of members, shape (left members, right members)."""
     total = np.zeros((len(left), len(right)))
-    for piece in slices(left.shape[1], len(left) * len(right)):
+    for piece in slices(left.shape[1], len(left) * len(right), 4 * CACHED):
         p = np.exp(log_probabilities(left[:, piece])).transpose(1, 0, 2)
-        q = np.exp(log_probabilities(right[:, piece])).transpose(1, 2, 0)
-        squares = (p**2).sum(2)[:, :, None] + (q**2).sum(1)[:, None, :]
-        squares -= 2 * (p @ q)
-        total += np.sqrt(np.maximum(squares, 0, out=squares), out=squares).sum(0)
+        q = p if right is left else np.exp(log_probabilities(right[:, piece])).transpose(1, 0, 2)
+        # |p - q|^2 = |p|^2 + |q|^2 - 2 p.q, as one product of matrices with two more columns.
+        ones = np.ones((*p.shape[:2], 1)), np.ones((*q.shape[:2], 1))
+        longer = np.concatenate([-2 * p, (p**2).sum(2, keepdims=True), ones[0]], axis=2)
+        other = np.concatenate([q, ones[1], (q**2).sum(2, keepdims=True)], axis=2)
+        squares = longer @ other.transpose(0, 2, 1)
+        np.maximum(squares, 0, out=squares)
+        total += np.sqrt(squares, out=squares).sum(0)
     return np.asarray(total / left.shape[1])
 
 
@@ -206,7 +215,7 @@ def zrf(outputs: Any, incompetent: Any, *, variant: str = "js") -> Array:
     if not np.isfinite(teacher).all():
         raise InputError("incompetent has non-finite logits, expected the outputs of a freshly initialised network.")
     total = np.zeros(len(members))
-    for piece in slices(members.shape[1], members.shape[0] * members.shape[2]):
+    for piece in slices(members.shape[1], members.shape[0] * members.shape[2], CACHED):
         if variant == "js":
             total += jensen_shannon_outputs(members[:, piece], teacher[None, piece]).sum(1)
         else:
