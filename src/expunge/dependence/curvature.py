@@ -2,9 +2,9 @@
 
     H v = sum_{i in S} J_i^T (diag p_i - p_i p_i^T) J_i v + (decay |S| + damping) v
 
-`decay` is the L2 coefficient of the recipe (its loss is a mean, so a sum over |S| examples carries decay |S|). Conjugate
-gradients need products H v only, so memory is a few copies of the weights; each member has its own step lengths and
-stops on its own. Where a member has few parameters, `dense_curvature` forms H and the solution is exact.
+`decay` is the L2 coefficient of the recipe (its loss is a mean, so a sum over |S| examples carries decay |S|).
+Conjugate gradients need products H v only, so memory is a few copies of the weights; each member has its own step
+lengths and stops on its own. Where a member has few parameters, `dense_curvature` forms H and the solution is exact.
 
 Source: Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems" (1952); for Gauss-Newton
 matrices of networks Martens, "Deep learning via Hessian-free optimization" (ICML 2010).
