@@ -1,9 +1,11 @@
-"""Time and peak memory of the margin metrics on 100 + 100 members and 60,000 examples, and of repeated readings.
+"""Time and peak memory of every metric on 100 + 100 members, 60,000 examples and 10 classes, and of repeated readings.
 
-    OMP_NUM_THREADS=2 python benchmarks/metrics.py [--examples 60000]
+    OMP_NUM_THREADS=2 python benchmarks/metrics.py [--examples 60000] [--only fade zrf]
 
-Each row runs in a process of its own; memory is the peak of that process, the arrays themselves (96 MB of float32)
-included. Time is the best of two calls. A new metric is a new line in ROWS.
+Each row runs in a process of its own; memory is the peak of that process, the arrays themselves included (96 MB of
+float32 margins, or 480 MB of logits). `seconds` is the time of one call, `CPU` what the process spent on it, which is
+what to look at on a machine that others use as well. A new metric is a new line in ROWS. The challenge score, whose
+scan takes tens of milliseconds an example, is timed on 300 forget examples.
 """
 
 import argparse
@@ -14,29 +16,55 @@ import time
 
 import numpy as np
 
-ROWS = {
-    "klom expunge": "metrics.klom(u, o)",
-    "klom easydub": "metrics.klom(u, o, 'easydub')",
-    "klom dub": "metrics.klom(u, o, 'dub')",
-    "klom a2d": "metrics.klom(u, o, 'a2d')",
-    "klom trail": "metrics.klom(u, o, 'trail')",
-    "failed_members": "metrics.failed_members(u, o)",
-    "ruler p95, interval, floor": "metrics.Ruler(o, h, replicates=100).score(u)",
+MARGINS = {
+    "klom expunge": "m.klom(u, o)",
+    "klom easydub": "m.klom(u, o, 'easydub')",
+    "klom dub": "m.klom(u, o, 'dub')",
+    "klom a2d": "m.klom(u, o, 'a2d')",
+    "klom trail": "m.klom(u, o, 'trail')",
+    "failed_members": "m.failed_members(u, o)",
+    "ruler p95, interval, floor": "m.Ruler(o, h, replicates=100).score(u)",
+    "wasserstein": "m.wasserstein(u, o)",
+    "energy": "m.energy(u, o)",
+    "kolmogorov_smirnov": "m.kolmogorov_smirnov(u, o)",
+    "jensen_shannon": "m.jensen_shannon(u, o)",
+    "gaussian_kl": "m.gaussian_kl(u, o)",
+    "classifier_two_sample": "m.classifier_two_sample(u, o)",
+    "mmd": "m.mmd(u, o)",
+    "ulira": "m.ulira(u, o)",
+    "population_attack": "m.population_attack(u[:, half:], u[:, :half], o[:, half:], o[:, :half])",
+    "lira": "m.lira(u, o, inside)",
+    "audit_epsilon": "m.audit_epsilon(u.mean(1), o.mean(1), Split())",
+    "challenge_score, 300": "m.challenge_score(u[:, :300], o[:, :300])",
 }
+LOGITS = {
+    "accuracy_gap": "m.accuracy_gap(u, o, labels)",
+    "activation_distance": "m.activation_distance_reading(u, o)",
+    "fade": "m.fade_reading(u, o)",
+    "zrf": "m.zrf_reading(u, o, np.zeros((u.shape[1], u.shape[2])))",
+    "svc_attack": "m.svc_attack(*(tuple(np.split(x, 3, 1)) for x in (u, o)), tuple(np.split(labels, 3)))",
+}
+ROWS = {**MARGINS, **LOGITS}
 
 
-def one(call, members, examples):
-    from expunge import metrics
+def one(name, members, examples, classes):
+    """Time one row in this process."""
+    from expunge import metrics as m
+    from expunge.metrics.privacy import Split
 
     rng = np.random.default_rng(0)
-    u, o, h = (rng.normal(size=(members, examples)).astype(np.float32) for _ in range(3))
-    scope = {"metrics": metrics, "u": u, "o": o, "h": h, "np": np}
-    times = []
-    for _ in range(2):
-        start = time.perf_counter()
-        eval(call, scope)
-        times.append(time.perf_counter() - start)
-    print(f"{min(times):9.2f} s {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:8.2f} GiB")
+    shape = (members, examples, classes) if name in LOGITS else (members, examples)
+    u, o = (rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
+    scope = {"m": m, "np": np, "u": u, "o": o, "half": examples // 2, "Split": Split}
+    if name in LOGITS:
+        scope["labels"] = np.arange(examples) % classes
+    else:
+        scope["h"] = rng.standard_normal(shape, dtype=np.float32)
+        scope["inside"] = np.arange(members)[:, None] % 2 == np.zeros((1, examples))
+    start, spent = time.perf_counter(), time.process_time()
+    eval(ROWS[name], scope)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - spent
+    print(f"{seconds:8.1f} {cpu:8.1f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:8.2f}")
 
 
 def repeated(members, examples, replicates):
@@ -50,31 +78,32 @@ def repeated(members, examples, replicates):
     for intervals in (True, False):
         times = []
         for margins in unlearned[1:]:
-            start = time.perf_counter()
+            start = time.process_time()
             ruler.score(margins, intervals=intervals)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         what = f"with interval ({replicates} replicates)" if intervals else "without interval"
-        print(f"ruler.score, {members} + {members} x {examples}, {what:32} {1e3 * min(times):7.1f} ms")
+        print(f"ruler.score, {members} + {members} x {examples}, {what:32} {1e3 * min(times):7.1f} ms CPU")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, default=100)
     parser.add_argument("--examples", type=int, default=60_000)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--row", help="run one row in this process")
     options = parser.parse_args()
     if options.row:
-        one(ROWS[options.row], options.members, options.examples)
+        one(options.row, options.members, options.examples, options.classes)
         return
-    print(f"{options.members} + {options.members} members, {options.examples} examples, float32 in")
-    for name in ROWS:
-        command = [sys.executable, __file__, "--row", name, "--members", str(options.members)]
-        out = subprocess.run(
-            [*command, "--examples", str(options.examples)], capture_output=True, text=True, check=True
-        )
-        print(f"{name:28} {out.stdout.strip()}")
+    print(f"{options.members} + {options.members} members, {options.examples} examples, {options.classes} classes")
+    print(f"{'':28}  seconds      CPU      GiB")
+    sizes = ["--members", str(options.members), "--examples", str(options.examples), "--classes", str(options.classes)]
+    for name in options.only:
+        command = [sys.executable, __file__, "--row", name, *sizes]
+        out = subprocess.run(command, capture_output=True, text=True, check=True)
+        print(f"{name:28} {out.stdout.rstrip()}", flush=True)
     repeated(options.members, 1800, 100)
-    repeated(options.members, 1800, 200)
 
 
 if __name__ == "__main__":
