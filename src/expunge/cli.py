@@ -197,7 +197,8 @@ def score(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Score saved margins or logits (.npy, .npz, .safetensors, .csv) from any source."""
-    from expunge.studies.score import print_scores, score_files
+    from expunge.studies.score import score_files
+    from expunge.studies.score_result import print_scores
 
     console = Console()
     result = score_files(

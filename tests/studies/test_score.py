@@ -13,7 +13,9 @@ from safetensors.torch import save_file as save_torch
 
 from expunge.core import InputError
 from expunge.metrics import DEFAULT_TOLERANCE
-from expunge.studies.score import ScoreResult, print_scores, read_arrays, score_files
+from expunge.studies.score import score_files
+from expunge.studies.score_inputs import read_arrays
+from expunge.studies.score_result import ScoreResult, print_scores
 
 rng = np.random.default_rng(21)
 M, N = 24, 40

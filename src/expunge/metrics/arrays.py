@@ -104,7 +104,7 @@ def log_probabilities(logits: Array) -> Array:
         logs = logits - logits.max(-1, keepdims=True)
         logs -= np.log(np.exp(logs).sum(-1, keepdims=True))
     logs[~np.isfinite(logits).all(-1)] = np.nan
-    return logs
+    return np.asarray(logs)
 
 
 def log_complement(logs: Array) -> Array:

@@ -1,118 +1,33 @@
 """Scoring saved outputs of any source: `expunge score`.
 
-Arrays of margins (members, examples), or of logits (members, examples, classes) with labels, are read from files;
-everything that they allow is computed, and what they do not allow is listed with what would. Nothing in a file is ever
-executed: NumPy files with pickled objects are refused.
-
-A file is one array (`.npy`, `.csv` with a row a member), or several (`.npz`, `.safetensors`) under the names `forget`,
-`retain`, `validation` and, for logits, `labels`, `labels_retain`, `labels_validation`. `FILE:NAME` takes the arrays
-under `NAME/forget` and so on, or the single array `NAME`: the margins of an audit are read as
-`runs/digits/margins/random-70.safetensors:oracle`.
+Everything that the given arrays allow is computed, and what they do not allow is listed with what would. What a file
+may hold is in `score_inputs`, what comes out in `score_result`.
 """
 
 from __future__ import annotations
 
-import csv
-import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-from safetensors.torch import load_file as load_torch
 
 from expunge import metrics
-from expunge.core import InputError, Score
+from expunge.core import Score
 from expunge.core.record import SPLITS, SplitName
 from expunge.core.seeds import derive
-from expunge.metrics.arrays import to_labels
 from expunge.metrics.distances import DISTANCES, distance_score
 from expunge.metrics.joint import JointTest
 from expunge.metrics.neurips2023 import challenge_score
 from expunge.metrics.privacy import Split, audit
 from expunge.metrics.reading import Reading
+from expunge.studies.score_inputs import Labels, Path_, Side, read_inputs
+from expunge.studies.score_result import Missing, ScoreLine, ScoreResult
 
-FEWEST = 5
-"""Members of either side below which nothing is computed: floors then exceed what could be found."""
 FEW = 20
 """Members of either side below which the result says that it is rough."""
 CHALLENGE_EXAMPLES = 300
 """Examples at most for the challenge score, which takes tens of milliseconds for each."""
-
-Path_ = str | Path
-
-
-class Model(BaseModel):
-    """Part of the result; NaN and infinities are written as text, so that the JSON is valid everywhere."""
-
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
-
-
-class ScoreLine(Model):
-    """One metric on one split."""
-
-    split: SplitName
-    metric: str
-    value: float
-    low: float | None = None
-    """Lower end of the 95 % interval of `value`; None where the metric has none."""
-    high: float | None = None
-    """Upper end of it."""
-    oracle: float | None = None
-    """The floor: what the metric reads for oracles."""
-    oracle_low: float | None = None
-    oracle_high: float | None = None
-    p_value: float | None = None
-    unit: str
-    ideal: str
-    """What a perfect method would read."""
-    side: str | None = None
-    """Where the value lies beside the oracle's, in words."""
-    failed: int = 0
-    """Unlearned members that failed."""
-    published: bool = False
-    """Whether it is somebody else's definition, defects included, for comparison with their tables."""
-
-
-class Missing(Model):
-    """What could not be computed."""
-
-    metric: str
-    needs: str
-    """The input that would allow it."""
-
-
-class ScoreResult(Model):
-    """All that the given arrays allow."""
-
-    files: dict[str, str]
-    """What was given, by argument."""
-    shapes: dict[str, list[int]]
-    """Shape of each array that was read."""
-    lines: list[ScoreLine]
-    verdict: str | None = None
-    """One word, when retain and validation were given."""
-    verdict_sentence: str | None = None
-    tolerance: float | None = None
-    members_needed: int | None = None
-    missing: list[Missing] = Field(default_factory=list)
-    notes: list[str] = Field(default_factory=list)
-    """What a reader has to know, such as few members or a resampled floor."""
-
-
-@dataclass
-class _Side:
-    """The arrays of one set of models."""
-
-    margins: dict[SplitName, NDArray[np.float64]] = field(default_factory=dict)
-    logits: dict[SplitName, NDArray[np.float64]] = field(default_factory=dict)
-    raw: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def score_files(
@@ -149,208 +64,20 @@ def score_files(
     Raises:
         InputError: If a file cannot be read or holds objects, shapes disagree, or there are fewer than 5 members.
     """
-    given = {"unlearned": unlearned, "oracle": oracle, "held_out": held_out, "pretrained": pretrained}
-    files = {who: str(path) for who, path in given.items() if path is not None}
-    sides = {who: _Side(raw=_read_splits(path, who)) for who, path in given.items() if path is not None}
-    for split, more in (("retain", retain), ("validation", validation)):
-        for who, path in (more or {}).items():
-            if who not in sides:
-                raise InputError(f"{split} is given for {who!r}, but the forget set is not; give --{who} as well.")
-            if split in sides[who].raw:
-                raise InputError(f"{who} has {split} examples in {files[who]} and in {path}, expected one of them.")
-            sides[who].raw[split] = _one_array(path, f"{who} {split}")
-            files[f"{who} {split}"] = str(path)
-    answers = {
-        split: _labels(path, sides, split)
-        for split, path in zip(SPLITS, (labels, labels_retain, labels_validation), strict=True)
-    }
-    for who, side in sides.items():
-        _as_margins(side, who, answers)
-    _check_shapes(sides)
-    result = ScoreResult(
-        files=files,
-        shapes={
-            f"{who} {split}": list(array.shape) for who, side in sides.items() for split, array in side.raw.items()
-        },
-        lines=[],
+    inputs = read_inputs(
+        {"unlearned": unlearned, "oracle": oracle, "held_out": held_out, "pretrained": pretrained},
+        {"retain": retain, "validation": validation},
+        {"forget": labels, "retain": labels_retain, "validation": labels_validation},
     )
-    _score(result, sides, answers, tolerance, seed, progress or (lambda text: None))
+    result = ScoreResult(files=inputs.files, shapes=inputs.shapes, lines=[])
+    _score(result, inputs.sides, inputs.labels, tolerance, seed, progress or (lambda text: None))
     return result
-
-
-# reading ------------------------------------------------------------------------------------------------------------
-
-
-def read_arrays(path: Path_) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a file by name; a single array has the name "" (empty).
-
-    Args:
-        path: `.npy`, `.npz`, `.safetensors` or `.csv`.
-
-    Raises:
-        InputError: If the file is missing, of another kind, damaged, or holds Python objects.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{file} is not a file, expected .npy, .npz, .safetensors or .csv.")
-    try:
-        if file.suffix == ".npy":
-            return {"": np.load(file, allow_pickle=False)}
-        if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        if file.suffix == ".safetensors":
-            return _read_safetensors(file)
-        if file.suffix == ".csv":
-            return {"": _read_csv(file)}
-    except (ValueError, OSError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        if "pickle" in str(error).lower() or "object" in str(error).lower():
-            raise InputError(
-                f"{file} holds Python objects (a pickle), which could run code when read, so it is refused; save "
-                "a plain array of numbers with numpy.save(path, array.astype('float32'))."
-            ) from error
-        raise InputError(f"{file} cannot be read ({error}); save it again as {file.suffix}.") from error
-    raise InputError(f"{file} ends in {file.suffix or 'nothing'!r}, expected .npy, .npz, .safetensors or .csv.")
-
-
-def _read_safetensors(file: Path) -> dict[str, NDArray[Any]]:
-    try:
-        return dict(load_file(file))
-    except (TypeError, KeyError, AttributeError):
-        # bfloat16 has no NumPy type.
-        return {name: tensor.to(torch.float32).numpy() for name, tensor in load_torch(file).items()}
-
-
-def _read_csv(file: Path) -> NDArray[np.float64]:
-    rows: list[list[float]] = []
-    with file.open(newline="", encoding="utf-8-sig") as handle:
-        for number, row in enumerate(csv.reader(handle), 1):
-            if not row:
-                continue
-            try:
-                rows.append([float(cell) for cell in row])
-            except ValueError as error:
-                if number == 1 and not any(_is_number(cell) for cell in row):
-                    continue  # a header; a row with some numbers is a mistake, not a header
-                raise InputError(f"{file}, row {number}: {error}; expected numbers.") from error
-            if len(rows[-1]) != len(rows[0]):
-                raise InputError(f"{file}, row {number} has {len(rows[-1])} values, the first has {len(rows[0])}.")
-    if not rows:
-        raise InputError(f"{file} has no rows of numbers, expected one row a member, one column an example.")
-    return np.asarray(rows)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _select(path: Path_) -> tuple[dict[str, NDArray[Any]], str]:
-    """Return the arrays of FILE or FILE:NAME, with NAME stripped, and the path."""
-    text = str(path)
-    if not Path(text).exists() and ":" in text[2:]:
-        name_at = text.rindex(":")
-        file, name = text[:name_at], text[name_at + 1 :]
-        arrays = read_arrays(file)
-        under = {key[len(name) + 1 :]: array for key, array in arrays.items() if key.startswith(name + "/")}
-        if under:
-            return under, file
-        if name in arrays:
-            return {"": arrays[name]}, file
-        raise InputError(f"{file} has no {name!r}, expected one of: {', '.join(sorted(arrays))}.")
-    return read_arrays(path), text
-
-
-def _read_splits(path: Path_, who: str) -> dict[str, NDArray[Any]]:
-    arrays, file = _select(path)
-    if len(arrays) == 1 and next(iter(arrays)) not in SPLITS:
-        return {"forget": next(iter(arrays.values()))}
-    known = (*SPLITS, "labels", "labels_retain", "labels_validation")
-    if "forget" not in arrays:
-        raise InputError(
-            f"{who}: {file} has {', '.join(sorted(arrays))}, expected an array named forget (and retain, validation); "
-            f"or pick one with {file}:NAME."
-        )
-    return {name: array for name, array in arrays.items() if name in known}
-
-
-def _one_array(path: Path_, what: str) -> NDArray[Any]:
-    arrays, file = _select(path)
-    if len(arrays) != 1:
-        raise InputError(f"{what}: {file} holds {len(arrays)} arrays, expected one; pick it with {file}:NAME.")
-    return next(iter(arrays.values()))
-
-
-def _labels(path: Path_ | None, sides: Mapping[str, _Side], split: str) -> NDArray[Any] | None:
-    name = "labels" if split == "forget" else f"labels_{split}"
-    inside = [side.raw.pop(name) for side in sides.values() if name in side.raw]
-    if path is not None:
-        array = _one_array(path, name)
-        # A .csv of labels is a row or a column.
-        return array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
-    for other in inside[1:]:
-        if not np.array_equal(inside[0], other):
-            raise InputError(f"{name} differ between the files: the examples or their order is not the same.")
-    return inside[0] if inside else None
-
-
-def _as_margins(side: _Side, who: str, answers: Mapping[SplitName, NDArray[Any] | None]) -> None:
-    for split in SPLITS:
-        if split not in side.raw:
-            continue
-        array = side.raw[split]
-        if not (np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array)):
-            raise InputError(f"{who} {split} has dtype {array.dtype}, expected real numbers.")
-        if array.ndim == 2:
-            side.margins[split] = array.astype(np.float64)
-        elif array.ndim == 3:
-            answer = answers[split]
-            if answer is None:
-                name = "labels" if split == "forget" else f"labels_{split}"
-                raise InputError(f"{who} {split} holds logits {array.shape}; give {name} to turn them into margins.")
-            y = to_labels(answer, array.shape[1], array.shape[2])
-            side.logits[split] = array.astype(np.float64)
-            side.margins[split] = metrics.margins(torch.from_numpy(side.logits[split]), torch.from_numpy(y)).numpy()
-        else:
-            raise InputError(
-                f"{who} {split} has shape {array.shape}, expected margins (members, examples) or logits (members, "
-                "examples, classes)."
-            )
-        if len(array) < FEWEST:
-            raise InputError(
-                f"{who} {split} has {len(array)} members, expected at least {FEWEST}: with fewer, the floor of every "
-                "metric is above what could be found. Train more members; 100 a side decide most cases."
-            )
-
-
-def _check_shapes(sides: Mapping[str, _Side]) -> None:
-    reference = sides["oracle"]
-    for who, side in sides.items():
-        for split, array in side.raw.items():
-            if split not in reference.raw:
-                raise InputError(f"{who} has {split} examples but oracle has none; give the oracles on them as well.")
-            if array.shape[1:] != reference.raw[split].shape[1:]:
-                raise InputError(
-                    f"{who} {split} has shape {array.shape}, oracle {split} {reference.raw[split].shape}; expected the "
-                    "same examples (and classes): rows are members, columns examples."
-                )
-        if len({len(array) for array in side.raw.values()}) > 1:
-            counts = {split: len(array) for split, array in side.raw.items()}
-            raise InputError(f"{who} has {counts} members by split, expected the same members everywhere.")
-
-
-# scoring ------------------------------------------------------------------------------------------------------------
 
 
 def _score(
     result: ScoreResult,
-    sides: Mapping[str, _Side],
-    answers: Mapping[SplitName, NDArray[Any] | None],
+    sides: Mapping[str, Side],
+    answers: Labels,
     tolerance: float | None,
     seed: int,
     progress: Callable[[str], None],
@@ -466,7 +193,7 @@ def _challenge(
     )
 
 
-def _attack(result: ScoreResult, unlearned: _Side, oracle: _Side) -> None:
+def _attack(result: ScoreResult, unlearned: Side, oracle: Side) -> None:
     if "validation" not in unlearned.margins:
         result.missing.append(
             Missing(metric="membership attack (loss)", needs="margins on validation examples, of both sides")
@@ -481,7 +208,7 @@ def _attack(result: ScoreResult, unlearned: _Side, oracle: _Side) -> None:
     result.lines.append(_from_reading("forget", reading))
 
 
-def _outputs(result: ScoreResult, sides: Mapping[str, _Side], answers: Mapping[SplitName, NDArray[Any] | None]) -> None:
+def _outputs(result: ScoreResult, sides: Mapping[str, Side], answers: Labels) -> None:
     unlearned, oracle = sides["unlearned"], sides["oracle"]
     for split in SPLITS:
         if split in unlearned.logits and split in oracle.logits:
@@ -519,7 +246,7 @@ def _outputs(result: ScoreResult, sides: Mapping[str, _Side], answers: Mapping[S
 
 def _verdict(
     result: ScoreResult,
-    sides: Mapping[str, _Side],
+    sides: Mapping[str, Side],
     tolerance: float | None,
     seed: int,
     progress: Callable[[str], None],
@@ -604,60 +331,3 @@ def _from_joint(test: JointTest) -> ScoreLine:
         side="off the oracle" if test.p_value <= 0.05 else "not told from the oracle",
         failed=test.failed,
     )
-
-
-def print_scores(result: ScoreResult, console: Any) -> None:
-    """Print a result as tables.
-
-    Args:
-        result: From `score_files`.
-        console: A `rich.console.Console`, or anything with its `print`.
-    """
-    from rich.table import Table
-
-    if result.verdict is not None:
-        console.print(f"[bold]{result.verdict}[/bold]: {result.verdict_sentence}\n", highlight=False)
-    for split in SPLITS:
-        lines = [line for line in result.lines if line.split == split]
-        if not lines:
-            continue
-        shapes = [result.shapes[f"{who} {split}"] for who in ("unlearned", "oracle")]
-        table = Table(
-            title=f"{split}: {shapes[0][1]} examples, {shapes[0][0]} unlearned members, {shapes[1][0]} oracles",
-            title_justify="left",
-        )
-        for column, justify in (("metric", "left"), ("value", "right"), ("95 % interval", "right")):
-            table.add_column(column, justify=justify)  # type: ignore[arg-type]
-        table.add_column("oracles read", justify="right")
-        table.add_column("reading")
-        for line in lines:
-            table.add_row(
-                line.metric + (" (published)" if line.published and "published" not in line.metric else ""),
-                _number(line.value),
-                "" if line.low is None or np.isnan(line.low) else f"{_number(line.low)} to {_number(line.high)}",
-                _number(line.oracle),
-                "; ".join(
-                    part
-                    for part in (
-                        line.side,
-                        None if line.p_value is None else f"p = {line.p_value:.3g}",
-                        f"{line.failed} failed" if line.failed else None,
-                        f"ideal: {line.ideal}" if line.side is None else None,
-                    )
-                    if part
-                ),
-            )
-        console.print(table)
-    for note in result.notes:
-        console.print(f"Note: {note}", highlight=False)
-    if result.missing:
-        table = Table(title="Not computed", title_justify="left")
-        table.add_column("metric")
-        table.add_column("needs")
-        for missing in result.missing:
-            table.add_row(missing.metric, missing.needs)
-        console.print(table)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None or np.isnan(value) else f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"

@@ -1,0 +1,259 @@
+"""What `expunge score` reads: arrays of margins or logits, from files of any source.
+
+Nothing in a file is ever executed: NumPy files with pickled objects are refused.
+
+A file is one array (`.npy`, `.csv` with a row a member), or several (`.npz`, `.safetensors`) under the names `forget`,
+`retain`, `validation` and, for logits, `labels`, `labels_retain`, `labels_validation`. `FILE:NAME` takes the arrays
+under `NAME/forget` and so on, or the single array `NAME`: the margins of an audit are read as
+`runs/digits/margins/random-70.safetensors:oracle`.
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch
+
+from expunge import metrics
+from expunge.core import InputError
+from expunge.core.record import SPLITS, SplitName
+from expunge.metrics.arrays import to_labels
+
+FEWEST = 5
+"""Members of either side below which nothing is computed: floors then exceed what could be found."""
+
+Path_ = str | Path
+Labels = Mapping[SplitName, NDArray[Any] | None]
+
+
+@dataclass
+class Side:
+    """The arrays of one set of models."""
+
+    margins: dict[SplitName, NDArray[np.float64]] = field(default_factory=dict)
+    logits: dict[SplitName, NDArray[np.float64]] = field(default_factory=dict)
+    raw: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that was given, checked to fit together."""
+
+    sides: dict[str, Side]
+    """By `unlearned`, `oracle` and, where given, `held_out`, `pretrained`."""
+    labels: dict[SplitName, NDArray[Any] | None]
+    """Labels of each split, where given."""
+    files: dict[str, str]
+    """What was read, by argument."""
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """Shape of each array that was read."""
+        return {
+            f"{who} {split}": list(array.shape) for who, side in self.sides.items() for split, array in side.raw.items()
+        }
+
+
+def read_inputs(
+    given: Mapping[str, Path_ | None],
+    more: Mapping[str, Mapping[str, Path_] | None],
+    labels: Mapping[SplitName, Path_ | None],
+) -> Inputs:
+    """Read every file and check that all of them speak of the same members and examples.
+
+    Args:
+        given: Files by side; `unlearned` and `oracle` are needed.
+        more: Files of single arrays by split (`retain`, `validation`), then by side.
+        labels: Files of labels by split; needed with logits.
+
+    Raises:
+        InputError: If a file cannot be read or holds objects, shapes disagree, or there are fewer than 5 members.
+    """
+    files = {who: str(path) for who, path in given.items() if path is not None}
+    sides = {who: Side(raw=_read_splits(path, who)) for who, path in given.items() if path is not None}
+    for split, paths in more.items():
+        for who, path in (paths or {}).items():
+            if who not in sides:
+                raise InputError(f"{split} is given for {who!r}, but the forget set is not; give --{who} as well.")
+            if split in sides[who].raw:
+                raise InputError(f"{who} has {split} examples in {files[who]} and in {path}, expected one of them.")
+            sides[who].raw[split] = _one_array(path, f"{who} {split}")
+            files[f"{who} {split}"] = str(path)
+    answers = {split: _labels(labels.get(split), sides, split) for split in SPLITS}
+    for who, side in sides.items():
+        _as_margins(side, who, answers)
+    _check_shapes(sides)
+    return Inputs(sides, answers, files)
+
+
+def read_arrays(path: Path_) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file by name; a single array has the name "" (empty).
+
+    Args:
+        path: `.npy`, `.npz`, `.safetensors` or `.csv`.
+
+    Raises:
+        InputError: If the file is missing, of another kind, damaged, or holds Python objects.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{file} is not a file, expected .npy, .npz, .safetensors or .csv.")
+    try:
+        if file.suffix == ".npy":
+            return {"": np.load(file, allow_pickle=False)}
+        if file.suffix == ".npz":
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        if file.suffix == ".safetensors":
+            return _read_safetensors(file)
+        if file.suffix == ".csv":
+            return {"": _read_csv(file)}
+    except (ValueError, OSError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+        if "pickle" in str(error).lower() or "object" in str(error).lower():
+            raise InputError(
+                f"{file} holds Python objects (a pickle), which could run code when read, so it is refused; save "
+                "a plain array of numbers with numpy.save(path, array.astype('float32'))."
+            ) from error
+        raise InputError(f"{file} cannot be read ({error}); save it again as {file.suffix}.") from error
+    raise InputError(f"{file} ends in {file.suffix or 'nothing'!r}, expected .npy, .npz, .safetensors or .csv.")
+
+
+def _read_safetensors(file: Path) -> dict[str, NDArray[Any]]:
+    try:
+        return dict(load_file(file))
+    except (TypeError, KeyError, AttributeError):
+        # bfloat16 has no NumPy type.
+        return {name: tensor.to(torch.float32).numpy() for name, tensor in load_torch(file).items()}
+
+
+def _read_csv(file: Path) -> NDArray[np.float64]:
+    rows: list[list[float]] = []
+    with file.open(newline="", encoding="utf-8-sig") as handle:
+        for number, row in enumerate(csv.reader(handle), 1):
+            if not row:
+                continue
+            try:
+                rows.append([float(cell) for cell in row])
+            except ValueError as error:
+                if number == 1 and not any(_is_number(cell) for cell in row):
+                    continue  # a header; a row with some numbers is a mistake, not a header
+                raise InputError(f"{file}, row {number}: {error}; expected numbers.") from error
+            if len(rows[-1]) != len(rows[0]):
+                raise InputError(f"{file}, row {number} has {len(rows[-1])} values, the first has {len(rows[0])}.")
+    if not rows:
+        raise InputError(f"{file} has no rows of numbers, expected one row a member, one column an example.")
+    return np.asarray(rows)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _select(path: Path_) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return the arrays of FILE or FILE:NAME, with NAME stripped, and the path."""
+    text = str(path)
+    if not Path(text).exists() and ":" in text[2:]:
+        name_at = text.rindex(":")
+        file, name = text[:name_at], text[name_at + 1 :]
+        arrays = read_arrays(file)
+        under = {key[len(name) + 1 :]: array for key, array in arrays.items() if key.startswith(name + "/")}
+        if under:
+            return under, file
+        if name in arrays:
+            return {"": arrays[name]}, file
+        raise InputError(f"{file} has no {name!r}, expected one of: {', '.join(sorted(arrays))}.")
+    return read_arrays(path), text
+
+
+def _read_splits(path: Path_, who: str) -> dict[str, NDArray[Any]]:
+    arrays, file = _select(path)
+    if len(arrays) == 1 and next(iter(arrays)) not in SPLITS:
+        return {"forget": next(iter(arrays.values()))}
+    known = (*SPLITS, "labels", "labels_retain", "labels_validation")
+    if "forget" not in arrays:
+        raise InputError(
+            f"{who}: {file} has {', '.join(sorted(arrays))}, expected an array named forget (and retain, validation); "
+            f"or pick one with {file}:NAME."
+        )
+    return {name: array for name, array in arrays.items() if name in known}
+
+
+def _one_array(path: Path_, what: str) -> NDArray[Any]:
+    arrays, file = _select(path)
+    if len(arrays) != 1:
+        raise InputError(f"{what}: {file} holds {len(arrays)} arrays, expected one; pick it with {file}:NAME.")
+    return next(iter(arrays.values()))
+
+
+def _labels(path: Path_ | None, sides: Mapping[str, Side], split: str) -> NDArray[Any] | None:
+    name = "labels" if split == "forget" else f"labels_{split}"
+    inside = [side.raw.pop(name) for side in sides.values() if name in side.raw]
+    if path is not None:
+        array = _one_array(path, name)
+        # A .csv of labels is a row or a column.
+        return array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
+    for other in inside[1:]:
+        if not np.array_equal(inside[0], other):
+            raise InputError(f"{name} differ between the files: the examples or their order is not the same.")
+    return inside[0] if inside else None
+
+
+def _as_margins(side: Side, who: str, answers: Mapping[SplitName, NDArray[Any] | None]) -> None:
+    for split in SPLITS:
+        if split not in side.raw:
+            continue
+        array = side.raw[split]
+        if not (np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array)):
+            raise InputError(f"{who} {split} has dtype {array.dtype}, expected real numbers.")
+        if array.ndim == 2:
+            side.margins[split] = array.astype(np.float64)
+        elif array.ndim == 3:
+            answer = answers[split]
+            if answer is None:
+                name = "labels" if split == "forget" else f"labels_{split}"
+                raise InputError(f"{who} {split} holds logits {array.shape}; give {name} to turn them into margins.")
+            y = to_labels(answer, array.shape[1], array.shape[2])
+            side.logits[split] = array.astype(np.float64)
+            side.margins[split] = metrics.margins(torch.from_numpy(side.logits[split]), torch.from_numpy(y)).numpy()
+        else:
+            raise InputError(
+                f"{who} {split} has shape {array.shape}, expected margins (members, examples) or logits (members, "
+                "examples, classes)."
+            )
+        if len(array) < FEWEST:
+            raise InputError(
+                f"{who} {split} has {len(array)} members, expected at least {FEWEST}: with fewer, the floor of every "
+                "metric is above what could be found. Train more members; 100 a side decide most cases."
+            )
+
+
+def _check_shapes(sides: Mapping[str, Side]) -> None:
+    reference = sides["oracle"]
+    for who, side in sides.items():
+        for split, array in side.raw.items():
+            if split not in reference.raw:
+                raise InputError(f"{who} has {split} examples but oracle has none; give the oracles on them as well.")
+            if array.shape[1:] != reference.raw[split].shape[1:]:
+                raise InputError(
+                    f"{who} {split} has shape {array.shape}, oracle {split} {reference.raw[split].shape}; expected the "
+                    "same examples (and classes): rows are members, columns examples."
+                )
+        if len({len(array) for array in side.raw.values()}) > 1:
+            counts = {split: len(array) for split, array in side.raw.items()}
+            raise InputError(f"{who} has {counts} members by split, expected the same members everywhere.")
