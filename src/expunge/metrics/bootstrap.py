@@ -26,8 +26,8 @@ Weights of members are one set, those of a Poisson(1) bootstrap, in another orde
 deviations from 1 sum to the number of members, which makes the variance of a mean exactly the unbiased one. Where
 unlearned and oracle rows are the same members (the floor without held-out oracles) the two orders are made orthogonal.
 
-Examples that stand for others (retain, validation) are resampled too, by the average of their replicates, whose spread
-over examples is that of what they would read without noise: the noise is in the replicates already.
+Examples that stand for others (retain, validation) are resampled too, by their readings drawn together to the spread
+that they would have without noise: the noise is in the replicates already.
 
 Source: Bretagnolle, Ann. Inst. H. Poincare B 19 (1983), on the bootstrap of degenerate statistics; Buja and Eyuboglu,
 Multivariate Behavioral Research 27 (1992), for comparing eigenvalues with those of shuffled data; the rest is ours.
@@ -160,13 +160,21 @@ class Bootstrap:
         """
         return self._values(ranked, weight, ranked.order.shape[1] if members is None else members, stream)
 
-    def readings(self, values: Array, summary: Summary) -> Array:
-        """Return the summary of each replicate, (replicates,), with other examples where they stand for others."""
+    def readings(self, values: Array, summary: Summary, klom: Array | None = None) -> Array:
+        """Return the summary of each replicate, (replicates,), with other examples where they stand for others.
+
+        Args:
+            values: From `values` or `null` (replicates, examples).
+            summary: `p95` or `mean` over examples.
+            klom: KLoM as read (examples,); None for two sets of oracles, whose examples differ by noise only.
+        """
         read = summarise(values, summary)
-        if self._picked is not None:
-            expected = values.mean(0)
-            read = read + summarise(expected[self._picked], summary) - summarise(expected, summary)
-        return read
+        if self._picked is None or klom is None:
+            return read
+        # What examples would read without noise: as seen, drawn together until they vary by as much more than noise.
+        seen, noise = float(klom.var(ddof=1)), float(values.var(0, ddof=1).mean())
+        expected = klom.mean() + np.sqrt(max(0.0, 1 - noise / seen) if seen > 0 else 0.0) * (klom - klom.mean())
+        return np.asarray(read + summarise(expected[self._picked], summary) - summarise(expected, summary))
 
     def weigh(self, ranked: Ranked, summary: Summary, stream: int = 0) -> float:
         """Return the weight w at which replicates read on average what was observed, 0 to 1.25."""

@@ -10,7 +10,12 @@ average. The interval therefore holds every average mu whose readings have the o
 v and k are those of the replicates (`Bootstrap`, which start where readings average the observed one), k0 is the
 third cumulant at the floor. For a sum of squares with one large direction these are exact: there, c = 4 Var z.
 Percentiles are those of the gamma law with these cumulants (Wilson and Hilferty's approximation), so that an interval
-near the floor is not symmetric.
+near the floor is not symmetric. Above the value c is at least what it is in the one direction in which members err
+together (`rise_of`), where a larger difference would most likely lie.
+
+Few members say little about their own spread. The variance of a sum of squares goes with the square of the members'
+variance, whose relative error is 2 / (M + N - 2), so that it is known as well as a variance with f = (M + N - 2) / 4
+degrees of freedom is: Student's quantile for these takes the place of the Gaussian's.
 
 The value counts as an estimate of the average reading at these numbers of members, which is what the floor is too;
 their difference is what verdicts are made from.
@@ -33,7 +38,15 @@ MOST_SKEW = 2.8
 """Largest skewness believed: that of one squared Gaussian."""
 
 
-def interval(value: float, replicates: Array, null: Array, confidence: float = 0.95) -> tuple[float, float]:
+def interval(
+    value: float,
+    replicates: Array,
+    null: Array,
+    confidence: float = 0.95,
+    *,
+    freedom: float = np.inf,
+    rise: float = 0.0,
+) -> tuple[float, float]:
     """Return the interval of the average reading; see the module.
 
     Args:
@@ -41,6 +54,8 @@ def interval(value: float, replicates: Array, null: Array, confidence: float = 0
         replicates: Bootstrap readings from a start that reads like `value` on average (replicates,).
         null: Bootstrap readings of two sets of oracles, or differences of them (replicates,).
         confidence: Coverage, 0.5 to 0.9999.
+        freedom: Degrees of freedom f of the spread of the replicates.
+        rise: Least slope c above the value; see `rise_of`.
 
     Returns:
         Lower and upper end; NaN with fewer than 3 replicates.
@@ -54,14 +69,28 @@ def interval(value: float, replicates: Array, null: Array, confidence: float = 0
     slope = max(0.0, (2 * third + _third(null)) / (3 * variance))
     slope = min(slope, MOST_SKEW * spread)
     away = np.linspace(-REACH, REACH, STEPS) * spread
+    steep = np.where(away > 0, min(max(slope, rise), MOST_SKEW * spread), slope)
     least = min(variance, float(null.var(ddof=1)))
-    deviation = np.sqrt(np.maximum(variance + slope * away, least))
-    skew = (third + 1.5 * slope**2 * away) / deviation**3
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    deviation = np.sqrt(np.maximum(variance + steep * away, least))
+    skew = (third + 1.5 * steep**2 * away) / deviation**3
+    z = float(stats.t.ppf(0.5 + confidence / 2, max(1.0, freedom)))
     above = away + gamma_quantile(z, skew) * deviation  # 97.5th percentile of readings, less the value
     below = away + gamma_quantile(-z, skew) * deviation
     middle = STEPS // 2
     return value + _crossing(away[middle::-1], above[middle::-1]), value + _crossing(away[middle:], below[middle:])
+
+
+def rise_of(null: Array) -> float:
+    """Return how fast the variance of readings grows with their average when it grows in the members' common direction.
+
+    With noise of variance t in one direction and little in each of many others, the third cumulant of readings of two
+    sets of oracles is 8 t^3, and the slope 4 t. One standard error is taken off the cumulant.
+
+    Args:
+        null: Bootstrap readings of two sets of oracles (replicates,).
+    """
+    error = np.sqrt(6 / len(null)) * float(null.std()) ** 3
+    return float(2 * np.cbrt(max(0.0, _third(null) - error)))
 
 
 def spread_of(replicates: Array, confidence: float = 0.95) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from expunge.core.checks import one_of, whole
 from expunge.metrics.arrays import Array, pair, to_array
 from expunge.metrics.bootstrap import SUMMARIES, Bootstrap, Ranked, Summary, summarise
 from expunge.metrics.failures import Reference, failed_members
-from expunge.metrics.intervals import interval, spread_of
+from expunge.metrics.intervals import interval, rise_of, spread_of
 from expunge.metrics.klom import DIRECTIONS, Cells, Codes, Direction
 
 REPLICATES = 200
@@ -140,7 +140,13 @@ class Ruler:
         value = float(summarise(ready.klom, summary))
         low = high = float("nan")
         if intervals:
-            low, high = interval(value, self.replicate(ready, summary), self.null(members, summary))
+            low, high = interval(
+                value,
+                self.replicate(ready, summary),
+                self.null(members, summary),
+                freedom=self._freedom(members),
+                rise=rise_of(self.null(members, summary)),
+            )
             low = max(0.0, low)
         floor, floor_low, floor_high = self.floor(members, summary)
         return Score(
@@ -172,10 +178,11 @@ class Ruler:
         members = len(ready.margins)
         value = float(summarise(ready.klom, summary)) - self.floor(members, summary)[0]
         replicates, null = self.replicate(ready, summary), self.null(members, summary)
+        rise = rise_of(null)
         if self.held_out is not None:
             replicates = replicates - self.replicate_floor(members, summary)
             null = null - self.null(members, summary, stream=1)
-        return interval(value, replicates, null, confidence)
+        return interval(value, replicates, null, confidence, freedom=self._freedom(members), rise=rise)
 
     def floor(self, members: int, summary: Summary = "p95") -> tuple[float, float, float]:
         """Return the floor at a number of unlearned members, and the lower and upper end of its 95 % interval.
@@ -198,7 +205,7 @@ class Ruler:
                 # Noise scales with the numbers of members; what is above the noise does not.
                 noise = float(self.null(have, summary).mean())
                 reading = min(reading, noise) * expected / noise + max(0.0, reading - noise)
-            low, high = interval(reading, self.replicate_floor(members, summary), null)
+            low, high = interval(reading, self.replicate_floor(members, summary), null, freedom=self._freedom(members))
         self._floors[members, summary] = reading, max(0.0, low), high
         return self._floors[members, summary]
 
@@ -225,7 +232,7 @@ class Ruler:
         if summary not in ready.replicates:
             ranked = self._ranked(ready)
             values = self._bootstrap.values(ranked, self._bootstrap.weigh(ranked, summary))
-            ready.replicates[summary] = self._bootstrap.readings(values, summary)
+            ready.replicates[summary] = self._bootstrap.readings(values, summary, ready.klom)
         return ready.replicates[summary]
 
     def replicate_floor(self, members: int, summary: Summary = "p95") -> Array:
@@ -243,8 +250,14 @@ class Ruler:
                 weight = self._bootstrap.weigh(ranked, summary, stream=1)
             # A stream of its own: the noise of held-out rows must not move in step with that of the unlearned ones.
             values = self._bootstrap.values(ranked, weight, members, stream=1)
-            self._held_out_replicates[members, summary] = self._bootstrap.readings(values, summary)
+            self._held_out_replicates[members, summary] = self._bootstrap.readings(
+                values, summary, self.held_out.klom if weight > 0 else None
+            )
         return self._held_out_replicates[members, summary]
+
+    def _freedom(self, members: int) -> float:
+        """Degrees of freedom of the spread of readings; see `expunge.metrics.intervals`."""
+        return (members + len(self.oracle) - 2) / 4
 
     def _ranked(self, ready: Prepared) -> Ranked:
         if not ready.ranked:
