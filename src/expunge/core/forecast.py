@@ -57,6 +57,9 @@ class MethodForecast(Strict):
     """Where the forget margins first reach the predicted oracle's mean with least damage; None if no setting does."""
     damage: float | None
     """Mean KLoM above the floor on validation there (interpolated between stopping times), nats; None likewise."""
+    extrapolated: float | None = None
+    """Damage at the target also where no setting reaches it: the path that comes nearest for its damage is followed on
+    in a straight line, along which KLoM grows as the square; None if nothing moves towards the target."""
     path: list[PathPoint] = Field(default_factory=list)
     """Every setting and stopping time."""
 

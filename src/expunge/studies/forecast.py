@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checks import whole
-from expunge.core.forecast import ForecastRecord, MethodForecast, Outlook, PathPoint
+from expunge.core.forecast import ForecastRecord, MeasureRecord, MethodForecast, Outlook, PathPoint
 from expunge.core.record import SPLITS, SplitName
 from expunge.core.seeds import derive
 from expunge.core.tree import State
+from expunge.dependence.kernel import Kernel
 from expunge.dependence.linearised import Linearised
+from expunge.dependence.measures import MEASURES, measure_dependence, measure_kernel
 from expunge.dependence.reduced import DIMENSIONS, ReducedModel, reduce_model
 from expunge.dependence.unrolled import STEPS, Segment, newton_removal, segment_plan, unrolled_removal
 from expunge.ensembles import train
@@ -43,8 +46,14 @@ from expunge.studies.grid import is_control, run_name
 from expunge.studies.measure import Parts
 from expunge.studies.selection import objective
 
+MEASURED = 10
+"""Members that the measures of dependence use."""
+
 FOLLOWED = 12
 """Members whose weights are linearised; the movements of the others are those of these in turn."""
+
+LEAST_COVERED = 0.1
+"""Points that cover less of the way to the target are not extrapolated: the direction would be noise."""
 
 Margins = Mapping[SplitName, np.ndarray[Any, Any]]
 
@@ -61,6 +70,11 @@ class Subject:
     followed: Ensemble
     """The first members of `pretrained`."""
     notes: tuple[str, ...]
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The tangent kernel of some members, which the measures of dependence of every forget set share."""
+        return measure_kernel(self.pretrained, self.task, members=min(MEASURED, len(self.pretrained)))
 
     @classmethod
     def of(
@@ -199,6 +213,7 @@ def forecast(
         name: float((moved[name].mean(0) / before[name].std(0, ddof=1).clip(1e-12)).mean()) for name in SPLITS
     }
     mean_removal = {name: float(moved[name].mean()) for name in SPLITS}
+    measured, unmeasured = _measures(subject, forget, seed)
     record = ForecastRecord(
         members=len(pretrained),
         followed=len(followed),
@@ -211,8 +226,9 @@ def forecast(
         removal_in_deviations=deviations,
         nothing=nothing,
         methods=methods,
+        measures=measured,
         advice=advise(forget, nothing, methods, mean_removal, deviations, tolerance),
-        notes=[*subject.notes, *_notes(reduced, forget)],
+        notes=[*subject.notes, *_notes(reduced, forget), *unmeasured],
     )
     return Forecast(record, before, oracle, targets, cost)
 
@@ -333,6 +349,7 @@ def _summary(
         objective=objective(best.excess),
         at_target=at,
         damage=damage,
+        extrapolated=damage if damage is not None else extrapolated_damage(nothing, points),
         path=points,
     )
 
@@ -357,6 +374,24 @@ def crossing(path: Sequence[PathPoint]) -> tuple[float, PathPoint] | None:
             damage = (1 - share) * earlier.means["validation"] + share * later.means["validation"]
             return damage, later
     return None
+
+
+def extrapolated_damage(nothing: PathPoint, points: Sequence[PathPoint]) -> float | None:
+    """Return the damage at the target if the path that is best placed went on straight, or None if none goes there.
+
+    A point that covers a share s of the way with damage d would, at twice the distance, have four times the damage: to
+    second order KLoM grows as the square of a displacement. So the target costs d / s^2.
+
+    Args:
+        nothing: Before unlearning.
+        points: Points short of the target.
+    """
+    way = nothing.shifts["forget"]
+    if way <= 0:
+        return nothing.means["validation"]
+    covered = [(1 - point.shifts["forget"] / way, point.means["validation"]) for point in points]
+    values = [damage / share**2 for share, damage in covered if share >= LEAST_COVERED]
+    return min(values) if values else None
 
 
 def _outlook(nothing: float, best: float, reaches: bool, tolerance: float) -> Outlook:
@@ -409,6 +444,17 @@ def _not_retraceable(task: Task, ensemble: Ensemble) -> str:
     if ensemble.ids != tuple(range(ensemble.ids[0], ensemble.ids[0] + len(ensemble))):
         return "its members are not consecutive"
     return ""
+
+
+def _measures(subject: Subject, forget: ForgetSet, seed: int) -> tuple[list[MeasureRecord], list[str]]:
+    """Return the measures of dependence, or why there are none."""
+    try:
+        found = measure_dependence(subject.pretrained, subject.task, forget, kernel=subject.kernel, seed=seed)
+    except InputError as error:
+        return [], [f"Dependence was not measured: {error}"]
+    return [
+        MeasureRecord(name=name, value=value, description=MEASURES[name].text) for name, value in found.values.items()
+    ], []
 
 
 def _notes(reduced: ReducedModel, forget: ForgetSet) -> list[str]:

@@ -32,12 +32,11 @@ from expunge.core.digest import digest_json, digest_tensors
 from expunge.core.proof import ForgetSetOutcome, MethodOutcome, ProofRecord
 from expunge.core.record import SPLITS, write_atomically
 from expunge.core.seeds import derive
-from expunge.dependence import Kernel, measure_dependence, measure_kernel
 from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
 from expunge.methods import GradientAscent, GradientDescentAscent, Method, Scrub, unlearn
 from expunge.studies.environment import describe_environment
-from expunge.studies.forecast import Forecast, Subject, forecast
+from expunge.studies.forecast import FOLLOWED, MEASURED, Forecast, Subject, forecast
 from expunge.studies.grid import run_name
 from expunge.studies.judging import Bench
 from expunge.studies.measure import Parts
@@ -51,11 +50,14 @@ METHODS: tuple[type[Method], ...] = (GradientAscent, GradientDescentAscent, Scru
 DIAL = "teacher-mixture"
 """Name that asks for the dial instead of a task."""
 DEFAULT_TASKS = ("digits", "digits:cnn", "tabular", DIAL)
-FOLLOWED = 12
-MEASURED = 10
-"""Members that the measures of dependence use."""
 CHUNK = 15
 """Members a kernel, fixed so that two runs have identical numbers."""
+
+FORECAST_VERSION = 2
+"""Raised when a change alters forecasts: finished forget sets are then forecast again, not measured again."""
+NOTHING = "do_nothing@0"
+CHOOSING, REPORTING, PREDICTED = range(3)
+"""Columns of `Objectives`."""
 
 Objectives = dict[str, tuple[float, float, float]]
 """By setting, the objective on the half that chooses, on the half that reports, and as forecast."""
@@ -71,7 +73,6 @@ class Pretrained:
     task: Task
     ensemble: Ensemble
     subject: Subject
-    kernel: Kernel
 
 
 @dataclass(frozen=True)
@@ -172,23 +173,31 @@ def _examine(
         "forecast": [FOLLOWED, MEASURED],
     }
     path = settings.out / "sets" / f"{digest_json(key)[:20]}.json"
-    if path.is_file():
-        kept = json.loads(path.read_text())
+    kept = json.loads(path.read_text()) if path.is_file() else None
+    if kept is not None and kept.get("forecast_version") == FORECAST_VERSION:
         return ForgetSetOutcome.model_validate(kept["outcome"]), kept["table"]
     began = time.perf_counter()
     if case.task.fingerprint not in shared:
         shared[case.task.fingerprint] = _pretrain(settings, case.task)
-    outcome, table = _run(settings, name, case, shared[case.task.fingerprint])
-    outcome.seconds = time.perf_counter() - began
-    content = json.dumps({"outcome": outcome.model_dump(mode="json"), "table": table}, indent=1)
-    write_atomically(path, content.encode())
+    pretrained = shared[case.task.fingerprint]
+    foretold = forecast(
+        pretrained.subject, case.forget, _runs(case.task), tolerance=Bench.default_tolerance(), seed=settings.seed
+    )
+    if kept is None:
+        outcome, table = _run(settings, name, case, pretrained, foretold)
+        outcome.seconds = time.perf_counter() - began
+    else:
+        # What happened does not depend on how it was forecast; only the forecast is made again.
+        outcome, table = _forecast_again(ForgetSetOutcome.model_validate(kept["outcome"]), kept["table"], foretold)
+    content = {"forecast_version": FORECAST_VERSION, "outcome": outcome.model_dump(mode="json"), "table": table}
+    write_atomically(path, json.dumps(content, indent=1).encode())
     return outcome, table
 
 
 def _pretrain(settings: Settings, task: Task) -> Pretrained:
     ensemble = _train(settings, task, "pretrained", None)
     subject = Subject.of(task, ensemble, followed=FOLLOWED, store=settings.out / "store", chunk=CHUNK)
-    return Pretrained(task, ensemble, subject, measure_kernel(ensemble, task, members=MEASURED))
+    return Pretrained(task, ensemble, subject)
 
 
 def _train(settings: Settings, task: Task, role: str, without: ForgetSet | None) -> Ensemble:
@@ -203,12 +212,11 @@ def _train(settings: Settings, task: Task, role: str, without: ForgetSet | None)
     )
 
 
-def _run(settings: Settings, name: str, case: Case, pretrained: Pretrained) -> tuple[ForgetSetOutcome, Table]:
+def _run(
+    settings: Settings, name: str, case: Case, pretrained: Pretrained, foretold: Forecast
+) -> tuple[ForgetSetOutcome, Table]:
+    """Return what happened, beside what was forecast."""
     task, forget, runs = case.task, case.forget, _runs(case.task)
-    # First what is predicted, from the pretrained members alone.
-    foretold = forecast(pretrained.subject, forget, runs, tolerance=Bench.default_tolerance(), seed=settings.seed)
-    measures = measure_dependence(pretrained.ensemble, task, forget, kernel=pretrained.kernel, seed=settings.seed)
-    # Then what happens.
     parts = Parts.of(task, forget, settings.seed)
     oracles = [parts.measure(_train(settings, task, role, forget)) for role in ("choosing", "reporting")]
     halves = Halves(*oracles)
@@ -243,7 +251,7 @@ def _run(settings: Settings, name: str, case: Case, pretrained: Pretrained) -> t
         size=len(forget),
         how=forget.how,
         dial=case.dial,
-        predictors={key: float(value) for key, value in measures.values.items()},
+        predictors={measure.name: measure.value for measure in foretold.record.measures},
         nothing=objective(nothing.reported.excess),
         predicted_nothing=objective(foretold.record.nothing.excess),
         removal_correlation={s: _pearson(predicted[s], change[s]) for s in SPLITS},
@@ -259,13 +267,7 @@ def _method_outcome(
     kind: type[Method], nothing: Measured, measured: Sequence[Measured], foretold: Forecast
 ) -> MethodOutcome:
     chosen = choose([nothing, *measured])
-    mine = next(m for m in foretold.record.methods if m.method == kind.name)
-    by_setting = {one.setting: one for one in [nothing, *measured]}
-    followed = by_setting[f"{mine.best.run}@{mine.best.epoch}"]
-    predicted = {f"{point.run}@{point.epoch}": objective(point.excess) for point in mine.path}
-    pairs = [(predicted[one.setting], objective(one.reported.excess)) for one in measured if one.setting in predicted]
-    best_mean = min([foretold.record.nothing, *mine.path], key=lambda point: objective(point.means))
-    return MethodOutcome(
+    outcome = MethodOutcome(
         method=kind.name,
         label=kind.label,
         achievable=objective(chosen.reported.excess),
@@ -275,26 +277,60 @@ def _method_outcome(
         damage=damage_at_target(nothing.reported, measured),
         transferred=None,
         illusion_gap=None,
-        forecast_setting=followed.setting,
-        at_forecast=objective(followed.reported.excess),
-        forecast={
-            "achievable": mine.objective,
-            "achievable_mean": objective(best_mean.means),
-            "damage": mine.damage,
-            "illusion_gap": None,
-        },
-        within=spearman(*(np.array(column) for column in zip(*pairs, strict=True))),
+        forecast_setting="",
+        at_forecast=float("nan"),
+        forecast={},
+        within=float("nan"),
     )
+    _set_forecast(outcome, _objectives(nothing, measured, foretold), foretold)
+    return outcome
+
+
+def _set_forecast(outcome: MethodOutcome, objectives: Objectives, foretold: Forecast) -> None:
+    """Fill in what was forecast of a method, and what its advice reached."""
+    mine = next(m for m in foretold.record.methods if m.method == outcome.method)
+    best_mean = min([foretold.record.nothing, *mine.path], key=lambda point: objective(point.means))
+    outcome.forecast_setting = f"{mine.best.run}@{mine.best.epoch}"
+    outcome.at_forecast = objectives[outcome.forecast_setting][REPORTING]
+    outcome.forecast = {
+        "achievable": mine.objective,
+        "achievable_mean": objective(best_mean.means),
+        "damage": mine.extrapolated,
+        "illusion_gap": None,
+    }
+    pairs = np.array([row for setting, row in objectives.items() if setting != NOTHING])
+    outcome.within = spearman(pairs[:, PREDICTED], pairs[:, REPORTING])
+
+
+def _forecast_again(outcome: ForgetSetOutcome, table: Table, foretold: Forecast) -> tuple[ForgetSetOutcome, Table]:
+    """Return a finished outcome with another forecast of it."""
+    outcome.predicted_nothing = objective(foretold.record.nothing.excess)
+    outcome.predictors = {measure.name: measure.value for measure in foretold.record.measures}
+    outcome.forecast_seconds = foretold.record.seconds
+    predicted = _predicted(foretold)
+    again: Table = {
+        name: {setting: (row[0], row[1], predicted[setting]) for setting, row in objectives.items()}
+        for name, objectives in table.items()
+    }
+    for method in outcome.methods:
+        _set_forecast(method, again[method.method], foretold)
+    return outcome, again
 
 
 def _objectives(nothing: Measured, measured: Sequence[Measured], foretold: Forecast) -> Objectives:
-    predicted = {"do_nothing@0": objective(foretold.record.nothing.excess)}
-    for method in foretold.record.methods:
-        predicted |= {f"{point.run}@{point.epoch}": objective(point.excess) for point in method.path}
+    predicted = _predicted(foretold)
     return {
         one.setting: (objective(one.choosing.excess), objective(one.reported.excess), predicted[one.setting])
         for one in [nothing, *measured]
     }
+
+
+def _predicted(foretold: Forecast) -> dict[str, float]:
+    """Return the predicted objective of every setting."""
+    predicted = {NOTHING: objective(foretold.record.nothing.excess)}
+    for method in foretold.record.methods:
+        predicted |= {f"{point.run}@{point.epoch}": objective(point.excess) for point in method.path}
+    return predicted
 
 
 def _transfer(outcomes: Sequence[ForgetSetOutcome], tables: Mapping[tuple[str, str], Table]) -> None:
@@ -321,11 +357,10 @@ def _transfer(outcomes: Sequence[ForgetSetOutcome], tables: Mapping[tuple[str, s
             ) -> str:
                 return min(settings, key=lambda s: float(np.mean([table[name][s][column] for table in tables])))
 
-            choosing, reporting, predicted = 0, 1, 2
-            method.transferred = own[best(choosing)][reporting]
-            method.illusion_gap = method.transferred - min(row[reporting] for row in own.values())
-            method.forecast["illusion_gap"] = own[best(predicted)][predicted] - min(
-                row[predicted] for row in own.values()
+            method.transferred = own[best(CHOOSING)][REPORTING]
+            method.illusion_gap = method.transferred - min(row[REPORTING] for row in own.values())
+            method.forecast["illusion_gap"] = own[best(PREDICTED)][PREDICTED] - min(
+                row[PREDICTED] for row in own.values()
             )
 
 

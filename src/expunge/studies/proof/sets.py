@@ -102,7 +102,9 @@ def _chosen(task: Task, seed: int) -> Iterator[Case]:
 def _ranked(task: Task, store: Path, seed: int, progress: Callable[[int, int], None] | None) -> Iterator[Case]:
     n = len(task.train)
     size = round(0.05 * n)
-    subsets = train_subsets(task, subsets=SUBSETS, targets="train", seed=seed, store=store, chunk=CHUNK, progress=progress)
+    subsets = train_subsets(
+        task, subsets=SUBSETS, targets="train", seed=seed, store=store, chunk=CHUNK, progress=progress
+    )
     components = principal_components(fit_ridge(subsets))
     for component in (1, 2):
         sides: tuple[tuple[Side, Half], ...] = (

@@ -1,0 +1,153 @@
+"""The proof of the forecast from its record alone: figures and tables as files, tables in the terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+from rich.console import Console
+from rich.table import Table
+
+from expunge.core.proof import Comparison, Correlation, OutcomeName, ProofRecord
+from expunge.core.record import SPLITS, write_atomically
+from expunge.report.proof_figures import MEASURES, WORDS, figures
+from expunge.report.theory_figures import STYLE
+
+Row = Sequence[str]
+
+
+def draw(folder: Path | str) -> Path:
+    """Draw every figure of a proof into `figures/` and its tables into `tables.md`, and return the tables' path.
+
+    Args:
+        folder: Folder of the run, with `proof.json`.
+
+    Raises:
+        InputError: If the folder holds no proof.
+        DamagedFileError: If the record cannot be read.
+    """
+    folder = Path(folder)
+    record = ProofRecord.load(folder)
+    for name, figure in figures(record).items():
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(buffer, format="png", dpi=110)
+        write_atomically(folder / "figures" / f"{name}.png", buffer.getvalue())
+    text = "\n".join(_markdown(title, header, rows) for title, header, rows in tables(record))
+    return write_atomically(folder / "tables.md", text.encode())
+
+
+def print_tables(folder: Path | str, console: Console) -> None:
+    """Print the tables of a proof."""
+    for title, header, rows in tables(ProofRecord.load(Path(folder))):
+        table = Table(title=title, title_justify="left")
+        for column in header:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def tables(record: ProofRecord) -> Iterator[tuple[str, Row, list[Row]]]:
+    """Yield title, header and rows of every table."""
+    halves = ("judged", "all")
+    for half in halves:
+        rows = [_comparison(c) for c in record.comparisons if c.half == half and c.outcome != "achievable_mean"]
+        if rows:
+            yield (
+                f"Forecast against the best trivial predictor, {_half(half)} (Spearman's ρ over forget sets)",
+                ("task", "method", "outcome", "sets", "forecast", "trivial", "difference [95 %]"),
+                rows,
+            )
+    tasks = list(dict.fromkeys(one.task for one in record.outcomes if one.dial is None))
+    for task in tasks:
+        methods = list(dict.fromkeys(m.method for one in record.outcomes if one.task == task for m in one.methods))
+        rows = [
+            (label, *(_cell(record, task, method, outcome, key) for outcome in _OUTCOMES for method in methods))
+            for key, label in MEASURES.items()
+        ]
+        header = ("predictor", *(f"{WORDS[outcome]}, {method}" for outcome in _OUTCOMES for method in methods))
+        yield f"Every predictor on {task}, all forget sets (Spearman's ρ [95 %])", header, rows
+    for task in dict.fromkeys(one.task for one in record.outcomes):
+        yield (
+            f"Every forget set of {task}: measured (forecast), worst P95 KLoM above the floor, nats",
+            ("forget set", "half", "do nothing", "removal r", "slope", *_labels(record, task)),
+            [
+                (
+                    one.name,
+                    one.half,
+                    f"{one.nothing:.2f} ({one.predicted_nothing:.2f})",
+                    "/".join(f"{one.removal_correlation[s]:.2f}" for s in SPLITS),
+                    "/".join(f"{one.removal_slope[s]:.2f}" for s in SPLITS),
+                    *(f"{m.achievable:.2f} ({_number(m.forecast['achievable'])})" for m in one.methods),
+                )
+                for one in record.outcomes
+                if one.task == task
+            ],
+        )
+    yield (
+        "Following the forecast: worst P95 KLoM above the floor at the setting that each rule chooses, mean over sets",
+        ("task", "method", "sets", "with the oracles", "by the forecast", "by other sets of the family"),
+        list(_followed(record)),
+    )
+
+
+_OUTCOMES: tuple[OutcomeName, ...] = ("achievable", "damage")
+
+
+def _followed(record: ProofRecord) -> Iterator[Row]:
+    for task in dict.fromkeys(one.task for one in record.outcomes):
+        rows = [one for one in record.outcomes if one.task == task]
+        for method in dict.fromkeys(m.method for one in rows for m in one.methods):
+            both = [m for one in rows for m in one.methods if m.method == method and m.transferred is not None]
+            if not both:
+                continue
+            mean = [
+                sum(values) / len(values)
+                for values in (
+                    [m.achievable for m in both],
+                    [m.at_forecast for m in both],
+                    [m.transferred or 0.0 for m in both],
+                )
+            ]
+            yield (task, both[0].label, str(len(both)), *(f"{value:.2f}" for value in mean))
+
+
+def _comparison(c: Comparison) -> Row:
+    return (
+        c.task,
+        c.method,
+        WORDS[c.outcome],
+        str(c.sets),
+        f"{c.forecast:.2f}",
+        f"{c.trivial} {c.trivial_spearman:.2f}",
+        f"{c.difference:+.2f} [{c.low:+.2f}, {c.high:+.2f}]",
+    )
+
+
+def _cell(record: ProofRecord, task: str, method: str, outcome: OutcomeName, predictor: str) -> str:
+    found: list[Correlation] = [
+        c
+        for c in record.correlations
+        if (c.task, c.half, c.method, c.outcome, c.predictor) == (task, "all", method, outcome, predictor)
+    ]
+    return f"{found[0].spearman:.2f} [{found[0].low:.2f}, {found[0].high:.2f}]" if found else ""
+
+
+def _labels(record: ProofRecord, task: str) -> list[str]:
+    return [m.label for m in next(one for one in record.outcomes if one.task == task).methods]
+
+
+def _half(half: str) -> str:
+    return {"judged": "judged half", "all": "both halves"}[half]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _markdown(title: str, header: Row, rows: Sequence[Row]) -> str:
+    lines = [f"**{title}**", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), ""])

@@ -1,0 +1,152 @@
+"""What a forecast reads off its paths: where the target is met, what to expect of a method, what it tells people."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import expunge as ex
+from expunge.core.forecast import MethodForecast, PathPoint
+from expunge.core.record import SPLITS
+from expunge.methods import FineTune, GradientAscent, GradientDescentAscent
+from expunge.studies.advice import advise
+from expunge.studies.forecast import Subject, _outlook, crossing, forecast
+from expunge.studies.selection import objective
+from reference.problems import forget_set, small_task
+
+
+def point(epoch=0, excess=(0.0, 0.0, 0.0), mean=0.0, shift=0.0, run="gradient_ascent/lr=0.1", cost=0.1):
+    values = dict(zip(SPLITS, excess, strict=True))
+    means = dict.fromkeys(SPLITS, mean)
+    return PathPoint(run=run, epoch=epoch, cost=cost, excess=values, means=means, shifts=dict.fromkeys(SPLITS, shift))
+
+
+def method(outlook="breaks first", best=None, at=None, damage=None, control=False, label="Gradient ascent"):
+    best = best or point(3, (0.6, 0.2, 0.1))
+    return MethodForecast(
+        method="gradient_ascent",
+        label=label,
+        control=control,
+        outlook=outlook,
+        best=best,
+        objective=objective(best.excess),
+        at_target=at,
+        damage=damage,
+        path=[best],
+    )
+
+
+class TestCrossing:
+    def test_damage_is_interpolated_where_the_forget_margins_cross(self):
+        path = [point(0, shift=2.0, mean=0.0), point(1, shift=1.0, mean=0.1), point(2, shift=-1.0, mean=0.5)]
+        damage, at = crossing(path)
+        assert damage == pytest.approx(0.3)
+        assert at.epoch == 2
+
+    def test_a_path_that_starts_at_the_target_has_the_damage_of_its_start(self):
+        damage, at = crossing([point(0, shift=0.0, mean=0.02), point(1, shift=-1.0, mean=0.9)])
+        assert (damage, at.epoch) == (0.02, 0)
+
+    @pytest.mark.parametrize("last", [0.5, math.nan])
+    def test_a_path_that_never_arrives_or_breaks_has_none(self, last):
+        assert crossing([point(0, shift=1.0), point(1, shift=last)]) is None
+
+
+@pytest.mark.parametrize(
+    ("nothing", "best", "reaches", "expected"),
+    [
+        (0.1, 0.0, True, "nothing to unlearn"),
+        (2.0, 0.12, True, "can work"),
+        (2.0, 0.9, True, "partly"),
+        (2.0, 1.5, True, "breaks first"),
+        (2.0, 1.5, False, "cannot forget"),
+    ],
+)
+def test_outlooks(nothing, best, reaches, expected):
+    assert _outlook(nothing, best, reaches, 0.125) == expected
+
+
+class TestAdvice:
+    def advice(self, nothing, methods):
+        removal = dict(zip(SPLITS, (-1.5, 0.0, -0.1), strict=True))
+        deviations = dict(zip(SPLITS, (-3.0, 0.0, -0.2), strict=True))
+        return advise(forget_set(small_task()), nothing, methods, removal, deviations, 0.125)
+
+    def test_nothing_to_unlearn_comes_first_and_alone(self):
+        sentences = self.advice(point(run="do_nothing", excess=(0.1, 0.1, 0.1)), [method()])
+        assert sentences[0].startswith("Nothing to unlearn")
+        assert len(sentences) == 2
+
+    def test_a_method_that_works_is_named_with_its_setting_and_price(self):
+        working = method("can work", point(4, (0.1, 0.05, 0.02), run="gradient_ascent/lr=0.3", cost=0.02))
+        first = self.advice(point(run="do_nothing", excess=(2.0, 0.1, 0.1)), [method(), working])[0]
+        assert "gradient_ascent/lr=0.3, stopped after epoch 4" in first
+        assert "2% of its cost" in first
+
+    def test_otherwise_it_says_retrain_and_how_far_the_best_is(self):
+        sentences = self.advice(
+            point(run="do_nothing", excess=(2.0, 0.1, 0.1)),
+            [method(at=point(5), damage=0.44), method(label="Fine-tune on R", control=True)],
+        )
+        assert sentences[0].startswith("Retrain")
+        assert "0.60" in sentences[0]
+        assert "2.00" in sentences[0]
+        assert any("validation is 0.44 nats off" in sentence for sentence in sentences)
+
+    def test_a_target_that_is_never_reached_is_said(self):
+        sentences = self.advice(point(run="do_nothing", excess=(2.0, 0.1, 0.1)), [method("cannot forget")])
+        assert any("no setting brings the forget margins down" in sentence for sentence in sentences)
+
+
+class TestForecast:
+    runs = (GradientAscent(lr=0.3, epochs=3), GradientDescentAscent(lr=0.1, epochs=2, ascent_epochs=1), FineTune())
+
+    @pytest.fixture(scope="class")
+    def made(self):
+        task = small_task("mlp", n=60, precision="float32")
+        pretrained = ex.train(task, members=8, seed=0)
+        return task, forget_set(task), pretrained
+
+    def test_every_setting_and_stopping_time_is_predicted(self, made):
+        task, forget, pretrained = made
+        found = forecast(Subject.of(task, pretrained, followed=4), forget, self.runs, tolerance=0.125, dimensions=8)
+        ascent = next(m for m in found.record.methods if m.method == "gradient_ascent")
+        assert [p.epoch for p in ascent.path] == [1, 2, 3]
+        assert found.record.nothing.shifts["forget"] == pytest.approx(
+            float(
+                np.mean(
+                    (found.pretrained["forget"] - found.oracle["forget"]).mean(0)
+                    / found.oracle["forget"].std(0, ddof=1)
+                )
+            )
+        )
+        assert found.targets.shape == (8, 60)
+
+    def test_rate_zero_goes_nowhere(self, made):
+        task, forget, pretrained = made
+        still = GradientAscent(lr=1e-12, epochs=2)
+        found = forecast(Subject.of(task, pretrained, followed=4), forget, [still], tolerance=0.125, dimensions=8)
+        (only,) = found.record.methods
+        assert only.path[-1].excess == pytest.approx(found.record.nothing.excess)
+        assert only.best.run == "do_nothing"
+
+    def test_two_runs_are_identical(self, made):
+        task, forget, pretrained = made
+        one, two = (
+            forecast(
+                Subject.of(task, pretrained, followed=4), forget, self.runs, tolerance=0.125, dimensions=8, workers=w
+            )
+            for w in (1, 2)
+        )
+        assert one.record.model_dump(exclude={"seconds"}) == two.record.model_dump(exclude={"seconds"})
+
+    def test_members_without_a_history_fall_back_to_a_newton_step_and_say_so(self, made):
+        task, forget, pretrained = made
+        foreign = pretrained.with_state(pretrained.params, pretrained.buffers, provenance={})
+        subject = Subject.of(task, foreign, followed=4)
+        assert not subject.segments
+        found = forecast(subject, forget, self.runs[:1], tolerance=0.125, dimensions=8)
+        assert "Newton step" in found.record.notes[0]
+        assert math.isinf(found.record.segments[0][1])
