@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RECORDS = ("record.json", "forecast.json", "theory.json")
+RECORDS = ("record.json", "forecast.json", "proof.json", "theory.json")
 """Files by which the folder of an audit, a forecast and a theory run is known."""
 
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
@@ -143,6 +143,37 @@ def forecast(
     console.print(f"\nReport: {run.report}", soft_wrap=True, highlight=False)
 
 
+@app.command(name="prove-forecast")
+def prove_forecast(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(help="Tasks, as for audit, or teacher-mixture for the dependence dial.")
+    ] = None,
+    members: Annotated[int, typer.Option(help="Models in every ensemble.", min=20)] = 60,
+    out: Out = Path("runs/proof"),
+    seed: Seed = 0,
+    resume: Resume = False,
+    device: Device = "auto",
+) -> None:
+    """Over forty forget sets a task: does what the forecast predicts rank what then happens?"""
+    from expunge.report.proof import draw as draw_proof
+    from expunge.report.proof import print_tables
+    from expunge.studies.proof import DEFAULT_TASKS, prove
+
+    console = Console()
+    folder, _ = prove(
+        tasks or DEFAULT_TASKS,
+        members=members,
+        out=out,
+        seed=seed,
+        resume=resume,
+        device=device,
+        console=console,
+        command=_command(),
+    )
+    print_tables(folder, console)
+    console.print(f"\nTables: {draw_proof(folder)}, figures beside it", soft_wrap=True, highlight=False)
+
+
 def _names(methods: str | None) -> list[str] | None:
     return None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
 
@@ -154,22 +185,23 @@ def _command() -> str:
 
 @app.command(name="report")
 def draw_report(
-    run: Annotated[Path, typer.Argument(help="Folder of an audit, a forecast or a theory run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of an audit, a forecast, a proof of forecasts or a theory run.")],
 ) -> None:
     """Draw the page of a run again, from its record alone."""
-    from expunge.report.theory import draw as draw_theory
-    from expunge.report.theory import print_tables
+    from expunge.report import proof as proof_report
+    from expunge.report import theory as theory_report
 
     found = [name for name in RECORDS if (run / name).is_file() or (run.is_file() and run.name == name)]
     if not found:
-        raise InputError(
-            f"{run} holds no run, expected a folder with record.json (an audit), forecast.json or theory.json."
-        )
+        raise InputError(f"{run} holds no run, expected a folder with one of: {', '.join(RECORDS)}.")
     console, folder = Console(), run.parent if run.is_file() else run
     for kind in found:
         if kind == "theory.json":
-            path = draw_theory(folder)
-            print_tables(folder, console)
+            path = theory_report.draw(folder)
+            theory_report.print_tables(folder, console)
+        elif kind == "proof.json":
+            path = proof_report.draw(folder)
+            proof_report.print_tables(folder, console)
         elif kind == "forecast.json":
             path = report.draw_forecast(folder)
             print_forecast(ForecastRun.load(folder), console)
