@@ -7,7 +7,7 @@ from scipy import stats
 from expunge.core import InputError
 from expunge.metrics import Ruler
 from expunge.metrics.bootstrap import Bootstrap, member_weights, summarise
-from expunge.metrics.intervals import gamma_quantile, interval, spread_of
+from expunge.metrics.intervals import gamma_quantile, interval, rise_of, spread_of
 from expunge.metrics.klom import Cells
 
 LAWS = {
@@ -46,6 +46,7 @@ def simulate(law, members, shared, shift, runs, examples=50, summary="p95"):
         ("gaussian", 100, 0.3, 0.0, "p95"),
         ("gaussian", 50, 0.0, 0.5, "p95"),
         ("gaussian", 100, 0.3, 0.5, "mean"),
+        ("gaussian", 50, 0.3, 0.25, "mean"),
         ("skewed", 50, 0.3, 0.25, "p95"),
         ("skewed", 100, 0.0, 0.25, "p95"),
         ("heavy", 50, 0.3, 0.5, "mean"),
@@ -188,6 +189,21 @@ def test_the_interval_of_one_squared_gaussian_is_nearly_the_exact_one():
         missed.append(1 - np.mean(inside))
     assert max(missed) < 0.08
     assert np.mean(missed) == pytest.approx(0.05, abs=0.025)
+
+
+def test_fewer_members_and_a_common_direction_widen_intervals():
+    rng = np.random.default_rng(7)
+    noise = rng.normal(size=2000)
+    plain = interval(3.0, noise, noise)
+    few = interval(3.0, noise, noise, freedom=9.5)
+    assert few[0] < plain[0] < 3 < plain[1] < few[1]
+    assert (few[1] - 3) / (plain[1] - 3) == pytest.approx(stats.t.ppf(0.975, 9.5) / 1.96, rel=0.05)
+    steep = interval(3.0, noise, noise, rise=1.0)
+    assert steep[0] == plain[0]
+    assert steep[1] > plain[1]
+    # The slope of one squared Gaussian of variance t is 4 t; of many small ones it is next to nothing.
+    assert rise_of(2.0 * rng.normal(size=100_000) ** 2) == pytest.approx(8.0, rel=0.1)
+    assert rise_of((rng.normal(size=(20_000, 200)) ** 2).mean(1)) < 0.2
 
 
 def test_gamma_quantiles():
