@@ -19,7 +19,8 @@ from torch import nn
 import expunge as ex
 from expunge.core import DamagedFileError, InputError, Record
 from expunge.core.record import SPLITS, load_margins
-from expunge.methods import DoNothing, FineTune, GradientAscent, GradientDescentAscent, Retrain
+from expunge.methods import DoNothing, FineTune, GradientAscent, GradientDescentAscent, MarginMatching, Retrain
+from expunge.studies.forecast import Subject, prediction_cost
 
 MEMBERS = 20
 
@@ -47,6 +48,7 @@ METHODS = [
     GradientAscent(lr=0.2, epochs=2),
     GradientDescentAscent(lr=0.02, epochs=2, ascent_epochs=1, batch=32),
     FineTune(lr=0.02, epochs=2),
+    MarginMatching(lr=0.02, epochs=1),
 ]
 
 
@@ -66,6 +68,8 @@ def strip_times(folder: Path) -> dict:
     for ensemble in raw["ensembles"]:
         for key in ("seconds", "reused"):
             ensemble.pop(key)
+    for forget in raw["forget_sets"]:
+        forget["forecast"].pop("seconds")
     return raw
 
 
@@ -91,6 +95,67 @@ def test_five_independent_ensembles(run):
     for a, b in (("oracle", "held_out"), ("oracle", "pretrained"), ("held_out", "pretrained")):
         first, second = names[f"{a}/validation"], names[f"{b}/validation"]
         assert not np.isclose(first, second).all(1).any(), (a, b)
+
+
+def test_forecast_is_in_the_record_and_matches_configurations(run):
+    """Made before the oracles, from the same pretrained members; one point for every candidate configuration."""
+    record = Record.load(run.folder)
+    forget = record.forget_sets[0]
+    forecast = forget.forecast
+    assert forecast is not None
+    assert forecast.members == MEMBERS
+    points = {(point.run, point.epoch) for method in forecast.methods for point in method.path}
+    followed = {(c.run, c.epoch) for c in forget.configurations if c.options.get("lr") and c.statistics != "retrained"}
+    assert points == followed
+    margins = load_margins(run.folder, forget)
+    change = margins["forecast/forget"].astype(float) - margins["pretrained/forget"]
+    assert change[: forecast.followed].mean() == pytest.approx(forecast.removal["forget"], abs=1e-4)
+    assert np.allclose(change[forecast.followed :], change[: MEMBERS - forecast.followed], atol=1e-4)
+    assert record.request["forecast"] == {"followed": 12}
+    page = run.report.read_text()
+    assert "What was forecast, and what happened" in page
+    assert forecast.advice[1].split(" is predicted")[0] in page
+
+
+def test_margin_matching_pays_for_its_targets(run):
+    """Its cost is what predicting oracles cost a member, and then its own steps."""
+    forget = Record.load(run.folder).forget_sets[0]
+    task = small_task(norm=True)
+    subject = Subject.of(task, ex.train(task, members=MEMBERS, seed=0, chunk=10))
+    # An epoch is 3 batches of the 180 retain examples, each with all 20 forget examples beside it.
+    steps = (180 + 3 * 20) / (180 * task.recipe.epochs)
+    expected = prediction_cost(subject, ex.tasks.random_forget_set(task, 20)) + steps
+    matched = next(c for c in forget.configurations if c.method == "margin_matching")
+    assert matched.cost == pytest.approx(expected, rel=1e-6)
+    predicted = next(m for m in forget.forecast.methods if m.method == "margin_matching")
+    assert predicted.path[0].cost == pytest.approx(expected, rel=1e-3)
+
+
+def test_audit_without_a_forecast(tmp_path):
+    out = tmp_path / "run"
+    run = ex.audit(small_task(), forget=["random:20"], methods=[DoNothing()], members=MEMBERS, out=out, forecast=False)
+    assert run.record.forget_sets[0].forecast is None
+    assert run.record.request["forecast"] is None
+    assert "What was forecast" not in run.report.read_text()
+    raw = json.loads((out / "record.json").read_text())
+    raw["forget_sets"][0].pop("forecast")
+    raw["request"].pop("forecast")
+    (out / "record.json").write_text(json.dumps(raw))
+    older = ex.audit(small_task(), forget=["random:20"], methods=[DoNothing()], members=MEMBERS, out=out, resume=True)
+    assert older.record.forget_sets[0].forecast is None
+
+
+def test_margin_matching_without_a_forecast_is_refused(tmp_path):
+    with pytest.raises(InputError, match="margin_matching aims at oracle margins that the forecast predicts"):
+        ex.audit(
+            small_task(),
+            forget=["random:20"],
+            methods=["margin_matching"],
+            members=MEMBERS,
+            out=tmp_path / "run",
+            forecast=False,
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_epoch_is_a_stopping_time(run):
@@ -217,9 +282,10 @@ def test_killed_audit_resumes_to_identical_numbers(run, tmp_path, stage):
     out = tmp_path / "killed"
     script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(out))
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    pattern = "ensembles/*/members-*.safetensors" if stage == "ensembles" else "parts/*.part"
+    # The first part is the forecast, the second what a method reached.
+    pattern, needed = ("ensembles/*/members-*.safetensors", 1) if stage == "ensembles" else ("parts/*.part", 2)
     deadline = time.monotonic() + 120
-    while not list(out.glob(pattern)) and time.monotonic() < deadline:
+    while len(list(out.glob(pattern))) < needed and time.monotonic() < deadline:
         assert process.poll() is None, "the audit ended before it could be killed"
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)

@@ -76,10 +76,11 @@ class Linearised:
     def __init__(self, ensemble: Ensemble, *, budget: int = BUDGET, loss: Loss | None = None) -> None:
         check_separable(ensemble)
         _load_forward_mode()
-        wanted = {name for name, p in ensemble.network.template.named_parameters() if p.requires_grad}
+        # In the order of the template: members that a store returns have theirs in any, and sums would be rounded so.
+        wanted = [name for name, p in ensemble.network.template.named_parameters() if p.requires_grad]
         self.ensemble = ensemble
         self.loss: Loss = CrossEntropy() if loss is None else loss
-        self.params: State = {name: t.detach() for name, t in ensemble.params.items() if name in wanted}
+        self.params: State = {name: ensemble.params[name].detach() for name in wanted if name in ensemble.params}
         self.fixed: State = {name: t.detach() for name, t in ensemble.params.items() if name not in wanted}
         self.buffers: State = {name: t.detach() for name, t in ensemble.buffers.items()}
         self.members = len(ensemble)
