@@ -142,11 +142,11 @@ class TestForecast:
         )
         assert one.record.model_dump(exclude={"seconds"}) == two.record.model_dump(exclude={"seconds"})
 
-    def test_members_without_a_history_fall_back_to_a_newton_step_and_say_so(self, made):
+    def test_members_without_a_history_are_seen_from_their_end_and_it_is_said(self, made):
         task, forget, pretrained = made
         foreign = pretrained.with_state(pretrained.params, pretrained.buffers, provenance={})
         subject = Subject.of(task, foreign, followed=4)
-        assert not subject.segments
+        assert len(subject.segments) == 1
         found = forecast(subject, forget, self.runs[:1], tolerance=0.125, dimensions=8)
-        assert "Newton step" in found.record.notes[0]
-        assert math.isinf(found.record.segments[0][1])
+        assert "could not be retraced (the ensemble does not say" in found.record.notes[0]
+        assert found.record.segments == [(3, subject.segments[0].time)]

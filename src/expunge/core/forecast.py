@@ -88,7 +88,7 @@ class ForecastRecord(Strict):
     dimensions: int
     """Coordinates of the reduced model."""
     segments: list[tuple[int, float]]
-    """Epoch and training time of each segment of the unrolled influence; infinite time is the Newton step."""
+    """Epoch and training time of each segment of the unrolled influence."""
     retain_in_table: int
     """Retain examples in the reduced model."""
     seconds: float

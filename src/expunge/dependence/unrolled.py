@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, InputError, Recipe, Task
-from expunge.core.checks import non_negative, positive
+from expunge.core.checks import positive
 from expunge.core.tree import State, concatenate
 from expunge.dependence.curvature import damped
 from expunge.dependence.krylov import matrix_function
@@ -72,8 +72,8 @@ def segment_plan(recipe: Recipe, examples: int) -> list[tuple[int, float]]:
     """
     if recipe.optimiser != "sgd":
         raise InputError(
-            f"recipe.optimiser is {recipe.optimiser!r}, expected 'sgd' for unrolled influence; use one segment of "
-            "infinite time (the Newton step) instead."
+            f"recipe.optimiser is {recipe.optimiser!r}, expected 'sgd' for unrolled influence; use one segment "
+            "instead, its time about the number of examples."
         )
     steps = recipe.steps_per_epoch(examples)
     bounds, plan = [0], []
@@ -130,34 +130,6 @@ def _unroll(segments: Sequence[Segment], part: slice, task: Task, forget: Forget
         moved = step
     assert moved is not None
     return moved
-
-
-def newton_removal(
-    ensemble: Ensemble, task: Task, forget: ForgetSet, *, damping: float = 1.0, steps: int = STEPS
-) -> State:
-    """Return the Newton step on the retain objective, each tensor (members, ...): no training history is needed.
-
-    Args:
-        ensemble: The pretrained members.
-        task: Data and recipe.
-        forget: What is removed.
-        damping: Added to the curvature of the summed loss, at least 0; about examples / training time stands for a
-            training that stopped early.
-        steps: Products with the curvature.
-    """
-    non_negative(damping=damping)
-    forget.check(task)
-    gone, kept = torch.from_numpy(forget.indices), torch.from_numpy(forget.retain)
-    decay = task.recipe.weight_decay
-
-    def work(part: slice) -> State:
-        linearised = Linearised(ensemble[part])
-        operator = damped(linearised, task.train.x[kept], decay * len(kept) + damping)
-        pull = linearised.gradient(task.train.x[gone], task.train.y[gone])
-        pull = combine(pull, linearised.params, decay * len(gone))
-        return matrix_function(linearised, operator, pull, lambda h: 1 / h.clamp_min(1e-12), steps)
-
-    return concatenate(by_members(work, len(ensemble), ensemble.device))
 
 
 def _remain(h: Tensor, rate: float) -> Tensor:

@@ -35,7 +35,7 @@ from expunge.dependence.kernel import Kernel
 from expunge.dependence.linearised import Linearised
 from expunge.dependence.measures import MEASURES, measure_dependence, measure_kernel
 from expunge.dependence.reduced import DIMENSIONS, ReducedModel, reduce_model
-from expunge.dependence.unrolled import STEPS, Segment, newton_removal, segment_plan, unrolled_removal
+from expunge.dependence.unrolled import STEPS, Segment, segment_plan, unrolled_removal
 from expunge.ensembles import train
 from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import DoNothing, Method, unlearn
@@ -66,7 +66,7 @@ class Subject:
     pretrained: Ensemble
     """All members; their margins are read."""
     segments: tuple[Segment, ...]
-    """Training of the followed members in order; empty where it cannot be retraced."""
+    """Training of the followed members in order; only its end where it cannot be retraced."""
     followed: Ensemble
     """The first members of `pretrained`."""
     notes: tuple[str, ...]
@@ -103,8 +103,8 @@ class Subject:
         some = pretrained[: min(followed, len(pretrained))]
         reason = _not_retraceable(task, some)
         if reason:
-            note = f"Training could not be retraced ({reason}); predicted oracles are one Newton step from its end."
-            return cls(task, pretrained, (), some, (note,))
+            note = f"Training could not be retraced ({reason}); the predicted oracles are seen from its end alone."
+            return cls(task, pretrained, (Segment(some, _whole_training(task)),), some, (note,))
         plan, segments = segment_plan(task.recipe, len(task.train)), []
         total, done = sum(epoch for epoch, _ in plan if epoch < task.recipe.epochs) * len(some), 0
         for epoch, duration in plan:
@@ -129,9 +129,7 @@ class Subject:
 
     def removal(self, forget: ForgetSet) -> State:
         """Return how the weights of the followed members would differ without the forget set."""
-        if self.segments:
-            return unrolled_removal(self.segments, self.task, forget)
-        return newton_removal(self.followed, self.task, forget, damping=_newton_damping(self.task))
+        return unrolled_removal(self.segments, self.task, forget)
 
 
 @dataclass(frozen=True)
@@ -263,7 +261,7 @@ def prediction_cost(subject: Subject, forget: ForgetSet, *, steps: int = STEPS) 
         steps: Products with the curvature for each function of it.
     """
     examples, retain, epochs = len(subject.task.train), len(forget.retain), subject.task.recipe.epochs
-    segments = max(1, len(subject.segments))
+    segments = len(subject.segments)
     earlier = sum(epoch for epoch, _ in _segment_facts(subject) if epoch < epochs)
     product = 1 + 2 * FORWARD_SHARE
     each = earlier * examples + segments * len(forget) + (2 * segments - 1) * steps * product * retain
@@ -416,19 +414,16 @@ def _targets(task: Task, linearised: Linearised, removal: State, pretrained: Ens
 
 
 def _segment_facts(subject: Subject) -> list[tuple[int, float]]:
-    if not subject.segments:
-        return [(subject.task.recipe.epochs, math.inf)]
-    plan = segment_plan(subject.task.recipe, len(subject.task.train))
-    return [(epoch, duration) for epoch, duration in plan]
+    if len(subject.segments) == 1:
+        return [(subject.task.recipe.epochs, subject.segments[0].time)]
+    return [(epoch, duration) for epoch, duration in segment_plan(subject.task.recipe, len(subject.task.train))]
 
 
-def _newton_damping(task: Task) -> float:
-    """Return the damping that stands for a training that stopped early: examples / training time."""
-    recipe = task.recipe
-    if recipe.optimiser != "sgd":
-        return 1.0
-    plan = segment_plan(recipe, len(task.train))
-    return len(task.train) / sum(duration for _, duration in plan)
+def _whole_training(task: Task) -> float:
+    """Return the training time of the whole recipe; for other optimisers than SGD, that of a damping of 1."""
+    if task.recipe.optimiser != "sgd":
+        return float(len(task.train))
+    return sum(duration for _, duration in segment_plan(task.recipe, len(task.train)))
 
 
 def _not_retraceable(task: Task, ensemble: Ensemble) -> str:
