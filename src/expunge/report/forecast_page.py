@@ -184,7 +184,7 @@ def _assumptions(forecast: ForecastRecord) -> list[str]:
             "within each, gradient and curvature are held constant."
         )
     else:
-        found.append("The predicted oracle is seen from the end of training alone; its gradient and curvature are constant.")
+        found.append("The predicted oracle is seen from the end of training alone, with its gradient and curvature.")
     found.append(
         f"The weights of {followed} are linearised, and the changes of the other "
         f"{max(forecast.members - forecast.followed, 0)} are those of these in turn; the margins that everything "
