@@ -35,10 +35,15 @@ def spearman(a: Array, b: Array) -> float:
     >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]))
     0.5
     """
-    x, y = rankdata(a), rankdata(b)
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / scale if scale > 0 else float("nan")
+    return float(_spearman_rows(a[None], b[None])[0])
+
+
+def _spearman_rows(a: Array, b: Array) -> Array:
+    """Return Spearman's rank correlation of each row, (rows,)."""
+    x, y = rankdata(a, axis=1), rankdata(b, axis=1)
+    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
+    scale = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return np.divide((x * y).sum(1), scale, out=np.full(len(x), np.nan), where=scale > 0)
 
 
 def correlations(outcomes: Sequence[ForgetSetOutcome], seed: int = 0) -> list[Correlation]:
@@ -51,8 +56,8 @@ def correlations(outcomes: Sequence[ForgetSetOutcome], seed: int = 0) -> list[Co
             if usable.sum() < FEWEST:
                 continue
 
-            def statistic(pick: Array, a: Array = column[usable], b: Array = values[usable]) -> float:
-                return spearman(a[pick], b[pick])
+            def statistic(pick: Array, a: Array = column[usable], b: Array = values[usable]) -> Array:
+                return _spearman_rows(a[pick], b[pick])
 
             low, high = _interval(statistic, int(usable.sum()), seed)
             found.append(
@@ -94,8 +99,8 @@ def comparisons(outcomes: Sequence[ForgetSetOutcome], fixed_on: str, seed: int =
         values, predicted, predictors = _columns(rows, method, outcome)
         trivial = sign * predictors[name]
 
-        def difference(pick: Array, p: Array = predicted, t: Array = trivial, v: Array = values) -> float:
-            return spearman(p[pick], v[pick]) - spearman(t[pick], v[pick])
+        def difference(pick: Array, p: Array = predicted, t: Array = trivial, v: Array = values) -> Array:
+            return _spearman_rows(p[pick], v[pick]) - _spearman_rows(t[pick], v[pick])
 
         low, high = _interval(difference, len(values), seed)
         ours, theirs = spearman(predicted, values), spearman(trivial, values)
@@ -157,9 +162,10 @@ def _columns(
     return values, predicted, predictors
 
 
-def _interval(statistic: Callable[[Array], float], count: int, seed: int) -> tuple[float, float]:
+def _interval(statistic: Callable[[Array], Array], count: int, seed: int) -> tuple[float, float]:
+    """Return the percentile interval of a statistic of resampled positions (replicates, count)."""
     rng = np.random.default_rng(derive(seed, "forget sets"))
-    draws = np.array([statistic(rng.integers(0, count, count)) for _ in range(REPLICATES)])
+    draws = statistic(rng.integers(0, count, (REPLICATES, count)))
     draws = draws[~np.isnan(draws)]
     if not len(draws):
         return float("nan"), float("nan")
