@@ -43,7 +43,7 @@ def _spearman_rows(a: Array, b: Array) -> Array:
     x, y = rankdata(a, axis=1), rankdata(b, axis=1)
     x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
     scale = np.sqrt((x**2).sum(1) * (y**2).sum(1))
-    return np.divide((x * y).sum(1), scale, out=np.full(len(x), np.nan), where=scale > 0)
+    return np.asarray(np.divide((x * y).sum(1), scale, out=np.full(len(x), np.nan), where=scale > 0))
 
 
 def correlations(outcomes: Sequence[ForgetSetOutcome], seed: int = 0) -> list[Correlation]:
