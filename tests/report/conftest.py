@@ -13,24 +13,29 @@ from expunge.core.record import Record
 from expunge.report import draw
 
 
-def load_example() -> ModuleType:
-    """Import the module beside this file; the test folders are not packages (import mode `importlib`)."""
-    if "report_example_record" not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            "report_example_record", Path(__file__).with_name("example_record.py")
-        )
+def load_example(file: str = "example_record") -> ModuleType:
+    """Import a module beside this file; the test folders are not packages (import mode `importlib`)."""
+    name = f"report_{file}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{file}.py"))
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules["report_example_record"] = module
+        sys.modules[name] = module
         spec.loader.exec_module(module)
-    return sys.modules["report_example_record"]
+    return sys.modules[name]
 
 
 @pytest.fixture(scope="session")
 def example() -> ModuleType:
     """The module that makes example records."""
     return load_example()
+
+
+@pytest.fixture(scope="session")
+def forecasts() -> ModuleType:
+    """The module that makes example forecasts."""
+    return load_example("example_forecast")
 
 
 @pytest.fixture(scope="session")

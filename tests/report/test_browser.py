@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from expunge.core.record import Record
+from expunge.report import draw, draw_forecast
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -156,3 +158,32 @@ def test_the_browser_would_report_a_broken_page(browser: str, drawn: tuple[Recor
     document, log = open_page(browser, broken.as_uri(), tmp_path / "profile")
     assert len(console(log)) >= 2
     assert "<title>Unlearning audit: digits</title>" in document
+
+
+def test_forecast_page_is_drawn(browser: str, forecasts: ModuleType, tmp_path: Path) -> None:
+    run = forecasts.write_run(tmp_path / "run")
+    document, log = open_page(browser, draw_forecast(tmp_path / "run").as_uri(), tmp_path / "profile")
+    assert console(log) == []
+    found = plots(document)
+    methods = run.forget_sets[0].forecast.methods
+    for name in ("0-plane-validation", "0-plane-retain"):
+        marks = len(re.findall(r'<path class="point', found[name]))
+        # Every predicted point, a ring for the best of each method, and two landmarks.
+        assert marks == sum(len(method.path) for method in methods) + len(methods) + 2, name
+    shown = max((m for m in methods if not m.control), key=lambda m: m.outlook == "partly")
+    assert len(re.findall(r'class="js-line"', found["0-time-forget"])) == len({p.run for p in shown.path})
+    assert "main-svg" in found["0-change"]
+    assert "var(--" not in found["0-plane-validation"]
+
+
+def test_forecast_beside_outcome_is_drawn(
+    browser: str, example: ModuleType, forecasts: ModuleType, tmp_path: Path
+) -> None:
+    record = example.example_record(members=40, epochs=4)
+    forecasts.add_forecasts(record)
+    example.write_example(tmp_path / "run", record)
+    document, log = open_page(browser, draw(tmp_path / "run").as_uri(), tmp_path / "profile")
+    assert console(log) == []
+    found = plots(document)
+    predicted = sum(len(method.path) for method in record.forget_sets[0].forecast.methods)
+    assert len(re.findall(r'<path class="point', found["0-outcome"])) == predicted

@@ -92,7 +92,7 @@ def outcome(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, Any]] | 
     for name, split in names if pairs else []:
         predicted, measured = (np.array(side) for side in zip(*(pair.values(split) for pair in pairs), strict=True))
         finite = np.isfinite(predicted) & np.isfinite(measured)
-        apart = float(np.median(np.abs(predicted - measured)[finite])) if finite.any() else math.nan
+        apart = float(np.median(np.abs(predicted[finite] - measured[finite]))) if finite.any() else math.nan
         correlations.append((name, spearman(predicted, measured), apart))
     return Outcome(
         advice=forget.forecast.advice,
