@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -27,6 +28,10 @@ from expunge.methods import DoNothing, FineTune, GradientAscent, MarginMatching
 from expunge.methods.problem import FORWARD_SHARE
 from expunge.studies.forecast import Subject, predict_targets, prediction_cost
 from expunge.studies.forecast_run import compact, pretrained_seed
+from expunge.studies.forget_specs import resolve
+
+# The package exports the function of this name.
+forecast_run_module = sys.modules["expunge.studies.forecast_run"]
 
 MEMBERS, FOLLOWED = 6, 3
 
@@ -140,6 +145,20 @@ def test_removal_does_not_depend_on_the_order_of_parameters():
         pretrained = pretrained.with_state({name: pretrained.params[name] for name in names}, pretrained.buffers)
         found.append(Subject.of(task, pretrained, followed=2).removal(forget))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_forget_sets_along_components(tmp_path, monkeypatch):
+    """Their subset models are trained into the new folder before the run begins, and do not stand in its way."""
+    monkeypatch.setattr(forecast_run_module, "resolve", functools.partial(resolve, subsets=64))
+    out = tmp_path / "run"
+    run = ex.forecast(small_task(), **request(out, forget=["component:1:top:20"], methods=[DoNothing()]))
+    assert run.record.forget_sets[0].size == 20
+    assert (out / "subsets").is_dir()
+    audited = ex.audit(
+        small_task(), forget=["component:1:top:20"], methods=[DoNothing()], members=20, seed=3, out=out, resume=True
+    )
+    assert audited.record.forget_sets[0].name == run.record.forget_sets[0].name
+    assert audited.record.forget_sets[0].size == 20
 
 
 def test_finished_run_is_refused_and_resumed_for_free(run):

@@ -158,7 +158,7 @@ def audit(
                 check_fits(run, network, choice.task, each, targets=forecasts)
     tolerance = Bench.default_tolerance() if tolerance is None else tolerance
     request = _request(task, choices, runs, members, seed, tolerance, forecasts)
-    record = open_run(out, FILE, Record.load, request, resume, "audit")
+    record = open_run(out, FILE, Record.load, request, "audit")
     if record is not None and record.status == "complete":
         if console is not None:
             console.print(f"{out} holds this audit, finished; nothing to run.", highlight=False)

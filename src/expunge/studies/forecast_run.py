@@ -108,7 +108,7 @@ def forecast_run(
         "seed": seed,
         "tolerance": tolerance,
     }
-    earlier = open_run(out, FILE, ForecastRun.load, request, resume, "forecast")
+    earlier = open_run(out, FILE, ForecastRun.load, request, "forecast")
     if earlier is not None and earlier.status == "complete":
         if console is not None:
             console.print(f"{out} holds this forecast, finished; nothing to run.", highlight=False)

@@ -36,20 +36,18 @@ def check_folder(out: Path, file: str, resume: bool) -> None:
         raise InputError(f"{out} is not empty, expected a new folder; choose another --out, or --resume.")
 
 
-def open_run(
-    out: Path, file: str, load: Callable[[Path], R], request: Mapping[str, Any], resume: bool, kind: str
-) -> R | None:
-    """Return the record of an earlier start of this run, or None; refuse to overwrite or to mix.
+def open_run(out: Path, file: str, load: Callable[[Path], R], request: Mapping[str, Any], kind: str) -> R | None:
+    """Return the record of an earlier start of this run, or None; refuse to mix it with another.
+
+    The folder has passed `check_folder`, before anything was written into it.
 
     Args:
         out: The folder.
         file: Name of the record of this kind of run.
         load: Reads the record of a folder.
         request: What is asked for now, with defaults. What an older record does not know is not compared.
-        resume: Whether `--resume` was asked for.
         kind: What the run is called, such as `audit`.
     """
-    check_folder(out, file, resume)
     if not (out / file).exists():
         return None
     record = load(out)
