@@ -140,10 +140,10 @@ def audit(
             "to be seen; 100 is what the paper uses."
         )
     where = pick_device(device)
-    runs = plan_runs(task, methods)
-    check_folder(out, FILE, resume)
     reason = _no_forecast(task, members, where) if forecast else ""
     forecasts = forecast and not reason
+    runs = plan_runs(task, methods, predicted=forecasts)
+    check_folder(out, FILE, resume)
     for run in runs:
         if run.needs_targets and not forecasts:
             raise InputError(

@@ -90,7 +90,7 @@ def forecast_run(
     positive(tolerance=tolerance)
     followed = min(followed, members)
     where = pick_device(device)
-    runs = plan_runs(task, methods)
+    runs = plan_runs(task, methods, predicted=True)
     check_forecastable(task, followed, where)
     check_folder(out, FILE, resume)
     choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)

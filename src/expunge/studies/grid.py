@@ -12,19 +12,18 @@ CONTROLS: tuple[type[Method], ...] = (DoNothing, Retrain, EarlyStoppedRetrain, F
 """Methods that every audit runs, asked for or not."""
 
 
-def plan_runs(task: Task, methods: Sequence[str | Method] | None) -> list[Method]:
+def plan_runs(task: Task, methods: Sequence[str | Method] | None, *, predicted: bool = False) -> list[Method]:
     """Return every run of an audit: the controls, and the settings of the methods asked for.
 
     Args:
         task: Whose recipe sets the rates, and whose model decides whether statistics can drift.
-        methods: Registry names (their whole grid is tried), or methods with options (tried as given); None means
-            all that need no predicted oracle margins.
+        methods: Registry names (their whole grid is tried), or methods with options (tried as given); None means all.
+        predicted: Whether oracle margins will be predicted; without them, all means those that do not aim at them.
 
     Raises:
         InputError: If a name is unknown or the same setting is given twice.
     """
-    # A method that needs predicted oracle margins must be asked for: predicting them is work of its own.
-    every: list[str | Method] = [name for name, method in METHODS.items() if not method.needs_targets]
+    every: list[str | Method] = [name for name, method in METHODS.items() if predicted or not method.needs_targets]
     asked = every if methods is None else list(methods)
     runs: list[Method] = []
     for item in asked:
