@@ -100,14 +100,14 @@ class TestAdvice:
         assert any("no setting brings the forget margins down" in sentence for sentence in sentences)
 
 
+@pytest.fixture(scope="module")
+def made():
+    task = small_task("mlp", n=60, precision="float32")
+    return task, forget_set(task), ex.train(task, members=8, seed=0)
+
+
 class TestForecast:
     runs = (GradientAscent(lr=0.3, epochs=3), GradientDescentAscent(lr=0.1, epochs=2, ascent_epochs=1), FineTune())
-
-    @pytest.fixture(scope="class")
-    def made(self):
-        task = small_task("mlp", n=60, precision="float32")
-        pretrained = ex.train(task, members=8, seed=0)
-        return task, forget_set(task), pretrained
 
     def test_every_setting_and_stopping_time_is_predicted(self, made):
         task, forget, pretrained = made
