@@ -185,9 +185,11 @@ def distance_floor(
         metric: One of the functions of this file.
         oracle: Margins (oracles, examples), at least 4 without `held_out`.
         held_out: Margins of other oracles (held-out oracles, examples): the honest floor at these numbers of members.
-            Without them, two random halves of `oracle` are compared, at half the number of members: the floor is then
-            too high, by a factor of about sqrt(2) for Wasserstein and Kolmogorov-Smirnov and of 2 for the others.
-        members: How many held-out oracles to use, to match the number of unlearned members; None uses all.
+            Without them, two random halves of `oracle` are compared, and what they read is scaled to the full numbers:
+            noise falls with the root of the members for Wasserstein and Kolmogorov-Smirnov, with the members for the
+            others.
+        members: Number of unlearned members that the floor is for; None takes all held-out oracles, or as many as there
+            are oracles.
         seed: Which halves are drawn.
 
     Returns:
@@ -199,7 +201,13 @@ def distance_floor(
     _, theirs = pair(oracle, oracle, minimum=4)
     order = np.random.default_rng(seed).permutation(len(theirs))
     half = len(theirs) // 2
-    return metric(theirs[order[:half]], theirs[order[half:]])
+    return metric(theirs[order[:half]], theirs[order[half:]]) * _to_full_size(metric, members, len(theirs))
+
+
+def _to_full_size(metric: Callable[[Any, Any], Array], members: int | None, oracles: int) -> float:
+    """What a distance between two halves of the oracles is multiplied by for `members` against all of them."""
+    noise = (1 / (members or oracles) + 1 / oracles) / (1 / (oracles // 2) + 1 / (oracles - oracles // 2))
+    return float(np.sqrt(noise) if metric in (wasserstein, kolmogorov_smirnov) else noise)
 
 
 def distance_score(name: str, unlearned: Any, oracle: Any, held_out: Any = None, *, groups: int = 10) -> Score:
@@ -229,7 +237,8 @@ def distance_score(name: str, unlearned: Any, oracle: Any, held_out: Any = None,
     else:
         half = len(theirs) // 2
         order = np.random.default_rng(0).permutation(len(theirs))
-        floor, floor_low, floor_high = _jackknife(metric, theirs[order[:half]], theirs[order[half:]], groups)
+        halves = _jackknife(metric, theirs[order[:half]], theirs[order[half:]], groups)
+        floor, floor_low, floor_high = (end * _to_full_size(metric, len(ours), len(theirs)) for end in halves)
     unit = {"kolmogorov_smirnov": "share", "wasserstein": "oracle sd", "energy": "oracle sd"}.get(name, "nats")
     return Score(
         metric=name,

@@ -78,7 +78,7 @@ def print_scores(result: ScoreResult, console: Any) -> None:
     from rich.table import Table
 
     if result.verdict is not None:
-        console.print(f"[bold]{result.verdict}[/bold]: {result.verdict_sentence}\n", highlight=False)
+        console.print(f"[bold]Verdict: {result.verdict}.[/bold] {result.verdict_sentence}\n", highlight=False)
     for split in SPLITS:
         lines = [line for line in result.lines if line.split == split]
         if not lines:
@@ -110,6 +110,11 @@ def print_scores(result: ScoreResult, console: Any) -> None:
                 ),
             )
         console.print(table)
+    console.print(
+        "Compare a value with what oracles read, not with 0 or 1. KLoM and the distances are lower the nearer the "
+        "members are to the oracles; they do not say on which side, the attacks and the verdict do.",
+        highlight=False,
+    )
     for note in result.notes:
         console.print(f"Note: {note}", highlight=False)
     if result.missing:
