@@ -73,6 +73,12 @@ def test_tone_follows_the_outlooks(forecasts: ModuleType, first: str, outlooks: 
     assert words.action[1:] == first.split(": ")[1][1:]
 
 
+def test_a_method_as_dear_as_retraining_is_not_good_news(forecasts: ModuleType) -> None:
+    record = forecasts.forecast_record("Retrain: SCRUB can work, but is no cheaper.", ("breaks first", "can work"))
+    record.methods[1].best.cost = 1.1
+    assert forecast_headline(record).tone == "open"
+
+
 def test_every_number_of_a_method_stands_in_its_row(page: tuple[ForecastRun, Path]) -> None:
     rows = [text_of(row) for row in re.findall(r"<tr.*?</tr>", page[1].read_text(), re.DOTALL)]
     for item in page[0].forget_sets:

@@ -85,6 +85,12 @@ class TestAdvice:
         assert "gradient_ascent/lr=0.3, stopped after epoch 4" in first
         assert "2% of its cost" in first
 
+    def test_a_method_that_works_at_the_price_of_retraining_is_no_reason_not_to_retrain(self):
+        working = method("can work", point(4, (0.1, 0.05, 0.02), run="margin_matching/lr=0.006", cost=1.11))
+        first = self.advice(point(run="do_nothing", excess=(2.0, 0.1, 0.1)), [method(), working])[0]
+        assert first.startswith("Retrain: ")
+        assert "111% of its cost" in first
+
     def test_otherwise_it_says_retrain_and_how_far_the_best_is(self):
         sentences = self.advice(
             point(run="do_nothing", excess=(2.0, 0.1, 0.1)),

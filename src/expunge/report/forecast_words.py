@@ -44,8 +44,6 @@ OUTLOOKS: dict[Outlook, OutlookWords] = {
 }
 """Every outlook of the record's schema, best first."""
 
-TONES = ("nothing to unlearn", "can work", "partly")
-
 
 def forecast_headline(forecast: ForecastRecord) -> Headline:
     """Return the first sentence of the advice, as what to do and why, with its tone.
@@ -58,10 +56,11 @@ def forecast_headline(forecast: ForecastRecord) -> Headline:
     outlooks = {method.outlook for method in forecast.methods if not method.control}
     if "nothing to unlearn" in outlooks or first.startswith("Nothing to unlearn"):
         tone = "empty"
-    elif "can work" in outlooks or any(method.outlook == "can work" for method in forecast.methods):
+    elif any(method.outlook == "can work" and method.best.cost < 1 for method in forecast.methods):
         tone = "good"
     else:
-        tone = "open" if "partly" in outlooks or not outlooks else "bad"
+        # A method that works at the price of retraining is no reason not to retrain.
+        tone = "open" if outlooks & {"can work", "partly"} or not outlooks else "bad"
     return Headline(tone, f"{what}." if colon else first, _capital(why) if colon else "")
 
 

@@ -50,11 +50,13 @@ def _first(
 ) -> str:
     if working:
         cheapest = min(working, key=lambda method: method.best.cost)
-        return (
-            f"{cheapest.label} can work: {cheapest.best.run}, stopped after epoch {cheapest.best.epoch}, is predicted "
-            f"{cheapest.objective:.2f} nats from retraining (tolerance {tolerance:g}), at {cheapest.best.cost:.0%} of "
-            "its cost. Check it with an audit."
+        reached = (
+            f"{cheapest.best.run}, stopped after epoch {cheapest.best.epoch}, is predicted {cheapest.objective:.2f} "
+            f"nats from retraining (tolerance {tolerance:g}), at {cheapest.best.cost:.0%} of its cost"
         )
+        if cheapest.best.cost >= 1:
+            return f"Retrain: {cheapest.label} can work, but is no cheaper ({reached})."
+        return f"{cheapest.label} can work: {reached}. Check it with an audit."
     if not tried:
         return "No method was asked for; retrain, or forecast one."
     best = min(tried, key=lambda method: method.objective)
