@@ -106,7 +106,7 @@ class MarginMatching(Method):
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
         """Return rates across what works; every epoch is a stopping time."""
-        shares = (0.01, 0.03, 0.1)
+        shares = (0.03, 0.1, 0.3)
         return [cls(lr=share * recipe.lr, batch=recipe.batch, forget_batch=recipe.batch) for share in shares]
 
 
