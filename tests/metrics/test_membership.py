@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.svm import SVC
 
 from expunge.core import InputError
 from expunge.core.margins import margins_from_logits
 from expunge.metrics.membership import (
     FEATURES,
     SVC_FEATURES,
+    _predict,
     entropy,
     loss,
     member_scores,
@@ -145,3 +147,12 @@ def test_errors():
         member_scores(Z, Y, "los")
     with pytest.raises(InputError, match="at least 4 of each"):
         population_attack(f[:, :3], o, f[:, :3], o, statistic="balanced_accuracy")
+
+
+def test_a_classifier_of_one_feature_is_predicted_exactly_where_it_matters():
+    draw = np.random.default_rng(7)
+    for scale in (1.0, 5.0, 40.0):
+        x, y = scale * draw.normal(size=(300, 1)), draw.integers(0, 2, 300)
+        classifier = SVC(C=3, gamma="auto").fit(x, y)
+        many = scale * draw.normal(size=(20_000, 1))
+        np.testing.assert_array_equal(_predict(classifier, many), classifier.predict(many))

@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from expunge.core.checks import whole
-from expunge.metrics.arrays import Array, slices
+from expunge.metrics.arrays import CACHED, Array, slices
 from expunge.metrics.klom import SMOOTHING, Cells, Codes, Direction
 
 Summary = Literal["p95", "mean"]
@@ -191,7 +191,7 @@ class Bootstrap:
 
     def _values(self, ranked: Ranked, weight: float, members: int, stream: int) -> Array:
         out = np.empty((self.replicates, self.examples))
-        for part in slices(self.examples, self.replicates * max(ranked.order.shape[1], self.oracles)):
+        for part in slices(self.examples, self.replicates * ranked.order.shape[1], 4 * CACHED):
             count = self._noise(ranked, members, stream, part, self.replicates)
             out[:, part] = self._read(ranked, weight, members, count, part)
         return out
@@ -259,7 +259,7 @@ class Bootstrap:
         goals, n = self.edges[1:-1], self.oracles
         out = np.empty((self.examples, self.replicates, len(goals)), np.float32)
         columns = np.ascontiguousarray(self._weights.T) - 1
-        for part in slices(self.examples, self.replicates * n):
+        for part in slices(self.examples, self.replicates * n, 4 * CACHED):
             out[part] = np.cumsum(columns[self._oracle.order[part]], axis=1)[:, goals - 1].transpose(0, 2, 1)
         # Weights of whole rows give goals (n - goals) / (n - 1); other oracles give goals (n + 1 - goals) / (n + 2).
         given, true = goals * (n - goals) / max(1, n - 1), goals * (n + 1 - goals) / (n + 2)
