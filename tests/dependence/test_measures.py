@@ -26,6 +26,10 @@ INDEX = torch.tensor([1, 8, 9, 40])
 REST = complement(INDEX, 50)
 
 
+def rms(values):
+    return float((values**2).mean().sqrt())
+
+
 def cosine(a, b):
     return float(a @ b / (a.norm() * b.norm()))
 
@@ -107,7 +111,6 @@ def test_the_measures_equal_dense_algebra():
         move = torch.linalg.solve(matrix - part, g.sum(0))
         block = m[REST] @ torch.linalg.solve(matrix, g.T)
         blocks.append(block)
-        rms = lambda t: float((t**2).mean().sqrt())  # noqa: E731
         ascent = g.sum(0)
         step = max(0.0, float((m[INDEX] @ ascent) @ (m[INDEX] @ move) / (m[INDEX] @ ascent).norm() ** 2))
         expected = {

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from expunge.core.proof import ForgetSetOutcome, MethodOutcome
+from expunge.core import ForgetSet, InputError, Task
+from expunge.core.proof import ForgetSetOutcome, MethodOutcome, ProofRecord
 from expunge.core.record import SPLITS
+from expunge.dependence import MEASURES
+from expunge.methods import GradientAscent
+from expunge.report.proof import draw
+from expunge.studies import proof
+from expunge.studies.proof import prove, sets
 from expunge.studies.proof.judge import _interval, _spearman_rows, comparisons, correlations, spearman
 from expunge.studies.proof.outcomes import Halves, choose, damage_at_target
-from expunge.studies.proof.sets import dial_cases
+from expunge.studies.proof.sets import Case, dial_cases
+from expunge.tasks import load_task
+from reference.problems import forget_set, small_task
 
 
 def outcome(name, achieved, forecast, damage=0.1, half="judged", **predictors):
@@ -153,3 +163,90 @@ def test_the_dial_turns_one_thing_only():
     assert [case.dial for case in found] == sorted({case.dial for case in found})
     assert len({len(case.forget) for case in found}) == 1
     assert len({case.forget.name for case in found}) == len(found)
+
+
+class Short(GradientAscent):
+    """Ascent with a grid of two short runs."""
+
+    @classmethod
+    def grid(cls, recipe):
+        return [cls(lr=share * recipe.lr, epochs=2) for share in (0.1, 1.0)]
+
+
+@pytest.fixture(scope="module")
+def small_proof(tmp_path_factory):
+    """A proof over a handful of forget sets of a small task."""
+    task = small_task("mlp", n=60, precision="float32")
+    found = []
+    for i, half in enumerate(("development", "judged") * 3 + ("development",)):
+        drawn = forget_set(task, 5, seed=i).indices
+        found.append(Case(task, ForgetSet.of(task, drawn, name=f"set-{i}", how="drawn"), "random", half))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proof, "load_task", lambda name: task)
+        patch.setattr(proof, "cases", lambda *arguments: found)
+        patch.setattr(proof, "METHODS", (Short,))
+        yield patch, tmp_path_factory.mktemp("proof") / "run"
+
+
+@pytest.mark.slow
+def test_a_proof_from_end_to_end(small_proof):
+    """Predicted first, measured then, kept as it goes; another forecast is made without measuring again."""
+    _, out = small_proof
+    folder, first = prove(["small"], members=20, out=out, seed=1)
+    assert first.status == "complete"
+    assert ProofRecord.load(folder).outcomes == first.outcomes
+    assert len(first.outcomes) == 7
+    for one in first.outcomes:
+        (method,) = one.methods
+        assert set(one.predictors) == set(MEASURES)
+        assert np.isfinite([method.achievable, method.forecast["achievable"], method.at_forecast]).all()
+        # The gap is to the best of the grid on the oracles that report, which nothing can undercut.
+        assert method.illusion_gap >= 0
+        assert method.transferred - method.illusion_gap <= method.achievable + 1e-12
+    assert {c.half for c in first.correlations} == {"all"}  # a half has 4 or 3 sets, fewer than are correlated
+
+    def forbidden(*arguments, **options):
+        raise AssertionError("measured again")
+
+    with pytest.MonkeyPatch.context() as again:
+        again.setattr(proof, "unlearn", forbidden)
+        assert prove(["small"], members=20, out=out, seed=1, resume=True)[1].outcomes == first.outcomes
+        again.setattr(proof, "FORECAST_VERSION", -1)
+        anew = prove(["small"], members=20, out=out, seed=1, resume=True)[1]
+    for one, other in zip(first.outcomes, anew.outcomes, strict=True):
+        assert one.model_dump(exclude={"forecast_seconds"}) == other.model_dump(exclude={"forecast_seconds"})
+
+    with pytest.raises(InputError, match="add --resume"):
+        prove(["small"], members=20, out=out, seed=1)
+    with pytest.raises(InputError, match="another proof"):
+        prove(["small"], members=20, out=out, seed=2, resume=True)
+
+    text = draw(folder).read_text()
+    assert "set-3" in text
+    assert f"{first.outcomes[3].nothing:.2f} ({first.outcomes[3].predicted_nothing:.2f})" in text
+    assert all(name in text for name in ("leverage κ of F", "mmd_normalised"))
+    assert (folder / "figures" / "forecast-small.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["digits", "tabular"])
+def test_forget_sets_of_the_proof(name, tmp_path, monkeypatch):
+    """At least thirty, each once, every family in both halves; duplicates have their twins in R."""
+    monkeypatch.setattr(sets, "SUBSETS", 24)
+    task = load_task(name)
+    quick = Task(
+        name=task.name,
+        train=(task.train.x, task.train.y),
+        validation=(task.validation.x, task.validation.y),
+        model=task.model,
+        recipe=dataclasses.replace(task.recipe, epochs=1, peak_epoch=0.5),
+        classes=task.classes,
+    )
+    found = sets.cases(quick, tmp_path)
+    assert len(found) >= 30
+    for family in {case.family for case in found}:
+        assert {case.half for case in found if case.family == family} == {"development", "judged"}
+    for case in found:
+        assert len(case.forget) < len(case.task.train) / 4
+    twins = next(case for case in found if case.family == "duplicates")
+    kept = twins.task.train.x[twins.forget.retain]
+    assert all(bool((kept == x).all(-1).any()) for x in twins.task.train.x[twins.forget.indices])

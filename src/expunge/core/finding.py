@@ -6,13 +6,13 @@ A run is a folder: `theory.json` (this schema) and `arrays/<name>.safetensors` f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from expunge.core.errors import DamagedFileError, InputError
-from expunge.core.record import Strict, read_record, write_atomically
+from expunge.core.schema import Strict, StudyRecord, write_atomically
 
 FORMAT = 1
 """Number of the format of `theory.json`."""
@@ -49,28 +49,15 @@ class Finding(Strict):
     """Wall-clock seconds."""
 
 
-class TheoryRecord(Strict):
+class TheoryRecord(StudyRecord):
     """One run of `expunge theory`."""
 
+    FILE: ClassVar[str] = "theory.json"
     schema_version: int = FORMAT
     study: Literal["theory"] = "theory"
     command: str
     seconds: float
     findings: list[Finding] = Field(default_factory=list)
-
-    def save(self, folder: Path) -> Path:
-        """Write `theory.json` into a folder, atomically, and return its path."""
-        return write_atomically(folder / "theory.json", self.model_dump_json(indent=1).encode())
-
-    @classmethod
-    def load(cls, folder: Path) -> TheoryRecord:
-        """Read and check `theory.json` of a run.
-
-        Raises:
-            InputError: If there is none in the folder.
-            DamagedFileError: If it is not such a record, or of a newer format.
-        """
-        return read_record(cls, folder / "theory.json", FORMAT)
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray[Any, Any]]) -> Path:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from expunge.core.errors import DamagedFileError, InputError
-from expunge.core.schema import SplitName, Strict, read_record, write_atomically
+from expunge.core.schema import SplitName, Strict, StudyRecord
 
 FORECAST_SCHEMA = 1
 """Number of the format of a forecast run."""
@@ -123,9 +123,10 @@ class ForecastSet(Strict):
     """SHA-256 of that file."""
 
 
-class ForecastRun(Strict):
+class ForecastRun(StudyRecord):
     """A run of `expunge forecast`: what a report may read."""
 
+    FILE: ClassVar[str] = "forecast.json"
     schema_version: int = FORECAST_SCHEMA
     study: Literal["forecast"] = "forecast"
     status: Literal["running", "complete"]
@@ -141,21 +142,6 @@ class ForecastRun(Strict):
     training_seconds: float
     """Seconds for the pretrained ensemble and its earlier states; 0 when they were found in the store."""
     forget_sets: list[ForecastSet] = Field(default_factory=list)
-
-    def save(self, folder: Path) -> Path:
-        """Write `forecast.json` into a folder, atomically, and return its path."""
-        return write_atomically(folder / "forecast.json", self.model_dump_json(indent=1).encode())
-
-    @classmethod
-    def load(cls, folder: Path) -> ForecastRun:
-        """Read and check `forecast.json` of a run.
-
-        Raises:
-            InputError: If there is no record in the folder.
-            DamagedFileError: If the file is not a record of a forecast, or of another format.
-        """
-        path = folder if folder.is_file() else folder / "forecast.json"
-        return read_record(cls, path, FORECAST_SCHEMA)
 
 
 def load_forecast_margins(folder: Path, forecast: ForecastSet) -> dict[str, np.ndarray[Any, Any]]:

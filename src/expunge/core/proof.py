@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from expunge.core.record import SplitName, Strict, read_record, write_atomically
+from expunge.core.schema import SplitName, Strict, StudyRecord
 
 PROOF_SCHEMA = 1
 """Number of the format of `proof.json`."""
@@ -105,9 +104,10 @@ class Comparison(Strict):
     sets: int
 
 
-class ProofRecord(Strict):
+class ProofRecord(StudyRecord):
     """A run of the proof."""
 
+    FILE: ClassVar[str] = "proof.json"
     schema_version: int = PROOF_SCHEMA
     study: Literal["proof"] = "proof"
     status: Literal["running", "complete"]
@@ -120,17 +120,3 @@ class ProofRecord(Strict):
     outcomes: list[ForgetSetOutcome] = Field(default_factory=list)
     correlations: list[Correlation] = Field(default_factory=list)
     comparisons: list[Comparison] = Field(default_factory=list)
-
-    def save(self, folder: Path) -> Path:
-        """Write `proof.json` into a folder, atomically, and return its path."""
-        return write_atomically(folder / "proof.json", self.model_dump_json(indent=1).encode())
-
-    @classmethod
-    def load(cls, folder: Path) -> ProofRecord:
-        """Read and check `proof.json` of a run.
-
-        Raises:
-            InputError: If there is none in the folder.
-            DamagedFileError: If it is not such a record, or of another format.
-        """
-        return read_record(cls, folder / "proof.json", PROOF_SCHEMA)

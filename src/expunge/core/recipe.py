@@ -77,6 +77,27 @@ class Recipe:
             return self.lr * (epoch / self.peak_epoch if self.peak_epoch > 0 else 1.0)
         return self.lr * (self.epochs - epoch) / (self.epochs - self.peak_epoch) if epoch < self.epochs else 0.0
 
+    def training_time(self, examples: int, first: int = 0, last: int | None = None) -> float:
+        """Return how long training lasts as a gradient flow: the sum of the learning rates / (1 - momentum).
+
+        Args:
+            examples: Training examples, at least 1.
+            first: Epoch at which to begin to count.
+            last: Epoch at which to end; all of them by default.
+
+        Raises:
+            InputError: If the optimiser is not SGD: steps of adaptive optimisers are rescaled.
+
+        >>> round(Recipe(epochs=30, batch=64, lr=0.2).training_time(1437), 1)
+        690.0
+        """
+        if self.optimiser != "sgd":
+            raise InputError(f"optimiser = {self.optimiser!r}, expected 'sgd': its time is the sum of its rates.")
+        steps = self.steps_per_epoch(examples)
+        epochs = range(first, self.epochs if last is None else last)
+        rates = (self.rate(epoch + (step + 0.5) / steps) for epoch in epochs for step in range(steps))
+        return math.fsum(rates) / (1 - self.momentum)
+
     def steps_per_epoch(self, examples: int) -> int:
         """Return the number of batches that an epoch over `examples` examples takes."""
         return examples // self.batch if self.last_batch == "drop" else math.ceil(examples / self.batch)

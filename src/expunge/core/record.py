@@ -8,14 +8,14 @@ configuration, and `split` one of `forget`, `retain`, `validation`; each is (mem
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from expunge.core.errors import DamagedFileError, InputError
 from expunge.core.forecast import ForecastRecord
-from expunge.core.schema import SPLITS, SplitName, Strict, read_record, write_atomically
+from expunge.core.schema import SPLITS, SplitName, Strict, StudyRecord, write_atomically
 from expunge.core.score import Score
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "VerdictName",
     "VerdictRecord",
     "load_margins",
-    "read_record",
     "write_atomically",
 ]
 
@@ -194,9 +193,10 @@ class EnsembleRecord(Strict):
     validation_accuracy: float
 
 
-class Record(Strict):
+class Record(StudyRecord):
     """One run of a study."""
 
+    FILE: ClassVar[str] = "record.json"
     schema_version: int = SCHEMA
     study: str
     """`audit`."""
@@ -220,21 +220,6 @@ class Record(Strict):
     forget_sets: list[ForgetRecord] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     """What a reader must know: fallbacks taken, things skipped."""
-
-    def save(self, folder: Path) -> Path:
-        """Write `record.json` into a folder, atomically, and return its path."""
-        return write_atomically(folder / "record.json", self.model_dump_json(indent=1).encode())
-
-    @classmethod
-    def load(cls, folder: Path) -> Record:
-        """Read and check `record.json` of a run.
-
-        Raises:
-            InputError: If there is no record in the folder.
-            DamagedFileError: If the file is not a record, or of a newer format.
-        """
-        path = folder if folder.is_file() else folder / "record.json"
-        return read_record(cls, path, SCHEMA)
 
 
 def load_margins(folder: Path, forget: ForgetRecord) -> dict[str, np.ndarray[Any, Any]]:

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -47,6 +47,32 @@ def read_record(kind: type[R], path: Path, schema: int) -> R:
         return kind.model_validate(raw)
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
         raise DamagedFileError(f"{path} is not a record of expunge: {error}") from error
+
+
+class StudyRecord(Strict):
+    """The record of a run: one JSON file in the run's folder, with a number for its format."""
+
+    FILE: ClassVar[str]
+    """Name of the file."""
+    schema_version: int
+
+    def save(self, folder: Path) -> Path:
+        """Write the file into a folder, atomically, and return its path."""
+        return write_atomically(folder / self.FILE, self.model_dump_json(indent=1).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read and check the file of a run.
+
+        Args:
+            folder: Folder of the run, or the file itself.
+
+        Raises:
+            InputError: If there is none in the folder.
+            DamagedFileError: If it is not such a record, or of another format.
+        """
+        path = folder if folder.is_file() else folder / cls.FILE
+        return read_record(cls, path, cls.model_fields["schema_version"].default)
 
 
 def write_atomically(path: Path, content: bytes) -> Path:

@@ -185,13 +185,7 @@ def training_ridge(recipe: Recipe, examples: int) -> float:
     >>> round(training_ridge(Recipe(epochs=30, batch=64, lr=0.2, peak_epoch=5.0), 1437), 2)
     2.08
     """
-    if recipe.optimiser != "sgd":
-        raise InputError(f"optimiser = {recipe.optimiser!r}, expected 'sgd': its time is the sum of its rates.")
-    steps = recipe.steps_per_epoch(examples)
-    rates = sum(
-        recipe.rate(epoch + (number + 0.5) / steps) for epoch in range(recipe.epochs) for number in range(steps)
-    )
-    return examples * (1 - recipe.momentum) / rates
+    return examples / recipe.training_time(examples)
 
 
 def check_ridge(ridge: float) -> float:

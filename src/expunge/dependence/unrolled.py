@@ -70,12 +70,6 @@ def segment_plan(recipe: Recipe, examples: int) -> list[tuple[int, float]]:
     >>> [(epoch, round(time)) for epoch, time in segment_plan(Recipe(epochs=30, lr=0.2), 1437)]
     [(2, 74), (8, 318), (30, 298)]
     """
-    if recipe.optimiser != "sgd":
-        raise InputError(
-            f"recipe.optimiser is {recipe.optimiser!r}, expected 'sgd' for unrolled influence; use one segment "
-            "instead, its time about the number of examples."
-        )
-    steps = recipe.steps_per_epoch(examples)
     bounds, plan = [0], []
     for share in SHARES:
         bounds.append(min(recipe.epochs, max(bounds[-1] + 1, bounds[-1] + round(share * recipe.epochs))))
@@ -83,9 +77,8 @@ def segment_plan(recipe: Recipe, examples: int) -> list[tuple[int, float]]:
     for first, last in itertools.pairwise(bounds):
         if first == last:
             continue
-        rates = [recipe.rate(first + (step + 0.5) / steps) for step in range((last - first) * steps)]
         middle = last if last == recipe.epochs else (first + last) // 2
-        plan.append((max(middle, 1), math.fsum(rates) / (1 - recipe.momentum)))
+        plan.append((max(middle, 1), recipe.training_time(examples, first, last)))
     return plan
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -61,16 +62,29 @@ def tables(record: ProofRecord) -> Iterator[tuple[str, Row, list[Row]]]:
                 ("task", "method", "outcome", "sets", "forecast", "trivial", "difference [95 %]"),
                 rows,
             )
-    tasks = list(dict.fromkeys(one.task for one in record.outcomes if one.dial is None))
-    for task in tasks:
+    yield (
+        "Predicted and measured change of mean margins by retraining, median over forget sets of correlation and slope",
+        ("task", "sets", *(f"{split} {what}" for split in SPLITS for what in ("r", "slope")), "forecast, s"),
+        [_removal(record, task) for task in _tasks(record)],
+    )
+    yield (
+        "Forecast against outcome over the settings of a forget set, median over forget sets of Spearman's ρ",
+        ("task", *dict.fromkeys(m.label for one in record.outcomes for m in one.methods)),
+        [_within(record, task) for task in _tasks(record)],
+    )
+    for task in _tasks(record):
         methods = list(dict.fromkeys(m.method for one in record.outcomes if one.task == task for m in one.methods))
+        names = dict.fromkeys(c.predictor for c in record.correlations if c.task == task)
         rows = [
-            (label, *(_cell(record, task, method, outcome, key) for outcome in _OUTCOMES for method in methods))
-            for key, label in MEASURES.items()
+            (
+                MEASURES.get(key, key),
+                *(_cell(record, task, method, outcome, key) for outcome in _OUTCOMES for method in methods),
+            )
+            for key in names
         ]
         header = ("predictor", *(f"{WORDS[outcome]}, {method}" for outcome in _OUTCOMES for method in methods))
         yield f"Every predictor on {task}, all forget sets (Spearman's ρ [95 %])", header, rows
-    for task in dict.fromkeys(one.task for one in record.outcomes):
+    for task in _tasks(record):
         yield (
             f"Every forget set of {task}: measured (forecast), worst P95 KLoM above the floor, nats",
             ("forget set", "half", "do nothing", "removal r", "slope", *_labels(record, task)),
@@ -97,8 +111,33 @@ def tables(record: ProofRecord) -> Iterator[tuple[str, Row, list[Row]]]:
 _OUTCOMES: tuple[OutcomeName, ...] = ("achievable", "damage")
 
 
+def _tasks(record: ProofRecord) -> list[str]:
+    return list(dict.fromkeys(one.task for one in record.outcomes))
+
+
+def _removal(record: ProofRecord, task: str) -> Row:
+    rows = [one for one in record.outcomes if one.task == task]
+    found = [
+        f"{np.nanmedian([values[split] for values in columns]):.2f}"
+        for split in SPLITS
+        for columns in ([one.removal_correlation for one in rows], [one.removal_slope for one in rows])
+    ]
+    return (task, str(len(rows)), *found, f"{np.median([one.forecast_seconds for one in rows]):.1f}")
+
+
+def _within(record: ProofRecord, task: str) -> Row:
+    methods = [m for one in record.outcomes if one.task == task for m in one.methods]
+    return (
+        task,
+        *(
+            f"{np.nanmedian([m.within for m in methods if m.method == name]):.2f}"
+            for name in dict.fromkeys(m.method for m in methods)
+        ),
+    )
+
+
 def _followed(record: ProofRecord) -> Iterator[Row]:
-    for task in dict.fromkeys(one.task for one in record.outcomes):
+    for task in _tasks(record):
         rows = [one for one in record.outcomes if one.task == task]
         for method in dict.fromkeys(m.method for one in rows for m in one.methods):
             both = [m for one in rows for m in one.methods if m.method == method and m.transferred is not None]

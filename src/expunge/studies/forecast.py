@@ -181,7 +181,7 @@ def forecast(
     linearised = Linearised(followed)
     moved = {name: linearised.margins(s.x, s.y, removal)[1].double().numpy() for name, s in parts.splits.items()}
     oracle = {name: before[name] + _repeated(moved[name], len(pretrained)) for name in SPLITS}
-    scale = _Scale(before, oracle, tolerance)
+    scale = _Scale(before, oracle)
 
     reduced = reduce_model(
         followed, task, forget, parts.by_name(), directions=[removal], dimensions=dimensions, seed=seed
@@ -276,8 +276,8 @@ class _Scale:
     is the excess over the floor.
     """
 
-    def __init__(self, before: Margins, oracle: Margins, tolerance: float) -> None:
-        self.before, self.tolerance = before, tolerance
+    def __init__(self, before: Margins, oracle: Margins) -> None:
+        self.before = before
         self._rulers = {name: Ruler(oracle[name]) for name in SPLITS}
 
     def point(self, run: str, epoch: int, cost: float, moved: Mapping[SplitName, np.ndarray[Any, Any]]) -> PathPoint:
@@ -423,7 +423,7 @@ def _whole_training(task: Task) -> float:
     """Return the training time of the whole recipe; for other optimisers than SGD, that of a damping of 1."""
     if task.recipe.optimiser != "sgd":
         return float(len(task.train))
-    return sum(duration for _, duration in segment_plan(task.recipe, len(task.train)))
+    return task.recipe.training_time(len(task.train))
 
 
 def _not_retraceable(task: Task, ensemble: Ensemble) -> str:

@@ -13,11 +13,10 @@ forget-retain cross-influence matrix predicts when descent-ascent fails.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from expunge.studies.measure import Parts
 from expunge.studies.proof.judge import comparisons, correlations, spearman
 from expunge.studies.proof.outcomes import Halves, Measured, choose, damage_at_target
 from expunge.studies.proof.sets import Case, cases, dial_cases
+from expunge.studies.run_folder import check_folder, open_run
 from expunge.studies.selection import objective
 from expunge.tasks import load_task
 
@@ -63,7 +63,6 @@ Objectives = dict[str, tuple[float, float, float]]
 """By setting, the objective on the half that chooses, on the half that reports, and as forecast."""
 Table = dict[str, Objectives]
 """Objectives by method."""
-Around = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 @dataclass
@@ -95,7 +94,6 @@ def prove(
     device: str = "auto",
     console: Console | None = None,
     command: str = "",
-    around: Around = contextlib.nullcontext,
 ) -> tuple[Path, ProofRecord]:
     """Run the proof and write `proof.json`; every forget set is kept as it is finished.
 
@@ -109,7 +107,6 @@ def prove(
         device: `auto`, `cpu` or `cuda`.
         console: Where progress is shown; None is silent.
         command: The shell command that runs this again.
-        around: Entered around the work on each forget set; a place to wait for a shared machine.
 
     Raises:
         InputError: If something asked for cannot be used; before any training.
@@ -117,9 +114,10 @@ def prove(
     whole(minimum=20, members=members)
     if not tasks:
         raise InputError("no task was given, expected at least one, such as digits.")
-    if (out / "proof.json").exists() and not resume:
-        raise InputError(f"{out} holds a proof already; add --resume to go on with it, or choose another --out.")
+    check_folder(out, ProofRecord.FILE, resume)
+    loaded = {name: None if name == DIAL else load_task(name) for name in tasks}
     request = {"tasks": list(tasks), "members": members, "seed": seed}
+    open_run(out, ProofRecord.FILE, ProofRecord.load, request, "proof")
     record = ProofRecord(
         status="running",
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -129,22 +127,16 @@ def prove(
         environment=describe_environment(pick_device(device)),
         members=members,
     )
-    if resume and (out / "proof.json").exists():
-        earlier = ProofRecord.load(out)
-        if earlier.request != request:
-            raise InputError(
-                f"{out} holds another proof ({earlier.request}), expected {request}; choose another --out."
-            )
-    loaded = {name: None if name == DIAL else load_task(name) for name in tasks}
+    record.save(out)
     settings = Settings(members, seed, out, pick_device(device))
     tables: dict[tuple[str, str], Table] = {}
     for name, task in loaded.items():
-        with around():
-            found = dial_cases(seed) if task is None else cases(task, out / "store", seed)
+        if console is not None:
+            console.print(f"{name}: choosing forget sets", highlight=False)
+        found = dial_cases(seed) if task is None else cases(task, out / "store", seed)
         shared: dict[str, Pretrained] = {}
         for number, case in enumerate(found, start=1):
-            with around():
-                outcome, table = _examine(settings, name, case, shared)
+            outcome, table = _examine(settings, name, case, shared)
             tables[name, case.forget.name] = table
             record.outcomes.append(outcome)
             record.seconds += outcome.seconds

@@ -1,4 +1,4 @@
-"""The forget sets of the proof: nine families, each in a development half and a judged half.
+"""The forget sets of the proof: seven families and a dial, each in a development half and a judged half.
 
 Sizes are shares of the training examples, so that the same list serves every task. Families that rank examples
 (principal components, memorisation) give their extremes to one half and the next-ranked, or the other extreme, to the
@@ -8,7 +8,7 @@ the overlap of what the forgotten group teaches with what the others teach.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,16 +49,15 @@ class Case:
     dial: float | None = None
 
 
-def cases(task: Task, store: Path, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> list[Case]:
+def cases(task: Task, store: Path, seed: int = 0) -> list[Case]:
     """Return the forget sets of the proof for a task.
 
     Args:
         task: Any task with at least 200 training examples.
         store: Where the subset models are kept.
         seed: Another seed gives other sets.
-        progress: Of training the subset models.
     """
-    found = [*_chosen(task, seed), *_ranked(task, store, seed, progress), *_planted(task, seed)]
+    found = [*_chosen(task, seed), *_ranked(task, store, seed), *_planted(task, seed)]
     names = [case.forget.name for case in found]
     assert len(set(names)) == len(names), "two forget sets of the proof share a name"
     return found
@@ -99,12 +98,10 @@ def _chosen(task: Task, seed: int) -> Iterator[Case]:
                 yield Case(task, tasks.cluster(task, max(5, round(share * n)), seed=own), "cluster", half)
 
 
-def _ranked(task: Task, store: Path, seed: int, progress: Callable[[int, int], None] | None) -> Iterator[Case]:
+def _ranked(task: Task, store: Path, seed: int) -> Iterator[Case]:
     n = len(task.train)
     size = round(0.05 * n)
-    subsets = train_subsets(
-        task, subsets=SUBSETS, targets="train", seed=seed, store=store, chunk=CHUNK, progress=progress
-    )
+    subsets = train_subsets(task, subsets=SUBSETS, targets="train", seed=seed, store=store, chunk=CHUNK)
     components = principal_components(fit_ridge(subsets))
     for component in (1, 2):
         sides: tuple[tuple[Side, Half], ...] = (
