@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from expunge.core import InputError
@@ -29,6 +29,8 @@ def test_golden_table(sizes, expected):
 
 
 @given(st.floats(-0.3678, 50))
+@example(-5e-324)
+@example(-1e-310)
 def test_both_branches_solve_the_equation(argument):
     solutions = real_solutions(argument)
     assert len(solutions) == (1 if argument >= 0 else 2)
@@ -36,6 +38,12 @@ def test_both_branches_solve_the_equation(argument):
         assert w * math.exp(w) == pytest.approx(argument, abs=1e-12 * (1 + abs(argument)))
     assert solutions[0] >= -1
     assert all(w <= -1 for w in solutions[1:])
+
+
+@pytest.mark.parametrize("argument", [-1e-300, -1e-307, -1e-310])
+def test_the_lower_branch_is_continuous_where_scipy_gives_up(argument):
+    lower = real_solutions(argument)[1]
+    assert lower + math.log(-lower) == pytest.approx(math.log(-argument), rel=1e-12)
 
 
 def test_no_stationary_point_is_an_answer():

@@ -64,7 +64,8 @@ def real_solutions(argument: float) -> tuple[float, ...]:
     upper = _polish(float(np.real(lambertw(argument, 0))), argument)
     if argument >= 0:
         return (upper,)
-    return (upper, _polish(float(np.real(lambertw(argument, -1))), argument))
+    lower = float(np.real(lambertw(argument, -1)))
+    return (upper, _polish(lower if math.isfinite(lower) else _far_below(argument), argument))
 
 
 def principal_array(arguments: Array) -> Array:
@@ -74,6 +75,14 @@ def principal_array(arguments: Array) -> Array:
     result = np.full(arguments.shape, np.nan)
     result[inside] = np.real(lambertw(arguments[inside]))
     return result
+
+
+def _far_below(argument: float) -> float:
+    """Return W_-1(c) for c so close to 0 that SciPy gives up: w = log(-c) - log(-w), iterated."""
+    w = logarithm = math.log(-argument)
+    for _ in range(20):
+        w = logarithm - math.log(-w)
+    return w
 
 
 def _polish(w: float, argument: float) -> float:
