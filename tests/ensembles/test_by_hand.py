@@ -27,7 +27,16 @@ ROW, IMAGE = (6,), (2, 7, 6)
 
 
 def sequential(*layers):
-    return lambda: nn.Sequential(*(copy.deepcopy(layer) for layer in layers))
+    """A factory whose weights come from PyTorch's generator at the call, not from when this file was read."""
+
+    def build():
+        module = nn.Sequential(*(copy.deepcopy(layer) for layer in layers))
+        for layer in module:
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+        return module
+
+    return build
 
 
 def images(*layers, shape=IMAGE):
