@@ -10,6 +10,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
+BUILD := pyproject.toml constraints.txt hatch_build.py $(wildcard src/expunge/ensembles/direct*.[ch])
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -51,15 +52,15 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.created
+$(VENV)/.installed: $(BUILD) | $(VENV)/.created
 	$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.created
+$(VENV)/.installed-dev: $(BUILD) | $(VENV)/.created
 	$(INSTALL) --editable '.[dev]'
 	@touch $(VENV)/.installed $@
 
-$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/.created
+$(VENV)/.installed-docs: $(BUILD) | $(VENV)/.created
 	$(INSTALL) --editable '.[docs]'
 	@touch $(VENV)/.installed $@
 

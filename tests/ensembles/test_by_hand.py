@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from expunge.core import Task
 from expunge.core.seeds import generator
-from expunge.ensembles import Descent, Steps, build_network, train
+from expunge.ensembles import Descent, Steps, build_network, by_hand, train
 from expunge.ensembles.by_hand import write_out
-from expunge.ensembles.columns import Convolution
+from expunge.ensembles.columns import ColumnConvolution
 from expunge.ensembles.layers import Unsupported
 from expunge.ensembles.network import LayerNetwork
 from expunge.ensembles.products import LARGE, affine, input_gradient, separate, weight_gradient
@@ -93,7 +93,7 @@ def both(factory, shape, steps, *, ascend=False, loss=None, dtype=torch.float64,
     torch.manual_seed(0)
     modules = [factory().to(dtype) for _ in range(members)]
     results = []
-    for by_hand in (True, False):
+    for written in (True, False):
         params = {
             name: torch.stack([dict(module.named_parameters())[name].detach() for module in modules])
             for name, _ in modules[0].named_parameters()
@@ -103,8 +103,8 @@ def both(factory, shape, steps, *, ascend=False, loss=None, dtype=torch.float64,
             for name, _ in modules[0].named_buffers()
         }
         network = LayerNetwork(modules[0], torch.zeros(1, *shape, dtype=dtype))
-        descent = Descent(network, params, buffers, steps, by_hand=by_hand)
-        assert (descent.written is not None) is by_hand
+        descent = Descent(network, params, buffers, steps, by_hand=written)
+        assert (descent.written is not None) is written
         g, noise, losses = torch.Generator().manual_seed(1), [generator(7, member) for member in range(members)], []
         # Batches of different sizes, so that memory is used again for other shapes.
         for batch in batches:
@@ -120,6 +120,12 @@ def both(factory, shape, steps, *, ascend=False, loss=None, dtype=torch.float64,
 
 SGD = Steps(momentum=0.9, weight_decay=1e-2, statistics="updated")
 STEPS = {"sgd": SGD, "frozen": Steps(momentum=0.5), "adam": Steps(optimiser="adam", momentum=0.9, weight_decay=1e-2)}
+
+
+@pytest.mark.parametrize("name", [name for name, (_, shape) in CHAINS.items() if shape == IMAGE])
+def test_convolutions_as_products_equal_autograd(name, monkeypatch):
+    monkeypatch.setattr(by_hand, "library", lambda: None)
+    test_steps_by_hand_equal_steps_by_autograd(name, "sgd")
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -170,7 +176,7 @@ def test_columns_and_folds_are_those_of_pytorch(kernel, stride, padding, dilatio
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     if any(n + 2 * p < r for n, p, r in zip(size, padding, reach, strict=True)):
         return
-    layer = Convolution("c", nn.Conv2d(2, 3, kernel, stride, padding, dilation))
+    layer = ColumnConvolution("c", nn.Conv2d(2, 3, kernel, stride, padding, dilation))
     members, channels, batch = 2, 2, 3
     g = torch.Generator().manual_seed(0)
     x = torch.randn(members, channels, *size, batch, generator=g, dtype=torch.float64)
@@ -251,8 +257,8 @@ def test_optimiser_states_by_hand_and_by_autograd_are_interchangeable():
         start = fresh(True)
         start.step(x, y, 0.1)
         ends = []
-        for by_hand in (True, False):
-            later = fresh(by_hand, start.state()[0])
+        for written in (True, False):
+            later = fresh(written, start.state()[0])
             later.load_optimiser_state(start.optimiser_state())
             later.step(x, y, 0.1)
             ends.append(later.state()[0])

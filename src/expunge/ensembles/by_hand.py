@@ -7,8 +7,10 @@ step then runs along whole batches, and every product has a wide right-hand side
     convolution   y = W cols(x) + b    dW = g cols(x)ᵀ    db = sum g    dx = fold(Wᵀ g)
     ReLU          y = max(x, 0)        dx = g where y > 0
 
-cols and fold are explained in `columns.py`. Batch norm and other activations are differentiated by autograd, one at a
-time. Gradients are written where the optimiser reads them, and most other memory is used again in every step.
+cols and fold are explained in `columns.py`; where installation could compile `direct.c`, convolutions are summed
+without them, together with the ReLU that follows (see `direct.py`). Batch norm and other activations are differentiated
+by autograd, one at a time. Gradients are written where the optimiser reads them, and most other memory is used again
+in every step.
 
 A module that is not a chain, or has another layer, is left to autograd over the stacked network (see `layers.py`),
 which stays differentiable as often and in whichever mode one likes; a `Pass` only trains.
@@ -24,7 +26,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from expunge.ensembles.columns import Convolution
+from expunge.ensembles.columns import ColumnConvolution
+from expunge.ensembles.direct import DirectConvolution, library
 from expunge.ensembles.layers import (
     ELEMENTWISE_FUNCTIONS,
     ELEMENTWISE_METHODS,
@@ -44,10 +47,10 @@ class Pass:
 
     def __init__(self, layers: Sequence[Layer], setting: Setting) -> None:
         """Join layers to the weights they read and the places of their gradients."""
-        self.layers, self.setting = layers, setting
+        self.layers, self.setting = _joined(layers), setting
         # Nothing below the first layer that learns needs a gradient.
-        self.first = min((n for n, layer in enumerate(layers) if layer.learns(setting)), default=len(layers))
-        for before, layer in zip([None, *layers[:-1]], layers, strict=True):
+        self.first = min((n for n, layer in enumerate(self.layers) if layer.learns(setting)), default=len(self.layers))
+        for before, layer in zip([None, *self.layers[:-1]], self.layers, strict=True):
             if isinstance(layer, ReLU):
                 layer.in_place = before is not None and before.lends
 
@@ -57,11 +60,8 @@ class Pass:
         setting = self.setting
         setting.update, setting.noise = update, noise
         members = len(next(iter(setting.params.values())))
-        value = x.expand(members, *x.shape[1:]).movedim(1, -1)
+        value = self.layers[0].load(x.expand(members, *x.shape[1:]).movedim(1, -1))
         following: list[Layer | None] = [*self.layers[1:], None]
-        first = self.layers[0].place(value.shape, value)
-        if first is not None:
-            value = first.copy_(value)
         for layer, after in zip(self.layers, following, strict=True):
             out = None if after is None else after.place(layer.shape(value.shape), value)
             result = layer.forward(setting, value, out)
@@ -75,6 +75,17 @@ class Pass:
         for number in range(len(self.layers) - 1, self.first - 1, -1):
             assert g is not None
             g = self.layers[number].backward(self.setting, g, inputs=number > self.first)
+
+
+def _joined(layers: Sequence[Layer]) -> list[Layer]:
+    """Let compiled convolutions do the ReLU that follows them."""
+    joined: list[Layer] = []
+    for layer in layers:
+        if isinstance(layer, ReLU) and joined and isinstance(joined[-1], DirectConvolution):
+            joined[-1].clamp = True
+        else:
+            joined.append(layer)
+    return joined
 
 
 class Linear(Layer):
@@ -265,8 +276,8 @@ def _maker(node: fx.Node, modules: Mapping[str, nn.Module]) -> Make:
         if isinstance(module, nn.Linear):
             return lambda: Linear(name, module)
         if type(module) is nn.Conv2d:
-            Convolution(name, module)
-            return lambda: Convolution(name, module)
+            ColumnConvolution(name, module)
+            return lambda: ColumnConvolution(name, module) if library() is None else DirectConvolution(name, module)
         if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
             return lambda: BatchNorm(name, module)  # type: ignore[arg-type]
         if type(module) is nn.ReLU:

@@ -12,48 +12,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from expunge.ensembles.layers import Unsupported
+from expunge.ensembles.convolution import Convolution
 from expunge.ensembles.products import affine, separate
-from expunge.ensembles.written import Layer, Memory, Setting, parameter_gradients
+from expunge.ensembles.written import Memory, Setting, parameter_gradients
 
 
-class Convolution(Layer):
-    """A convolution as a product with the columns of its input; groups are not known here."""
-
-    lends = True
+class ColumnConvolution(Convolution):
+    """A convolution as a product with the columns of its input."""
 
     def __init__(self, name: str, module: nn.Conv2d) -> None:
-        """Remember the names of the parameters and the geometry."""
-        if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
-            raise Unsupported("convolutions with groups or padding by name have no written-out gradient")
-        self.weight, self.bias = f"{name}.weight", f"{name}.bias" if module.bias is not None else ""
-        self.parameters = (self.weight, self.bias)
-        self.outputs, self.kernel = module.out_channels, module.kernel_size
-        self.padding, self.stride, self.dilation = module.padding, module.stride, module.dilation
-        self.padded, self.columns, self.y, self.dx = Memory(), Memory(), Memory(), Memory()
-        self.planned: tuple[int, ...] = ()
-
-    def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Channels become outputs, pixels become windows."""
-        height, width = (
-            (size + 2 * pad - apart * (kernel - 1) - 1) // stride + 1
-            for size, pad, apart, kernel, stride in zip(
-                shape[2:4], self.padding, self.dilation, self.kernel, self.stride, strict=True
-            )
-        )
-        return (shape[0], self.outputs, height, width, shape[4])
-
-    def place(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        """Return the inner part of a zero-padded image."""
-        if self.planned != tuple(shape):
-            self._plan(tuple(shape), like)
-        return self.inner
+        """Start without memory for columns."""
+        super().__init__(name, module)
+        self.columns = Memory()
 
     def forward(self, setting: Setting, x: Tensor, out: Tensor | None) -> Tensor:
         """Return W cols(x) + b; x lies in its place."""
@@ -85,16 +60,14 @@ class Convolution(Layer):
                     fold(gradient)
         return self.folded
 
-    def _plan(self, shape: tuple[int, ...], like: Tensor) -> None:
+    def plan(self, shape: tuple[int, ...], like: Tensor) -> None:
         """Lay out the memory for inputs of this shape, and the views of it that every step uses."""
-        members, channels, height, width, batch = shape
+        members, channels, height, width, _ = shape
         above, left = self.padding
         outputs = self.shape(shape)
-        padded = self.padded.take((members, channels, height + 2 * above, width + 2 * left, batch), like).zero_()
-        self.inner = padded.narrow(2, above, height).narrow(3, left, width)
-        member, channel, row, column, example = padded.stride()
+        member, channel, row, column, example = self.image.stride()
         (down, right), (apart, aside) = self.stride, self.dilation
-        self.windows = padded.as_strided(
+        self.windows = self.image.as_strided(
             (members, channels, *self.kernel, *outputs[2:]),
             (member, channel, row * apart, column * aside, row * down, column * right, example),
         )
@@ -115,7 +88,6 @@ class Convolution(Layer):
         ]
         self.all_folds = sorted(folds, key=lambda fold: fold.add)
         self.folds = [[fold.of(member) for fold in self.all_folds] for member in range(members)]
-        self.planned = shape
 
 
 class Reach(NamedTuple):

@@ -93,9 +93,9 @@ class Descent:
 
     def _makers(self) -> Sequence[Make]:
         """Return what makes the layers with written-out gradients, or nothing where autograd is to be used."""
-        same = len({(tensor.dtype, tensor.device.type) for tensor in self.params.values()}) == 1
-        on_cpu = all(tensor.device.type == "cpu" for tensor in self.flat.values())
-        if not (self.by_hand and self.flat and same and on_cpu) or self.steps.precision == "bfloat16":
+        kinds = {(tensor.dtype, tensor.device.type) for tensor in self.params.values()}
+        known = len(kinds) == 1 and kinds <= {(torch.float32, "cpu"), (torch.float64, "cpu")}
+        if not (self.by_hand and self.flat and known) or self.steps.precision == "bfloat16":
             return []
         return self.network.by_hand or [] if isinstance(self.network, LayerNetwork) else []
 

@@ -56,6 +56,11 @@ class Layer:
         """Return where the layer wants its input of this shape, or None if anywhere."""
         return None
 
+    def load(self, x: Tensor) -> Tensor:
+        """Return the chain's inputs, of the same shape, where the layer wants them; only the first layer is asked."""
+        place = self.place(x.shape, x)
+        return x if place is None else place.copy_(x)
+
     def forward(self, setting: Setting, x: Tensor, out: Tensor | None) -> Tensor:
         """Return the output, in `out` if the layer can write there."""
         raise NotImplementedError

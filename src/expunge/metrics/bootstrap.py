@@ -23,8 +23,10 @@ members themselves show in a direction is taken off, a_i^2 = 1 - noise_i / c_i^2
 on average, what was observed.
 
 Weights of members are one set, those of a Poisson(1) bootstrap, in another order in each replicate; their squared
-deviations from 1 sum to the number of members, which makes the variance of a mean exactly the unbiased one. Where
-unlearned and oracle rows are the same members (the floor without held-out oracles) the two orders are made orthogonal.
+deviations from 1 sum to the number of members, which makes the variance of a mean exactly the unbiased one. Those of
+oracles are exponential, as the gaps between the true levels of ordered oracles are: lighter tails of the gaps would
+make cells too empty too often, and the floor too high. Where unlearned and oracle rows are the same members (the floor
+without held-out oracles) the two orders are made orthogonal.
 
 Examples that stand for others (retain, validation) are resampled too, by their readings drawn together to the spread
 that they would have without noise: the noise is in the replicates already.
@@ -61,8 +63,6 @@ MOST_DIRECTIONS = 5
 """Directions in which members may err together."""
 THINNED = 256
 """Examples at most from which these directions are found."""
-WHOLE = 1.4
-"""Own ranks have no spread to estimate (1), and rounding to whole members adds 1/12 to a variance near M / 5 (0.4)."""
 CLEAR = 1.1
 """A direction counts when its eigenvalue exceeds the largest of shuffled members by this factor."""
 
@@ -107,8 +107,11 @@ class Bootstrap:
         self.edges = np.ceil(np.arange(cells.failure + 1) * self.oracles / cells.failure).astype(int)
         """Ranks of the edges, the ends 0 and N included (cells + 1,)."""
         self._levels = np.arange(self.oracles + 1) / (self.oracles + 1)
+        # Own ranks have no spread to estimate: 1 of M. Both edges of a cell are rounded to whole members, which adds
+        # 2/12 to the variance of a count that is M (1 - 1/K) / K at the floor.
+        self._surplus = 1 + cells.failure / 6 / (1 - 1 / cells.failure)
         draw = np.random.default_rng([seed, 0])
-        self._weights = member_weights(draw, self.oracles, replicates)
+        self._weights = oracle_weights(draw, self.oracles, replicates)
         self._picked = draw.integers(0, self.examples, (replicates, self.examples)) if resample_examples else None
         self._sorted = np.sort(oracle.T, axis=1)
         self._tied = (np.diff(self._sorted, axis=1) == 0).any(1)
@@ -208,7 +211,7 @@ class Bootstrap:
             weights *= np.sqrt(own / np.maximum((weights**2).sum(1, keepdims=True), 1e-12))
         count = np.zeros((len(order), own + 1, replicates), np.float32)
         np.cumsum(np.ascontiguousarray(weights.T)[order], axis=1, out=count[:, 1:])
-        count *= np.float32(np.sqrt(members / own * max(0.0, 1 - WHOLE / own)))
+        count *= np.float32(np.sqrt(members / own * max(0.0, 1 - self._surplus / own)))
         return count
 
     def _read(self, ranked: Ranked, weight: float, members: int, count: Single, part: slice) -> Array:
@@ -357,7 +360,16 @@ def member_weights(draw: np.random.Generator, members: int, replicates: int) -> 
     The set follows the quantiles of a Poisson(1) law, moved and scaled so that its sum and the sum of its squared
     deviations from 1 are both the number of members.
     """
-    quantiles = stats.poisson.ppf((np.arange(members) + 0.5) / members, 1)
+    return _permuted(draw, stats.poisson.ppf((np.arange(members) + 0.5) / members, 1), replicates)
+
+
+def oracle_weights(draw: np.random.Generator, members: int, replicates: int) -> Single:
+    """Return weights like `member_weights`, of an exponential law: that of the gaps between true levels of oracles."""
+    return _permuted(draw, -np.log1p(-(np.arange(members) + 0.5) / members), replicates)
+
+
+def _permuted(draw: np.random.Generator, quantiles: Array, replicates: int) -> Single:
+    members = len(quantiles)
     if members < 2:
         return np.ones((replicates, members), np.float32)
     spread = quantiles.std()

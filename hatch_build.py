@@ -1,0 +1,45 @@
+"""Compiles the convolution kernels at installation where there is a C compiler, and installs without them if not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FOLDER = Path("src", "expunge", "ensembles")
+LIBRARY = "_direct.so"
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared")
+
+
+class CompileKernels(BuildHookInterface):
+    """Runs before the wheel, or the link of an editable installation, is made."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile beside the source and ship the library, or say why not."""
+        folder = Path(self.root) / FOLDER
+        library = folder / LIBRARY
+        library.unlink(missing_ok=True)
+        compiler = next(filter(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang")), None)
+        if sys.platform == "win32" or os.environ.get("EXPUNGE_COMPILED") == "0" or compiler is None:
+            self.app.display_warning(
+                "no C compiler is used: convolutions on the CPU will be slower, all else is the same"
+            )
+            return
+        # Written under another name first: an interrupted compiler must not leave half a library.
+        part = library.with_suffix(".part")
+        try:
+            command = [compiler, *FLAGS, str(folder / "direct.c"), "-o", str(part)]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            part.replace(library)
+        except (OSError, subprocess.CalledProcessError) as error:
+            reason = getattr(error, "stderr", "") or str(error)
+            self.app.display_warning(f"the convolution kernels could not be compiled and are left out: {reason}")
+            return
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        build_data["artifacts"].append(str(FOLDER / LIBRARY))

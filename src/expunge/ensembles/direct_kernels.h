@@ -1,0 +1,262 @@
+/* Direct convolution for one number type and one instruction set; `direct.c` includes this file once for each.
+
+   Expects: REAL, WHOLE (an integer of its size), LANES (numbers in a vector, at most the batch), ROWS (channels a tile
+   writes), TARGET, NAME(x).
+
+   All images have the examples last, so that a vector holds the same pixel of LANES examples, and every weight is one
+   number that multiplies a whole vector. The sums of a tile stay in registers until they are complete. */
+
+typedef REAL NAME(vector) __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+typedef WHOLE NAME(bits) __attribute__((vector_size(LANES * sizeof(REAL))));
+
+#define LOAD(from) (*(const NAME(vector) *)(from))
+#define STORE(to, value) (*(NAME(vector) *)(to) = (value))
+#define ZERO_WHERE(condition, value) ((NAME(vector))((NAME(bits))(value) & ~(NAME(bits))(condition)))
+#define VECTORS 2  /* vectors of each row that a tile holds */
+#define OUTPUTS 4  /* rows and columns of weights whose gradients are summed at once */
+#define COLUMNS 3
+
+/* What a tile reads: for each tap an image of `inner` channels, and as many times ROWS weights. */
+typedef struct {
+    int64_t taps, inner, stride;
+    const int64_t *images, *weights;
+    int64_t block; /* weights of ROWS rows, all taps */
+} NAME(sums);
+
+/* out[r] = bias[r] + sum over taps and channels of weight[r] * image, for ROWS rows and `vectors` vectors. */
+INLINE TARGET void NAME(tile)(
+    const NAME(sums) *sums, const REAL *image, const REAL *weight, const REAL *bias, int clamp, REAL *out, int64_t row,
+    int64_t rows, const int vectors) {
+    NAME(vector) sum[ROWS][VECTORS];
+    const NAME(vector) zero = {0};
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < vectors; v++) sum[r][v] = zero + (bias ? bias[r] : 0);
+    for (int64_t tap = 0; tap < sums->taps; tap++) {
+        const REAL *from = image + sums->images[tap], *by = weight + sums->weights[tap];
+        for (int64_t k = 0; k < sums->inner; k++, from += sums->stride, by += ROWS) {
+            NAME(vector) values[VECTORS];
+            for (int v = 0; v < vectors; v++) values[v] = LOAD(from + v * LANES);
+            for (int r = 0; r < ROWS; r++)
+                for (int v = 0; v < vectors; v++) sum[r][v] += by[r] * values[v];
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        if (r < rows)
+            for (int v = 0; v < vectors; v++) {
+                /* Not the maximum: what is not a number must stay so. */
+                NAME(vector) value = clamp ? ZERO_WHERE(sum[r][v] < zero, sum[r][v]) : sum[r][v];
+                STORE(out + r * row + v * LANES, value);
+            }
+}
+
+/* One pixel of all rows and examples. The last tile overlaps the one before rather than end in single numbers. */
+TARGET static void NAME(pixel)(
+    const NAME(sums) *sums, int64_t batch, const REAL *image, const REAL *weight, const REAL *bias, int clamp, REAL *out,
+    int64_t row, int64_t rows) {
+    const int wide = batch >= VECTORS * LANES;
+    const int64_t step = wide ? VECTORS * LANES : LANES;
+    for (int64_t start = 0; start < batch; start += step) {
+        const int64_t b = start + step <= batch ? start : batch - step;
+        for (int64_t r = 0; r < rows; r += ROWS) {
+            const REAL *own = bias ? bias + r : bias;
+            REAL *to = out + r * row + b;
+            if (wide)
+                NAME(tile)(sums, image + b, weight + r / ROWS * sums->block, own, clamp, to, row, rows - r, VECTORS);
+            else
+                NAME(tile)(sums, image + b, weight + r / ROWS * sums->block, own, clamp, to, row, rows - r, 1);
+        }
+    }
+}
+
+/* y = W * x + b, with the negative part cut off if `clamp`. */
+TARGET void NAME(forward)(
+    const geometry *g, const REAL *x, const REAL *weight, const REAL *bias, REAL *y, int clamp, REAL *packed,
+    int64_t *offsets) {
+    const int64_t taps = g->kernel_h * g->kernel_w, block = taps * g->channels * ROWS, blocks = (g->outputs + ROWS - 1) / ROWS;
+    REAL *shift = packed + blocks * block;
+    int64_t *images = offsets, *weights = offsets + taps;
+    for (int64_t tap = 0; tap < taps; tap++) {
+        images[tap] = tap / g->kernel_w * g->apart_h * g->x[2] + tap % g->kernel_w * g->apart_w * g->x[3];
+        weights[tap] = tap * g->channels * ROWS;
+    }
+    const NAME(sums) sums = {taps, g->channels, g->x[1], images, weights, block};
+    memset(packed, 0, sizeof(REAL) * (block + ROWS) * blocks);
+    for (int64_t m = 0; m < g->members; m++) {
+        const REAL *own = weight + m * g->outputs * g->channels * taps;
+        for (int64_t o = 0; o < g->outputs; o++) {
+            for (int64_t c = 0; c < g->channels; c++)
+                for (int64_t tap = 0; tap < taps; tap++)
+                    packed[o / ROWS * block + (tap * g->channels + c) * ROWS + o % ROWS] =
+                        own[(o * g->channels + c) * taps + tap];
+            if (bias) shift[o] = bias[m * g->outputs + o];
+        }
+        for (int64_t i = 0; i < g->height; i++)
+            for (int64_t j = 0; j < g->width; j++)
+                NAME(pixel)(&sums, g->batch, x + m * g->x[0] + i * g->stride_h * g->x[2] + j * g->stride_w * g->x[3],
+                            packed, bias ? shift : 0, clamp, y + m * g->y[0] + i * g->y[2] + j * g->y[3], g->y[1],
+                            g->outputs);
+    }
+}
+
+/* Set the gradient of outputs to 0 where they were cut off, and sum it over pixels and examples. */
+TARGET static void NAME(cut)(const geometry *g, const REAL *y, REAL *dy, REAL *db, int clamp) {
+    const NAME(vector) zero = {0};
+    const int64_t rest = g->batch % LANES;
+    for (int64_t o = 0; o < g->outputs; o++) {
+        NAME(vector) sum = zero;
+        REAL single = 0;
+        for (int64_t i = 0; i < g->height; i++)
+            for (int64_t j = 0; j < g->width; j++) {
+                const REAL *value = y + o * g->y[1] + i * g->y[2] + j * g->y[3];
+                REAL *slope = dy + ((o * g->height + i) * g->width + j) * g->batch;
+                for (int64_t b = 0; b < g->batch - rest; b += LANES) {
+                    NAME(vector) s = LOAD(slope + b);
+                    if (clamp) {
+                        s = ZERO_WHERE(LOAD(value + b) <= zero, s);
+                        STORE(slope + b, s);
+                    }
+                    sum += s;
+                }
+                for (int64_t b = g->batch - rest; b < g->batch; b++) {
+                    if (clamp && value[b] <= 0) slope[b] = 0;
+                    single += slope[b];
+                }
+            }
+        for (int lane = 0; lane < LANES; lane++) single += sum[lane];
+        if (db) db[o] = single;
+    }
+}
+
+/* Add dy * x over one row of outputs to the sums of OUTPUTS x `columns` weights. */
+INLINE TARGET void NAME(row_products)(
+    const geometry *g, const REAL *x, const REAL *const *dy, NAME(vector) *sums, NAME(vector) mask, const int columns) {
+    NAME(vector) sum[OUTPUTS][COLUMNS];
+    for (int r = 0; r < OUTPUTS; r++)
+        for (int c = 0; c < columns; c++) sum[r][c] = sums[c * OUTPUTS + r];
+    const int64_t rest = g->batch % LANES;
+    for (int64_t j = 0; j < g->width; j++) {
+        const REAL *from = x + j * g->stride_w * g->x[3];
+        for (int64_t b = 0; b < g->batch - rest; b += LANES) {
+            NAME(vector) values[COLUMNS];
+            for (int c = 0; c < columns; c++) values[c] = LOAD(from + c * g->apart_w * g->x[3] + b);
+            for (int r = 0; r < OUTPUTS; r++) {
+                const NAME(vector) slope = LOAD(dy[r] + j * g->batch + b);
+                for (int c = 0; c < columns; c++) sum[r][c] += slope * values[c];
+            }
+        }
+        if (rest) {
+            /* The last vector overlaps the one before; what has been added already is left out. */
+            const int64_t b = g->batch - LANES;
+            for (int r = 0; r < OUTPUTS; r++) {
+                const NAME(vector) slope = mask * LOAD(dy[r] + j * g->batch + b);
+                for (int c = 0; c < columns; c++) sum[r][c] += slope * LOAD(from + c * g->apart_w * g->x[3] + b);
+            }
+        }
+    }
+    for (int r = 0; r < OUTPUTS; r++)
+        for (int c = 0; c < columns; c++) sums[c * OUTPUTS + r] = sum[r][c];
+}
+
+/* dW = sum over pixels and examples of dy * x, for one member. */
+TARGET static void NAME(weights)(const geometry *g, const REAL *x, const REAL *dy, REAL *dw, REAL *memory) {
+    const int64_t taps = g->kernel_h * g->kernel_w, count = g->channels * taps;
+    NAME(vector) *sums = (NAME(vector) *)memory, mask = {0};
+    for (int64_t lane = LANES - g->batch % LANES; lane < LANES; lane++) mask[lane] = 1;
+    for (int64_t first = 0; first < g->outputs; first += OUTPUTS) {
+        memset(sums, 0, sizeof(NAME(vector)) * count * OUTPUTS);
+        for (int64_t i = 0; i < g->height; i++) {
+            const REAL *slopes[OUTPUTS];
+            for (int64_t r = 0; r < OUTPUTS; r++) {
+                const int64_t o = first + r < g->outputs ? first + r : g->outputs - 1;
+                slopes[r] = dy + (o * g->height + i) * g->width * g->batch;
+            }
+            for (int64_t c = 0; c < g->channels; c++)
+                for (int64_t h = 0; h < g->kernel_h; h++) {
+                    const REAL *row = x + c * g->x[1] + (i * g->stride_h + h * g->apart_h) * g->x[2];
+                    NAME(vector) *own = sums + (c * taps + h * g->kernel_w) * OUTPUTS;
+                    int64_t w = 0;
+                    for (; w + 3 <= g->kernel_w; w += 3)
+                        NAME(row_products)(g, row + w * g->apart_w * g->x[3], slopes, own + w * OUTPUTS, mask, 3);
+                    if (g->kernel_w - w == 2)
+                        NAME(row_products)(g, row + w * g->apart_w * g->x[3], slopes, own + w * OUTPUTS, mask, 2);
+                    if (g->kernel_w - w == 1)
+                        NAME(row_products)(g, row + w * g->apart_w * g->x[3], slopes, own + w * OUTPUTS, mask, 1);
+                }
+        }
+        for (int64_t r = 0; r < OUTPUTS && first + r < g->outputs; r++)
+            for (int64_t k = 0; k < count; k++) {
+                REAL total = 0;
+                for (int lane = 0; lane < LANES; lane++) total += sums[k * OUTPUTS + r][lane];
+                dw[(first + r) * count + k] = total;
+            }
+    }
+}
+
+/* Positions of a kernel along one axis whose products reach a pixel, and the outputs they are in. */
+#ifndef REACHING
+#define REACHING
+static int64_t reaching(
+    int64_t pixel, int64_t kernel, int64_t stride, int64_t apart, int64_t outputs, int64_t *position, int64_t *output) {
+    int64_t found = 0;
+    for (int64_t k = 0; k < kernel; k++) {
+        const int64_t distance = pixel - k * apart;
+        if (distance >= 0 && distance % stride == 0 && distance / stride < outputs) {
+            position[found] = k;
+            output[found++] = distance / stride;
+        }
+    }
+    return found;
+}
+#endif
+
+/* dx = W transposed * dy, for one member: each pixel gathers from the outputs that it was read for. */
+TARGET static void NAME(inputs)(
+    const geometry *g, const REAL *weight, const REAL *dy, REAL *dx, REAL *packed, int64_t *offsets) {
+    const int64_t taps = g->kernel_h * g->kernel_w, plane = g->height * g->width;
+    const int64_t block = taps * g->outputs * ROWS, blocks = (g->channels + ROWS - 1) / ROWS;
+    int64_t *images = offsets, *weights = offsets + taps, *rest = offsets + 2 * taps;
+    int64_t *h = rest, *i = h + g->kernel_h, *w = i + g->kernel_h, *j = w + g->kernel_w;
+    memset(packed, 0, sizeof(REAL) * block * blocks);
+    for (int64_t o = 0; o < g->outputs; o++)
+        for (int64_t c = 0; c < g->channels; c++)
+            for (int64_t tap = 0; tap < taps; tap++)
+                packed[c / ROWS * block + (tap * g->outputs + o) * ROWS + c % ROWS] =
+                    weight[(o * g->channels + c) * taps + tap];
+    for (int64_t row = 0; row < g->in_h; row++) {
+        const int64_t rows = reaching(row + g->pad_h, g->kernel_h, g->stride_h, g->apart_h, g->height, h, i);
+        for (int64_t column = 0; column < g->in_w; column++) {
+            const int64_t across = reaching(column + g->pad_w, g->kernel_w, g->stride_w, g->apart_w, g->width, w, j);
+            int64_t found = 0;
+            for (int64_t a = 0; a < rows; a++)
+                for (int64_t b = 0; b < across; b++) {
+                    images[found] = (i[a] * g->width + j[b]) * g->batch;
+                    weights[found++] = (h[a] * g->kernel_w + w[b]) * g->outputs * ROWS;
+                }
+            const NAME(sums) sums = {found, g->outputs, plane * g->batch, images, weights, block};
+            NAME(pixel)(&sums, g->batch, dy, packed, 0, 0, dx + (row * g->in_w + column) * g->batch,
+                        g->in_h * g->in_w * g->batch, g->channels);
+        }
+    }
+}
+
+/* All gradients, member after member, so that what a member needs stays in the cache. */
+TARGET void NAME(backward)(
+    const geometry *g, const REAL *x, const REAL *weight, const REAL *y, REAL *dy, REAL *dw, REAL *db, REAL *dx,
+    int clamp, REAL *memory, int64_t *offsets) {
+    const int64_t taps = g->kernel_h * g->kernel_w, weights = g->outputs * g->channels * taps;
+    for (int64_t m = 0; m < g->members; m++) {
+        REAL *slopes = dy + m * g->outputs * g->height * g->width * g->batch;
+        if (clamp || db) NAME(cut)(g, y + m * g->y[0], slopes, db ? db + m * g->outputs : 0, clamp);
+        if (dw) NAME(weights)(g, x + m * g->x[0], slopes, dw + m * weights, memory);
+        if (dx)
+            NAME(inputs)(g, weight + m * weights, slopes, dx + m * g->channels * g->in_h * g->in_w * g->batch, memory,
+                         offsets);
+    }
+}
+
+#undef LOAD
+#undef STORE
+#undef ZERO_WHERE
+#undef VECTORS
+#undef OUTPUTS
+#undef COLUMNS
