@@ -14,29 +14,32 @@ from hypothesis import strategies as st
 from expunge.core.errors import DamagedFileError
 from expunge.core.record import Record
 from expunge.core.score import Score
-from expunge.report import figures, wording
+from expunge.report import figures, numbers, wording
+from expunge.report.axes import Axis
+from expunge.report.margin_grid import BINS, CELL_HEIGHT, CELL_WIDTH, Cell, margin_grid
+from expunge.report.strip import Strip, strip
 
 
 def heights_of(path: str) -> list[float]:
     """Read the height of each bin back from an SVG path, 0 to 1 in units of the tallest."""
-    width = figures.CELL_WIDTH / figures.BINS
+    width = CELL_WIDTH / BINS
     level, at, found = 0.0, 0.0, []
     for x, y in re.findall(r"H([\d.]+)V([\d.]+)", path):
         found += [level] * (round(float(x) / width) - round(at / width))
-        at, level = float(x), (figures.CELL_HEIGHT - float(y)) / (figures.CELL_HEIGHT - 3)
-    return found + [level] * (figures.BINS - len(found))
+        at, level = float(x), (CELL_HEIGHT - float(y)) / (CELL_HEIGHT - 3)
+    return found + [level] * (BINS - len(found))
 
 
 def counted(values: np.ndarray, low: float, high: float) -> list[int]:
     """Count values in equal bins, one by one; the last bin includes its right end."""
-    counts = [0] * figures.BINS
+    counts = [0] * BINS
     for value in values:
         if math.isfinite(value) and low <= value <= high:
-            counts[min(int((value - low) / (high - low) * figures.BINS), figures.BINS - 1)] += 1
+            counts[min(int((value - low) / (high - low) * BINS), BINS - 1)] += 1
     return counts
 
 
-def check_by_counting(cell: figures.Cell, oracle: np.ndarray, pretrained: np.ndarray, values: np.ndarray) -> None:
+def check_by_counting(cell: Cell, oracle: np.ndarray, pretrained: np.ndarray, values: np.ndarray) -> None:
     """Both histograms of a cell hold what counting one by one finds, as shares of all members."""
     both = np.concatenate([oracle, pretrained]).astype(float)
     pad = 0.25 * (both.max() - both.min())
@@ -51,7 +54,7 @@ def check_by_counting(cell: figures.Cell, oracle: np.ndarray, pretrained: np.nda
 def test_histograms_equal_counting(record: Record, example: ModuleType) -> None:
     forget = record.forget_sets[0]
     margins = example.example_margins(record, forget)
-    grid = figures.margin_grid(forget, margins)
+    grid = margin_grid(forget, margins)
     assert len(grid.examples) == 5
     assert grid.missing == []
     chosen = [row.chosen.id for row in wording.rows(forget) if row.chosen]
@@ -61,19 +64,19 @@ def test_histograms_equal_counting(record: Record, example: ModuleType) -> None:
             oracle, pretrained, values = (margins[f"{w}/forget"][:, e.position] for w in ("oracle", "pretrained", who))
             check_by_counting(cell, oracle, pretrained, values)
             shift = (values.astype(float).mean() - oracle.astype(float).mean()) / oracle.astype(float).std(ddof=1)
-            assert cell.shift == f"{wording.signed(shift)} sd"
+            assert cell.shift == f"{numbers.signed(shift)} sd"
 
 
 def test_outliers_and_broken_members_are_counted_and_do_not_stretch(record: Record, example: ModuleType) -> None:
     forget = record.forget_sets[0]
     margins = example.example_margins(record, forget)
-    honest = figures.margin_grid(forget, margins)
+    honest = margin_grid(forget, margins)
     chosen = forget.selections[0].chosen
     margins[f"{chosen}/forget"][0] = np.nan
     margins[f"{chosen}/forget"][1] = np.inf
     margins[f"{chosen}/forget"][2] = 1e8
     margins[f"{chosen}/forget"][3:5] = -1e8
-    broken = figures.margin_grid(forget, margins)
+    broken = margin_grid(forget, margins)
     assert broken.ticks == honest.ticks
     assert broken.rows[0] == honest.rows[0]
     cell = broken.rows[2][2][0]
@@ -94,7 +97,7 @@ def test_all_members_broken(record: Record, example: ModuleType) -> None:
     forget = record.forget_sets[0]
     margins = example.example_margins(record, forget)
     margins[f"{forget.selections[0].chosen}/forget"][:] = np.nan
-    cell = figures.margin_grid(forget, margins).rows[2][2][0]
+    cell = margin_grid(forget, margins).rows[2][2][0]
     assert cell.shift == ""
     assert cell.note == f"{record.members} not finite"
     assert max(heights_of(cell.who)) == 0
@@ -103,7 +106,7 @@ def test_all_members_broken(record: Record, example: ModuleType) -> None:
 def test_one_member_and_equal_margins(record: Record) -> None:
     forget = record.forget_sets[0]
     margins = {f"{who}/forget": np.full((1, forget.size), 2.0, np.float32) for who in ("oracle", "pretrained")}
-    grid = figures.margin_grid(forget, margins)
+    grid = margin_grid(forget, margins)
     assert grid.rows[0][2][0].shift == ""
     assert sum(heights_of(grid.rows[0][2][0].who)) == pytest.approx(1, abs=0.01)
     assert "Retrained (held-out oracles)" in grid.missing
@@ -115,7 +118,7 @@ def test_margins_of_the_wrong_shape(record: Record, shape: tuple[int, ...]) -> N
     with pytest.raises(
         DamagedFileError, match=r"oracle/forget with shape .*, expected \(members, examples\) with at least 6"
     ):
-        figures.margin_grid(forget, {"oracle/forget": np.zeros(shape, np.float32)})
+        margin_grid(forget, {"oracle/forget": np.zeros(shape, np.float32)})
 
 
 finite = st.floats(0, 1e6)
@@ -123,7 +126,7 @@ finite = st.floats(0, 1e6)
 
 @given(st.lists(st.one_of(finite, st.just(math.inf), st.just(math.nan), st.just(-1.0)), max_size=30))
 def test_axis_holds_every_value(values: list[float]) -> None:
-    axis = figures.Axis.over(values)
+    axis = Axis.over(values)
     ranges = axis.ranges()
     for value in values:
         at = axis.place(value)
@@ -137,14 +140,14 @@ def test_axis_holds_every_value(values: list[float]) -> None:
 
 @given(finite, finite, st.floats(0.01, 100))
 def test_strip_is_monotone_and_inside(a: float, b: float, top: float) -> None:
-    def strip(value: float) -> figures.Strip:
-        return figures.strip(Score("klom", "p95", value, value, value, 0.1, 0.1, 0.2, 9, 9, 9), 0.1, top)
+    def at(value: float) -> Strip:
+        return strip(Score("klom", "p95", value, value, value, 0.1, 0.1, 0.2, 9, 9, 9), 0.1, top)
 
-    low, high = strip(min(a, b)), strip(max(a, b))
+    low, high = at(min(a, b)), at(max(a, b))
     assert 0 <= low.value <= high.value <= 1
     assert high.beyond == (max(a, b) > top)
-    assert strip(math.nan).beyond
-    assert strip(math.nan).value == 1
+    assert at(math.nan).beyond
+    assert at(math.nan).value == 1
 
 
 def test_curves_start_at_the_pretrained_models(record: Record) -> None:

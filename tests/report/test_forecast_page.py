@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 from expunge.core.errors import DamagedFileError, InputError
 from expunge.core.forecast import ForecastRun
 from expunge.core.record import SPLITS, ForgetRecord, Record
-from expunge.report import draw_forecast, print_forecast, print_table, render, render_forecast, wording
+from expunge.report import draw_forecast, numbers, print_forecast, print_table, render, render_forecast
 from expunge.report.forecast_words import forecast_headline
 from expunge.report.outcome import outcome, outcome_sentence, paired, spearman
 
@@ -83,14 +83,14 @@ def test_every_number_of_a_method_stands_in_its_row(page: tuple[ForecastRun, Pat
     rows = [text_of(row) for row in re.findall(r"<tr.*?</tr>", page[1].read_text(), re.DOTALL)]
     for item in page[0].forget_sets:
         for method in item.forecast.methods:
-            wanted = [method.label, method.outlook, wording.percent(method.best.cost), wording.number(method.objective)]
-            wanted += [wording.number(method.best.excess[split]) for split in SPLITS]
+            wanted = [method.label, method.outlook, numbers.percent(method.best.cost), numbers.number(method.objective)]
+            wanted += [numbers.number(method.best.excess[split]) for split in SPLITS]
             wanted.append("never there" if method.damage is None else "0.46")
             assert any(all(part in row for part in wanted) for row in rows), wanted
         for measure in item.forecast.measures:
-            assert any(measure.description in row and wording.number(measure.value) in row for row in rows)
+            assert any(measure.description in row and numbers.number(measure.value) in row for row in rows)
         for split in SPLITS:
-            assert any(row.startswith(split) and wording.signed(item.forecast.removal[split]) in row for row in rows)
+            assert any(row.startswith(split) and numbers.signed(item.forecast.removal[split]) in row for row in rows)
         assert all(note in text_of(page[1].read_text()) for note in item.forecast.notes)
     assert page[0].command in text_of(page[1].read_text())
 
@@ -209,7 +209,7 @@ def test_terminal_says_the_same(forecasts: ModuleType, width: int) -> None:
     for item in run.forget_sets:
         assert " ".join(item.forecast.advice[1].split()) in text
         for method in item.forecast.methods:
-            assert wording.number(method.best.excess["forget"]) in text
+            assert numbers.number(method.best.excess["forget"]) in text
     assert text.index("Retrain, or match predicted margins.") < text.index("breaks first")
     assert ("predicted best setting" in text) == (width >= 132) or width < 132
 

@@ -18,7 +18,7 @@ import pytest
 
 from expunge.core.errors import DamagedFileError, InputError
 from expunge.core.record import SPLITS, Record
-from expunge.report import draw, render, wording
+from expunge.report import draw, numbers, render, wording
 
 
 class Parsed(HTMLParser):
@@ -75,10 +75,10 @@ def test_every_verdict_stands_in_a_row_with_its_numbers(drawn: tuple[Record, Pat
         by_id = {c.id: c for c in forget.configurations}
         for selection in forget.selections:
             c = by_id[selection.chosen]
-            wanted = [c.label, c.verdict.name, wording.percent(c.cost), wording.number(selection.illusion_gap)]
+            wanted = [c.label, c.verdict.name, numbers.percent(c.cost), numbers.number(selection.illusion_gap)]
             for split in SPLITS:
                 score = c.scores[split]
-                wanted.append(f"{wording.number(score.value)} {wording.number(score.low)}–{wording.number(score.high)}")
+                wanted.append(f"{numbers.number(score.value)} {numbers.number(score.low)}–{numbers.number(score.high)}")
             assert any(all(part in row for part in wanted) for row in parsed.rows), wanted
             assert squeeze(c.verdict.sentence) in parsed.text
 
@@ -102,7 +102,7 @@ def test_nothing_to_unlearn_is_said(parsed: Parsed) -> None:
 def test_floor_and_pretrained_are_rows(drawn: tuple[Record, Path], parsed: Parsed) -> None:
     for forget in drawn[0].forget_sets:
         for name, table in (("Pretrained", forget.pretrained), ("Retrained", forget.floor)):
-            wanted = [wording.number(table[split].value) for split in SPLITS]
+            wanted = [numbers.number(table[split].value) for split in SPLITS]
             assert any(row.startswith(name) and all(part in row for part in wanted) for row in parsed.rows)
 
 
@@ -150,7 +150,7 @@ def test_failed_check_stands_beside_its_score(record: Record) -> None:
     chosen.checks[0].passed = False
     chosen.checks[0].name = "weights moved, my own name"
     rows = Parsed(render(record, {})).rows
-    row = next(r for r in rows if r.startswith(chosen.label) and wording.number(chosen.scores["forget"].value) in r)
+    row = next(r for r in rows if r.startswith(chosen.label) and numbers.number(chosen.scores["forget"].value) in r)
     assert "check failed: weights moved, my own name" in row
 
 

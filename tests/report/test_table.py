@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from expunge.core.record import SPLITS, Record
-from expunge.report import print_table, wording
+from expunge.report import numbers, print_table, wording
 
 
 def printed(record: Record, width: int = 240) -> str:
@@ -28,9 +28,9 @@ def test_verdicts_and_numbers(record: Record) -> None:
             if row.chosen is None or row.selection is None:
                 continue
             c = row.chosen
-            wanted = [c.label, c.verdict.name, wording.percent(c.cost), wording.number(row.selection.illusion_gap)]
-            wanted += [wording.number(c.scores[s].value) for s in SPLITS]
-            wanted += [f"[{wording.number(c.scores[s].low)}, {wording.number(c.scores[s].high)}]" for s in SPLITS]
+            wanted = [c.label, c.verdict.name, numbers.percent(c.cost), numbers.number(row.selection.illusion_gap)]
+            wanted += [numbers.number(c.scores[s].value) for s in SPLITS]
+            wanted += [f"[{numbers.number(c.scores[s].low)}, {numbers.number(c.scores[s].high)}]" for s in SPLITS]
             assert any(all(part in line for part in wanted) for line in lines), wanted
     assert text.index(wording.headline(record.forget_sets[0]).sentence) < text.index("verdict  ")
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, Record, VerdictName
-from expunge.report import wording
+from expunge.report import numbers, wording
 
 
 def verdicts(forget: ForgetRecord, **names: VerdictName) -> None:
@@ -61,7 +61,7 @@ def test_good_news_names_the_cheapest_and_counts(forget: ForgetRecord) -> None:
     cheapest = min((chosen["gradient_ascent"], chosen["scrub"]), key=lambda c: c.cost)
     assert words.tone == "good"
     assert words.sentence.startswith(
-        f"{cheapest.label} cannot be told from retraining, at {wording.percent(cheapest.cost)}"
+        f"{cheapest.label} cannot be told from retraining, at {numbers.percent(cheapest.cost)}"
     )
     assert "2 of 3 candidates pass; the others that do: " in words.sentence
     assert "but" not in words.action
@@ -173,7 +173,7 @@ def test_rows_put_candidates_first_and_keep_methods_without_selection(forget: Fo
 @example(0.1049)
 @given(st.one_of(st.floats(-1e300, 1e300), st.sampled_from([math.nan, math.inf, -math.inf])))
 def test_a_number_is_always_readable_and_close(value: float) -> None:
-    text = wording.number(value)
+    text = numbers.number(value)
     if not math.isfinite(value):
         assert text in ("not a number", "infinite", "minus infinite")
     else:
@@ -183,7 +183,7 @@ def test_a_number_is_always_readable_and_close(value: float) -> None:
 
 @given(st.floats(0, 100))
 def test_percent_is_close(share: float) -> None:
-    assert float(wording.percent(share).removesuffix(" %")) == pytest.approx(100 * share, rel=0.06, abs=1e-12)
+    assert float(numbers.percent(share).removesuffix(" %")) == pytest.approx(100 * share, rel=0.06, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_percent_is_close(share: float) -> None:
     ],
 )
 def test_values_of_options(value: Any, text: str) -> None:
-    assert wording.value_text(value) == text
+    assert numbers.value_text(value) == text
 
 
 def test_every_verdict_is_explained() -> None:

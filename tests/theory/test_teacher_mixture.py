@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from expunge.core import InputError
+from expunge.theory.simulated_mixture import simulate
 from expunge.theory.teacher_mixture import (
     Estimator,
     Mixture,
     breakdown,
     group_errors,
     helpful_limit,
-    simulate,
     solve,
 )
 from reference.theory_slow import group_error

@@ -15,6 +15,7 @@ off does not outweigh all others; SGD as in the other methods by default.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -70,6 +71,11 @@ class MarginMatching(Method):
         between(1e-6, 1.0, retain_share=self.retain_share)
         positive(delta=self.delta)
         one_of(("sgd", "adam"), optimiser=self.optimiser)
+
+    def examples_an_epoch(self, forget: int, retain: int) -> int:
+        """Return how many examples an epoch visits: its share of R, and a batch of F beside each batch of R."""
+        visited = math.ceil(self.retain_share * retain)
+        return visited + math.ceil(visited / self.batch) * min(self.forget_batch, forget)
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""

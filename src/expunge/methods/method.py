@@ -67,6 +67,15 @@ class Method:
         """Batch sizes by the set they are drawn from (`forget`, `retain`), for checks before the work."""
         return {}
 
+    def examples_an_epoch(self, forget: int, retain: int) -> int:
+        """Return about how many examples an epoch visits, for progress.
+
+        Args:
+            forget: Size of F.
+            retain: Size of R.
+        """
+        return sum({"forget": forget, "retain": retain}[part] for part in self.batch_sizes)
+
     def options(self) -> dict[str, Any]:
         """Return all options, defaults included, as plain values."""
         return dataclasses.asdict(self)

@@ -8,15 +8,13 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from expunge.core.errors import DamagedFileError
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SelectionRecord, SplitName
 from expunge.core.score import Score
-from expunge.report import wording
+from expunge.report import numbers, wording
 from expunge.report.axes import COST_SCALE, HOVER, SYMBOLS, Axis, Figure, base_layout, log_axis, short, wrap
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -61,19 +59,19 @@ def _positions(forget: ForgetRecord) -> dict[str, int]:
 
 def _hover(c: ConfigurationRecord, keys: Sequence[str]) -> list[str]:
     scores = "<br>".join(
-        f"{split} {wording.number(c.scores[split].value)} ({wording.interval(c.scores[split])})"
-        + (f", public {wording.number(c.public[split])}" if split in c.public else "")
+        f"{split} {numbers.number(c.scores[split].value)} ({numbers.interval(c.scores[split])})"
+        + (f", public {numbers.number(c.public[split])}" if split in c.public else "")
         for split in SPLITS
         if split in c.scores
     )
     options = wording.options_text(c.options, keys) or "no options"
-    failed = f"<br>{wording.count(c.failed, 'member')} failed" if c.failed else ""
+    failed = f"<br>{numbers.count(c.failed, 'member')} failed" if c.failed else ""
     wrong = [check.name for check in c.checks if not check.passed]
     checks = f"<br>failed check: {html.escape(', '.join(wrong))}" if wrong else ""
     return [
         f"<b>{html.escape(c.label)}</b>, epoch {c.epoch}",
         wrap(f"{options}; statistics {c.statistics}"),
-        f"{c.verdict.name}; cost {wording.percent(c.cost)} of retraining{failed}{checks}",
+        f"{c.verdict.name}; cost {numbers.percent(c.cost)} of retraining{failed}{checks}",
         scores,
     ]
 
@@ -219,8 +217,8 @@ def _landmarks(forget: ForgetRecord, other: SplitName, x_axis: Axis, y_axis: Axi
         if x is None or y is None:
             continue
         text = (
-            f"<b>{name}</b><br>forget {wording.number(y.value)} ({wording.interval(y)})"
-            f"<br>{other} {wording.number(x.value)} ({wording.interval(x)})"
+            f"<b>{name}</b><br>forget {numbers.number(y.value)} ({numbers.interval(y)})"
+            f"<br>{other} {numbers.number(x.value)} ({numbers.interval(x)})"
         )
         found.append(
             {
@@ -434,199 +432,3 @@ def _label(text: str, x: float, y: float, position: str) -> dict[str, Any]:
         "hoverinfo": "skip",
         "showlegend": False,
     }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One histogram: an ensemble's margins on one example, over those of the oracles."""
-
-    oracle: str
-    """SVG path of the oracles' histogram, filled."""
-    who: str
-    """SVG path of the ensemble's histogram, an outline."""
-    zero: float | None
-    """Where margin 0 lies, horizontally; None outside of the range."""
-    shift: str
-    """Mean margin minus the oracles' mean, in oracle standard deviations."""
-    note: str
-    """Members outside of the range, or not finite."""
-    broken: bool
-    """Whether any member is not finite."""
-    title: str
-    """What a screen reader says."""
-
-
-@dataclass(frozen=True)
-class MarginGrid:
-    """Small multiples: rows are ensembles, columns are examples."""
-
-    examples: list[tuple[str, str]]
-    """(heading, second line) of each column."""
-    ticks: list[tuple[str, str, str]]
-    """Left, middle and right end of each column's margin axis."""
-    rows: list[tuple[str, str, list[Cell]]]
-    """(label, colour, cells) of each row."""
-    missing: list[str]
-    """Ensembles whose margins are not in the file."""
-
-
-CELL_WIDTH, CELL_HEIGHT, BINS = 150.0, 54.0, 28
-
-
-def margin_grid(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, Any]], columns: int = 5) -> MarginGrid:
-    """Return histograms of the forget examples on which the pretrained models differ most from the oracles.
-
-    The range of a column covers all oracle and pretrained margins on that example and a quarter beyond; members
-    outside are counted in words, so that a diverged ensemble cannot squeeze the picture.
-
-    Args:
-        forget: What was found about one forget set.
-        margins: Arrays by `<who>/<split>`, each (members, examples).
-        columns: Most examples to show.
-
-    Raises:
-        DamagedFileError: If an array does not have the shape that the record implies.
-    """
-    who: list[tuple[str, str, str]] = [
-        ("pretrained", "Pretrained, nothing done", "var(--pretrained)"),
-        ("held_out", "Retrained (held-out oracles)", "var(--oracle)"),
-    ]
-    who += [
-        (row.chosen.id, f"{row.label}, chosen ({row.chosen.verdict.name})", f"var(--{row.chosen.verdict.name})")
-        for row in wording.rows(forget)
-        if row.chosen is not None
-    ]
-    worst = forget.worst[:columns]
-    oracle = _forget_margins(margins, "oracle", forget)
-    if oracle is None or not worst:
-        return MarginGrid([], [], [], ["oracle"] if oracle is None else [])
-    pretrained = _forget_margins(margins, "pretrained", forget)
-    edges = [_edges(oracle[:, e.position], None if pretrained is None else pretrained[:, e.position]) for e in worst]
-    grid_rows, missing = [], []
-    for key, label, colour in who:
-        array = _forget_margins(margins, key, forget)
-        if array is None:
-            missing.append(label)
-            continue
-        # Doing nothing is the pretrained ensemble itself: one row is enough.
-        if pretrained is not None and key != "pretrained" and np.array_equal(array, pretrained):
-            continue
-        cells = [
-            _cell(oracle[:, e.position], array[:, e.position], edge, label)
-            for e, edge in zip(worst, edges, strict=True)
-        ]
-        grid_rows.append((label, colour, cells))
-    return MarginGrid(
-        examples=[(f"training example {e.index:,}", f"class {e.label}") for e in worst],
-        ticks=[tuple(wording.number(v) for v in (e[0], (e[0] + e[-1]) / 2, e[-1])) for e in edges],  # type: ignore[misc]
-        rows=grid_rows,
-        missing=missing,
-    )
-
-
-def _forget_margins(margins: Mapping[str, np.ndarray[Any, Any]], who: str, forget: ForgetRecord) -> Floats | None:
-    array = margins.get(f"{who}/forget")
-    if array is None:
-        return None
-    needed = max((e.position for e in forget.worst), default=-1) + 1
-    if array.ndim != 2 or array.shape[1] < needed:
-        raise DamagedFileError(
-            f"{forget.margins} holds {who}/forget with shape {tuple(array.shape)}, expected (members, examples) "
-            f"with at least {needed} examples; run the study again with --resume."
-        )
-    return array.astype(np.float64)
-
-
-def _edges(oracle: Floats, pretrained: Floats | None) -> Floats:
-    both = oracle if pretrained is None else np.concatenate([oracle, pretrained])
-    both = both[np.isfinite(both)]
-    if both.size == 0:
-        both = np.zeros(1)
-    low, high = float(both.min()), float(both.max())
-    pad = 0.25 * (high - low) or 1.0
-    return np.linspace(low - pad, high + pad, BINS + 1)
-
-
-def _cell(oracle: Floats, who: Floats, edges: Floats, label: str) -> Cell:
-    finite = who[np.isfinite(who)]
-    below, above = int((finite < edges[0]).sum()), int((finite > edges[-1]).sum())
-    broken = len(who) - len(finite)
-    notes = [f"{below} further left"] * (below > 0) + [f"{above} further right"] * (above > 0)
-    notes += [f"{broken} not finite"] * (broken > 0)
-    reference = oracle[np.isfinite(oracle)]
-    spread = float(reference.std(ddof=1)) if len(reference) > 1 else 0.0
-    shift = (
-        (float(finite.mean()) - float(reference.mean())) / spread
-        if len(finite) and len(reference) and spread > 0
-        else math.nan
-    )
-    shift_text = f"{wording.signed(shift)} sd" if math.isfinite(shift) else ""
-    heights = [_shares(reference, edges, len(oracle)), _shares(finite, edges, len(who))]
-    top = max(float(h.max()) for h in heights) or 1.0
-    zero = (0.0 - edges[0]) / (edges[-1] - edges[0]) * CELL_WIDTH
-    return Cell(
-        oracle=_steps(heights[0] / top, close=True),
-        who=_steps(heights[1] / top, close=False),
-        zero=round(float(zero), 1) if 0 < zero < CELL_WIDTH else None,
-        shift=shift_text,
-        note=", ".join(notes),
-        broken=broken > 0,
-        title=f"{label}: mean margin {shift_text or 'not comparable'} from the oracles"
-        + (f"; {', '.join(notes)}" if notes else ""),
-    )
-
-
-def _shares(values: Floats, edges: Floats, members: int) -> Floats:
-    """Return the share of members in each bin; members outside of the range are in no bin, but in the total."""
-    return np.histogram(values, bins=edges)[0] / max(members, 1)
-
-
-def _steps(heights: Floats, *, close: bool) -> str:
-    """Return the SVG path of a histogram with heights from 0 to 1."""
-    width = CELL_WIDTH / len(heights)
-    # Runs of empty bins are one segment: half of the path's length goes into them otherwise.
-    parts = [f"M0 {CELL_HEIGHT:g}"]
-    previous = 0.0
-    for i, height in enumerate(heights):
-        if height != previous:
-            parts.append(f"H{i * width:.1f}V{CELL_HEIGHT - height * (CELL_HEIGHT - 3):.1f}")
-            previous = height
-    parts.append(f"H{CELL_WIDTH:g}V{CELL_HEIGHT:g}")
-    return "".join(parts) + ("Z" if close else "")
-
-
-@dataclass(frozen=True)
-class Strip:
-    """A score on a scale: the interval as a line, the value as a dot, the floor and the tolerance as bands."""
-
-    value: float
-    low: float
-    high: float
-    floor_low: float
-    floor_high: float
-    limit: float
-    """Floor plus tolerance: within this a score counts as the same."""
-    beyond: bool
-    """Whether the value lies beyond the right end of the scale."""
-
-
-def strip(score: Score, tolerance: float, top: float) -> Strip:
-    """Place a score on a scale from 0 to `top`; all positions are shares of the width.
-
-    The scale is a square root, so that the neighbourhood of the floor is visible beside large scores.
-    """
-
-    def at(value: float) -> float:
-        if math.isnan(value):
-            return 1.0
-        return round(math.sqrt(min(max(value, 0.0) / top, 1.0)), 4)
-
-    return Strip(
-        value=at(score.value),
-        low=at(score.low if not math.isnan(score.low) else score.value),
-        high=at(score.high),
-        floor_low=at(score.floor_low),
-        floor_high=at(score.floor_high),
-        limit=at(score.floor + tolerance),
-        beyond=not score.value <= top,
-    )

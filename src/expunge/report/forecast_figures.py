@@ -14,7 +14,7 @@ import numpy as np
 
 from expunge.core.forecast import ForecastRecord, MethodForecast, PathPoint
 from expunge.core.schema import SPLITS, SplitName
-from expunge.report import wording
+from expunge.report import numbers
 from expunge.report.axes import COST_SCALE, HOVER, SYMBOLS, Axis, Figure, base_layout, log_axis, short, wrap
 
 CHANGE_BINS = 30
@@ -49,14 +49,14 @@ def hover(forecast: ForecastRecord) -> list[list[str]]:
 
 def _hover(label: str, point: PathPoint) -> list[str]:
     scores = "<br>".join(
-        f"{split} {wording.number(point.excess[split])} above the floor, margins "
-        f"{wording.signed(point.shifts[split])} sd from the oracle's"
+        f"{split} {numbers.number(point.excess[split])} above the floor, margins "
+        f"{numbers.signed(point.shifts[split])} sd from the oracle's"
         for split in SPLITS
     )
     return [
         f"<b>{html.escape(label)}</b>, epoch {point.epoch}, predicted",
         wrap(settings_of(point.run) or "no options"),
-        f"cost {wording.percent(point.cost)} of retraining",
+        f"cost {numbers.percent(point.cost)} of retraining",
         scores,
     ]
 
@@ -195,7 +195,7 @@ def _landmark(
     colour = "var(--oracle)" if filled else "var(--pretrained)"
     text = f"<b>{name}</b>"
     if point is not None:
-        text += f"<br>forget {wording.number(point.excess['forget'])}<br>{other} {wording.number(point.excess[other])}"
+        text += f"<br>forget {numbers.number(point.excess['forget'])}<br>{other} {numbers.number(point.excess[other])}"
     return {
         "type": "scatter",
         "mode": "markers",

@@ -19,7 +19,7 @@ from expunge.core.forecast import (
 )
 from expunge.core.schema import SPLITS, write_atomically
 from expunge.report import forecast_figures as figures
-from expunge.report import wording
+from expunge.report import numbers, wording
 from expunge.report.axes import Figure
 from expunge.report.forecast_words import DEFINITIONS, OUTLOOKS, forecast_headline
 from expunge.report.html import cost_ticks, flat, render_page
@@ -164,7 +164,7 @@ def _timing(method: MethodForecast, forecast: ForecastRecord) -> str:
     runs = figures.runs_of(method)
     close = [p for p in method.path if max(p.excess.values()) <= forecast.tolerance]
     last = [path for path in runs.values() if path and max(path[-1].excess.values()) <= forecast.tolerance]
-    text = f"{wording.count(len(runs), 'run')}, {wording.count(len(method.path), 'stopping time')}: "
+    text = f"{numbers.count(len(runs), 'run')}, {numbers.count(len(method.path), 'stopping time')}: "
     if not close:
         return text + "none is predicted to come within the tolerance on all three splits."
     return text + (
@@ -175,12 +175,12 @@ def _timing(method: MethodForecast, forecast: ForecastRecord) -> str:
 
 def _assumptions(forecast: ForecastRecord) -> list[str]:
     """Return what the prediction rests on, in sentences."""
-    followed = wording.count(forecast.followed, "member")
+    followed = numbers.count(forecast.followed, "member")
     many = [f"epoch {epoch}" for epoch, _ in forecast.segments]
     found = []
     if len(forecast.segments) > 1:
         found.append(
-            f"The predicted oracle follows training in {len(many)} segments, looked at in {wording.listing(many)}; "
+            f"The predicted oracle follows training in {len(many)} segments, looked at in {numbers.listing(many)}; "
             "within each, gradient and curvature are held constant."
         )
     else:
@@ -218,8 +218,8 @@ def _table(forecast: ForecastRecord) -> dict[str, Any]:
             label,
             figures.settings_of(point.run),
             point.epoch,
-            wording.plain(point.cost),
-            *map(wording.plain, values),
+            numbers.plain(point.cost),
+            *map(numbers.plain, values),
         ]
 
     rows = [row("Do nothing", forecast.nothing)]

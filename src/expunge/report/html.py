@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from expunge.report import wording
+from expunge.report import numbers
 from expunge.version import __version__
 
 
@@ -37,19 +37,19 @@ def render_page(template: str, payload: Mapping[str, Any], **values: Any) -> str
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=wording.number,
-        signed=wording.signed,
-        percent=wording.percent,
-        accuracy=wording.accuracy,
-        duration=wording.duration,
-        interval=wording.interval,
-        listing=wording.listing,
-        value=wording.value_text,
+        number=numbers.number,
+        signed=numbers.signed,
+        percent=numbers.percent,
+        accuracy=numbers.accuracy,
+        duration=numbers.duration,
+        interval=numbers.interval,
+        listing=numbers.listing,
+        value=numbers.value_text,
     )
     scripts = [_plotly(), _template_text("script.js")]
     return environment.get_template(template).render(
         version=__version__,
-        count=wording.count,
+        count=numbers.count,
         marker=marker,
         style=Markup(_template_text("style.css")),
         scripts=[Markup(text) for text in scripts],
@@ -62,7 +62,7 @@ def render_page(template: str, payload: Mapping[str, Any], **values: Any) -> str
 def cost_ticks(costs: tuple[float, float]) -> list[tuple[float, str]]:
     """Return (position from 0 to 100, text) of the ticks on the cost scale."""
     low, high = math.log10(costs[0]), math.log10(costs[1])
-    return [(round(100 * i / 4, 1), wording.percent(10 ** (low + (high - low) * i / 4))) for i in range(5)]
+    return [(round(100 * i / 4, 1), numbers.percent(10 ** (low + (high - low) * i / 4))) for i in range(5)]
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -75,7 +75,7 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif isinstance(item, list | tuple) and any(isinstance(part, Mapping) for part in item):
             found.append((name, json.dumps(item, default=str)))
         else:
-            found.append((name, wording.value_text(item)))
+            found.append((name, numbers.value_text(item)))
     return found
 
 

@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 from expunge.core.forecast import Outlook, PathPoint
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SplitName
-from expunge.report import wording
+from expunge.report import numbers
 from expunge.report.axes import HOVER, Axis, Figure, base_layout, log_axis, short
 from expunge.report.forecast_figures import settings_of
 
@@ -112,14 +112,14 @@ def outcome_sentence(forget: ForgetRecord, pairs: Sequence[Pair] | None = None) 
         return "No configuration has been measured that was forecast."
     predicted, measured = (np.array(side) for side in zip(*(pair.values(None) for pair in pairs), strict=True))
     found = spearman(predicted, measured)
-    runs = wording.count(len({pair.configuration.run for pair in pairs}), "run")
+    runs = numbers.count(len({pair.configuration.run for pair in pairs}), "run")
     methods = [m for m in _methods(forget) if not m.control]
     right = sum(m.outlook == m.realised for m in methods)
-    text = f"The outlook came true for {right} of {wording.count(len(methods), 'method')}" if methods else ""
+    text = f"The outlook came true for {right} of {numbers.count(len(methods), 'method')}" if methods else ""
     if found is None:
         return f"{text}; too few configurations for a rank correlation." if text else "Too few configurations."
     ranks = (
-        f"predicted and measured excess over {wording.count(len(pairs), 'configuration')} of {runs}: rank correlation "
+        f"predicted and measured excess over {numbers.count(len(pairs), 'configuration')} of {runs}: rank correlation "
         f"{found:.2f}"
     )
     return f"{text}; {ranks}." if text else f"{ranks[0].upper()}{ranks[1:]}."
@@ -280,7 +280,7 @@ def changes_figure(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, A
                 "line": {"width": 0.6, "color": "var(--edge)"},
             },
             "customdata": [
-                [f"<b>forget example, row {row}</b><br>predicted {wording.signed(p)}<br>measured {wording.signed(m)}"]
+                [f"<b>forget example, row {row}</b><br>predicted {numbers.signed(p)}<br>measured {numbers.signed(m)}"]
                 for row, (p, m) in enumerate(zip(*(side.tolist() for side in found), strict=True))
             ],
             "hovertemplate": "%{customdata[0]}<extra></extra>",

@@ -21,10 +21,12 @@ from expunge.core.record import (
     write_atomically,
 )
 from expunge.core.score import Score
-from expunge.report import figures, wording
+from expunge.report import figures, numbers, wording
 from expunge.report.axes import Figure
 from expunge.report.html import cost_ticks, flat, render_page
+from expunge.report.margin_grid import CELL_HEIGHT, CELL_WIDTH, MarginGrid, margin_grid
 from expunge.report.outcome import Outcome, changes_figure, configurations_figure, method_colours, outcome
+from expunge.report.strip import Strip, strip
 
 Margins = Mapping[str, np.ndarray[Any, Any]]
 
@@ -94,8 +96,8 @@ def render(record: Record, margins: Mapping[str, Margins]) -> str:
         splits=SPLITS,
         options_text=wording.options_text,
         failed_ensembles=[e for e in record.ensembles if e.failed],
-        cell_width=figures.CELL_WIDTH,
-        cell_height=figures.CELL_HEIGHT,
+        cell_width=CELL_WIDTH,
+        cell_height=CELL_HEIGHT,
     )
 
 
@@ -106,7 +108,7 @@ class VerdictRow:
     row: wording.Row
     configuration: ConfigurationRecord
     options: str
-    strips: dict[str, figures.Strip]
+    strips: dict[str, Strip]
     failed_checks: list[str]
 
 
@@ -145,13 +147,11 @@ class Panel:
     headline: wording.Headline
     rows: list[wording.Row]
     verdicts: list[VerdictRow]
-    references: list[
-        tuple[str, str, str, Mapping[SplitName, Score], Mapping[SplitName, float], dict[str, figures.Strip]]
-    ]
+    references: list[tuple[str, str, str, Mapping[SplitName, Score], Mapping[SplitName, float], dict[str, Strip]]]
     unjudged: list[wording.Row]
     drawn: dict[str, Figure]
     timing: list[tuple[str, str, str, list[tuple[str, str]]]]
-    grid: figures.MarginGrid | None
+    grid: MarginGrid | None
     selections: list[tuple[wording.Row, str, str]]
     rules: list[tuple[tuple[str, str], int]]
     controls: list[ControlRow]
@@ -183,7 +183,7 @@ def _panel(
             row=row,
             configuration=row.chosen,
             options=wording.options_text(row.chosen.options, keys[row.method]),
-            strips={s: figures.strip(score, record.tolerance, top) for s, score in row.chosen.scores.items()},
+            strips={s: strip(score, record.tolerance, top) for s, score in row.chosen.scores.items()},
             failed_checks=[check.name for check in row.chosen.checks if not check.passed],
         )
         for row in judged
@@ -238,7 +238,7 @@ def _panel(
             for row in rows
             if row.configurations
         ],
-        grid=figures.margin_grid(forget, margins) if margins is not None else None,
+        grid=margin_grid(forget, margins) if margins is not None else None,
         selections=[
             (
                 row,
@@ -279,9 +279,9 @@ def _strip_top(forget: ForgetRecord, judged: Sequence[wording.Row]) -> float:
 
 def _references(
     forget: ForgetRecord, tolerance: float, top: float
-) -> list[tuple[str, str, str, Mapping[SplitName, Score], Mapping[SplitName, float], dict[str, figures.Strip]]]:
+) -> list[tuple[str, str, str, Mapping[SplitName, Score], Mapping[SplitName, float], dict[str, Strip]]]:
     return [
-        (name, note, cost, scores, accuracy, {s: figures.strip(score, tolerance, top) for s, score in scores.items()})
+        (name, note, cost, scores, accuracy, {s: strip(score, tolerance, top) for s, score in scores.items()})
         for name, note, cost, scores, accuracy in (
             ("Pretrained", "nothing done", "0 %", forget.pretrained, forget.pretrained_accuracy),
             ("Retrained", "held-out oracles: the floor", "100 %", forget.floor, forget.oracle_accuracy),
@@ -313,14 +313,14 @@ def _rate_zero(forget: ForgetRecord) -> list[str]:
     sentences = []
     for statistics, c in found.items():
         parts = [
-            f"{split} from {wording.number(forget.pretrained[split].value)} to {wording.number(c.scores[split].value)}"
+            f"{split} from {numbers.number(forget.pretrained[split].value)} to {numbers.number(c.scores[split].value)}"
             for split in SPLITS
             if split in forget.pretrained and split in c.scores
         ]
         if parts:
             sentences.append(
-                f"Rate 0 with statistics {statistics} for {wording.count(c.epoch, 'epoch')}: no weight moves, and "
-                f"KLoM goes on {wording.listing(parts)}."
+                f"Rate 0 with statistics {statistics} for {numbers.count(c.epoch, 'epoch')}: no weight moves, and "
+                f"KLoM goes on {numbers.listing(parts)}."
             )
     return sentences
 
@@ -346,16 +346,16 @@ def _cautions(forget: ForgetRecord, record: Record) -> list[str]:
     width = max((score.floor_high - score.floor_low for score in floors), default=0.0)
     if width > 2 * record.tolerance:
         found.append(
-            f"With {wording.count(record.members, 'member')} the floor itself is only known to within "
-            f"{wording.number(width)} nats, more than twice the tolerance of {record.tolerance:g}. "
+            f"With {numbers.count(record.members, 'member')} the floor itself is only known to within "
+            f"{numbers.number(width)} nats, more than twice the tolerance of {record.tolerance:g}. "
             "More members would sharpen every verdict here."
         )
     failed = [check for check in forget.checklist if not check.passed]
     if failed and not forget.nothing_to_unlearn:
-        found.append(f"Failed before any method ran: {wording.listing([check.name for check in failed])}.")
+        found.append(f"Failed before any method ran: {numbers.listing([check.name for check in failed])}.")
     if forget.size < 20:
         found.append(
-            f"With {wording.count(forget.size, 'forget example')} the 95th percentile on forget is set by the "
+            f"With {numbers.count(forget.size, 'forget example')} the 95th percentile on forget is set by the "
             "worst one or two."
         )
     return found
@@ -396,19 +396,19 @@ def _table(forget: ForgetRecord) -> dict[str, Any]:
                 wording.options_text(c.options),
                 c.statistics,
                 c.epoch,
-                wording.plain(c.cost),
+                numbers.plain(c.cost),
                 c.verdict.name,
                 *(
                     item
                     for score in scores.values()
-                    for item in ((wording.plain(score.value), wording.interval(score)) if score else (None, ""))
+                    for item in ((numbers.plain(score.value), numbers.interval(score)) if score else (None, ""))
                 ),
-                wording.plain(c.means.get("forget")),
-                wording.plain(c.shifts.get("forget")),
-                wording.plain(c.accuracy.get("forget")),
-                wording.plain(c.accuracy.get("validation")),
-                wording.plain(c.public.get("forget")),
-                wording.plain(max(c.calibration.values()) if c.calibration else None),
+                numbers.plain(c.means.get("forget")),
+                numbers.plain(c.shifts.get("forget")),
+                numbers.plain(c.accuracy.get("forget")),
+                numbers.plain(c.accuracy.get("validation")),
+                numbers.plain(c.public.get("forget")),
+                numbers.plain(max(c.calibration.values()) if c.calibration else None),
                 c.failed,
                 c.id,
             ]
@@ -433,11 +433,11 @@ def _matrix(panels: Sequence[Panel]) -> list[tuple[str, bool, list[Configuration
 def _facts(record: Record) -> list[str]:
     """Return the line below the title."""
     task = record.task
-    found = [wording.count(record.members, "member") + " an ensemble"]
+    found = [numbers.count(record.members, "member") + " an ensemble"]
     if isinstance(task.get("train"), int):
         found.append(f"{task['train']:,} training and {task.get('validation', 0):,} validation examples")
     if isinstance(task.get("parameters"), int):
         found.append(f"{task.get('model', 'model')}, {task['parameters']:,} parameters")
-    found.append(f"{wording.count(sum(len(f.configurations) for f in record.forget_sets), 'configuration')} tried")
+    found.append(f"{numbers.count(sum(len(f.configurations) for f in record.forget_sets), 'configuration')} tried")
     found.append(f"tolerance {record.tolerance:g} nats above the floor")
     return found

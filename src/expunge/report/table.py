@@ -9,7 +9,7 @@ from rich.text import Text
 from expunge.core.forecast import ForecastRecord, ForecastRun, Outlook
 from expunge.core.record import SPLITS, ForgetRecord, Record, VerdictName
 from expunge.core.score import Score
-from expunge.report import wording
+from expunge.report import numbers, wording
 from expunge.report.forecast_figures import settings_of
 from expunge.report.forecast_words import OUTLOOKS, forecast_headline
 from expunge.report.outcome import outcome_sentence
@@ -50,7 +50,7 @@ def print_table(record: Record, console: Console) -> None:
         console.print(Text("This audit is not complete; what follows is what is known so far.", "bold yellow"))
     for forget in record.forget_sets:
         console.print()
-        console.print(Text(f"{forget.name}", "bold").append(f"  {wording.count(forget.size, 'forget example')}", "dim"))
+        console.print(Text(f"{forget.name}", "bold").append(f"  {numbers.count(forget.size, 'forget example')}", "dim"))
         words = wording.headline(forget)
         console.print(Text(words.sentence, _TONES[words.tone]))
         console.print(Text(words.action))
@@ -61,7 +61,7 @@ def print_table(record: Record, console: Console) -> None:
     if record.forget_sets:
         console.print(
             Text(
-                f"KLoM in nats, 95th percentile over examples, {wording.count(record.members, 'member')}. Compare "
+                f"KLoM in nats, 95th percentile over examples, {numbers.count(record.members, 'member')}. Compare "
                 f"with the floor (last row), not with 0; tolerance {record.tolerance:g} above it.",
                 "dim",
             )
@@ -90,14 +90,14 @@ def _table(forget: ForgetRecord, *, intervals: bool) -> Table:
         c = row.chosen
         failed = [check.name for check in c.checks if not check.passed]
         remarks = [f"FAILED: {', '.join(failed)}"] * bool(failed)
-        remarks += [f"{wording.count(c.failed, 'member')} failed"] * bool(c.failed)
+        remarks += [f"{numbers.count(c.failed, 'member')} failed"] * bool(c.failed)
         remarks += ["edge of grid"] * bool(row.selection.edge)
         table.add_row(
             name,
             Text(c.verdict.name, STYLES[c.verdict.name]),
             *(_score(c.scores.get(split), intervals) for split in SPLITS),
-            wording.percent(c.cost),
-            wording.number(row.selection.illusion_gap),
+            numbers.percent(c.cost),
+            numbers.number(row.selection.illusion_gap),
             Text("; ".join(remarks) or "passed", "bold red" if failed or c.failed else "dim"),
         )
     shown = [row.chosen.scores for row in wording.rows(forget) if row.chosen and row.selection]
@@ -111,8 +111,8 @@ def _table(forget: ForgetRecord, *, intervals: bool) -> Table:
 def _score(score: Score | None, intervals: bool) -> Text:
     if score is None:
         return Text("not scored", "dim")
-    found = Text(wording.number(score.value))
-    return found.append(f" [{wording.number(score.low)}, {wording.number(score.high)}]", "dim") if intervals else found
+    found = Text(numbers.number(score.value))
+    return found.append(f" [{numbers.number(score.low)}, {numbers.number(score.high)}]", "dim") if intervals else found
 
 
 def print_forecast(record: ForecastRun, console: Console) -> None:
@@ -126,7 +126,7 @@ def print_forecast(record: ForecastRun, console: Console) -> None:
         console.print(Text("This forecast is not complete; what follows is what is known so far.", "bold yellow"))
     for item in record.forget_sets:
         console.print()
-        console.print(Text(f"{item.name}", "bold").append(f"  {wording.count(item.size, 'forget example')}", "dim"))
+        console.print(Text(f"{item.name}", "bold").append(f"  {numbers.count(item.size, 'forget example')}", "dim"))
         words = forecast_headline(item.forecast)
         console.print(Text(words.sentence, _TONES[words.tone]))
         if words.action:
@@ -141,7 +141,7 @@ def print_forecast(record: ForecastRun, console: Console) -> None:
             Text(
                 "Predicted KLoM above the floor in nats, 95th percentile over examples, at the predicted best setting "
                 f"of each method; tolerance {record.tolerance:g}. From "
-                f"{wording.count(record.members, 'pretrained member')}; nothing was retrained or unlearned.",
+                f"{numbers.count(record.members, 'pretrained member')}; nothing was retrained or unlearned.",
                 "dim",
             )
         )
@@ -166,11 +166,11 @@ def _forecast_table(forecast: ForecastRecord, *, settings: bool) -> Table:
         table.add_row(
             Text(method.label + (" (control)" if method.control else ""), "dim" if method.control else ""),
             Text(method.outlook, OUTLOOK_STYLES[method.outlook]),
-            *(wording.number(method.best.excess[split]) for split in SPLITS),
-            "never there" if method.damage is None else wording.number(method.damage),
-            wording.percent(method.best.cost),
+            *(numbers.number(method.best.excess[split]) for split in SPLITS),
+            "never there" if method.damage is None else numbers.number(method.damage),
+            numbers.percent(method.best.cost),
             *([Text(best, "dim")] if settings else []),
         )
-    nothing = [wording.number(forecast.nothing.excess[split]) for split in SPLITS]
+    nothing = [numbers.number(forecast.nothing.excess[split]) for split in SPLITS]
     table.add_row(Text("pretrained, nothing done", "dim"), "", *nothing, "", "0 %")
     return table

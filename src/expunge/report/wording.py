@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SelectionRecord, VerdictName
-from expunge.core.score import Score
+from expunge.report import numbers
 
 
 @dataclass(frozen=True)
@@ -65,125 +65,6 @@ VERDICTS: dict[VerdictName, VerdictWords] = {
 SPLIT_NAMES = {"forget": "forget", "retain": "retain", "validation": "validation"}
 
 
-def number(value: float) -> str:
-    """Write a number with two or three significant digits; infinities and NaN in words.
-
-    >>> number(0.4712), number(12.34), number(0.00512), number(float("inf")), number(float("nan"))
-    ('0.47', '12.3', '0.0051', 'infinite', 'not a number')
-    """
-    if math.isnan(value):
-        return "not a number"
-    if math.isinf(value):
-        return "infinite" if value > 0 else "minus infinite"
-    size = abs(value)
-    if size == 0:
-        return "0"
-    if size >= 1e5 or size < 0.001:
-        return f"{value:.1e}"
-    if size >= 100:
-        return f"{value:.0f}"
-    if size >= 10:
-        return f"{value:.1f}"
-    if size >= 0.1:
-        return f"{value:.2f}"
-    return f"{value:.3f}" if size >= 0.01 else f"{value:.4f}"
-
-
-def signed(value: float) -> str:
-    """Write a number with its sign.
-
-    >>> signed(1.25), signed(-0.5), signed(0.0)
-    ('+1.25', '-0.50', '0')
-    """
-    return f"+{number(value)}" if value > 0 else number(value)
-
-
-def plain(value: float | None) -> float | str | None:
-    """Return a value that JSON can hold: infinities and NaN become words."""
-    if value is None:
-        return None
-    return float(f"{value:.5g}") if math.isfinite(value) else number(value)
-
-
-def percent(share: float) -> str:
-    """Write a share as a percentage, more finely when it is small.
-
-    >>> percent(0.123), percent(0.0042), percent(0), percent(1.0), percent(0.98765)
-    ('12 %', '0.42 %', '0 %', '100 %', '99 %')
-    """
-    if not math.isfinite(share):
-        return number(share)
-    value = 100 * share
-    if value == 0 or abs(value) >= 9.95:
-        return f"{value:.0f} %"
-    return f"{value:.1f} %" if abs(value) >= 1 else f"{value:.2g} %"
-
-
-def accuracy(share: float) -> str:
-    """Write an accuracy as a percentage with one digit.
-
-    >>> accuracy(0.9731)
-    '97.3 %'
-    """
-    return f"{100 * share:.1f} %" if math.isfinite(share) else number(share)
-
-
-def duration(seconds: float) -> str:
-    """Write a time span for a person.
-
-    >>> duration(3.21), duration(75), duration(4000), duration(0)
-    ('3.2 s', '1 min 15 s', '1 h 6 min', '0 s')
-    """
-    if not math.isfinite(seconds):
-        return number(seconds)
-    if seconds < 60:
-        return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def count(amount: int, one: str, many: str | None = None) -> str:
-    """Write an amount with its noun.
-
-    >>> count(1, "member"), count(1200, "member"), count(2, "has", "have")
-    ('1 member', '1,200 members', '2 have')
-    """
-    return f"{amount:,} {one if amount == 1 else many or one + 's'}"
-
-
-def interval(score: Score) -> str:
-    """Write a score's 95 % interval.
-
-    >>> interval(Score("klom", "p95", 0.5, 0.4, 0.61, 0.1, 0.1, 0.2, 50, 50, 70))
-    '0.40 to 0.61'
-    """
-    return f"{number(score.low)} to {number(score.high)}"
-
-
-def listing(words: Sequence[str]) -> str:
-    """Join words as in a sentence.
-
-    >>> listing(["a", "b", "c"]), listing(["a"]), listing([])
-    ('a, b and c', 'a', '')
-    """
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def value_text(value: Any) -> str:
-    """Write the value of an option."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {value_text(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(value_text(item) for item in value)
-    return str(value)
-
-
 def options_text(options: Mapping[str, Any], keys: Sequence[str] | None = None) -> str:
     """Write options as `name value` pairs; the rate also in units of the recipe's peak rate.
 
@@ -199,13 +80,13 @@ def options_text(options: Mapping[str, Any], keys: Sequence[str] | None = None) 
     for key in shown:
         if key == "lr":
             relative = options.get("relative_lr")
-            beside = f" ({value_text(relative)} of the recipe peak)" if relative is not None else ""
-            parts.append(f"rate {value_text(options[key])}{beside}")
+            beside = f" ({numbers.value_text(relative)} of the recipe peak)" if relative is not None else ""
+            parts.append(f"rate {numbers.value_text(options[key])}{beside}")
         elif key == "relative_lr":
             if "lr" not in shown:
-                parts.append(f"rate {value_text(options[key])} of the recipe peak")
+                parts.append(f"rate {numbers.value_text(options[key])} of the recipe peak")
         else:
-            parts.append(f"{key.replace('_', ' ')} {value_text(options[key])}")
+            parts.append(f"{key.replace('_', ' ')} {numbers.value_text(options[key])}")
     return ", ".join(parts)
 
 
@@ -277,7 +158,11 @@ def headline(forget: ForgetRecord) -> Headline:
     """Say in two sentences what an engineer with a deletion request must know about one forget set."""
     score, floor = forget.pretrained.get("forget"), forget.floor.get("forget")
     if forget.nothing_to_unlearn:
-        seen = f" (KLoM on forget {number(score.value)}, floor {number(floor.value)})" if score and floor else ""
+        seen = (
+            f" (KLoM on forget {numbers.number(score.value)}, floor {numbers.number(floor.value)})"
+            if score and floor
+            else ""
+        )
         return Headline(
             "empty",
             "There is nothing to unlearn: before any method, the pretrained models already behave on the forget "
@@ -303,10 +188,10 @@ def headline(forget: ForgetRecord) -> Headline:
 def _good_news(passing: list[Row], rivals: list[Row], judged: int) -> Headline:
     first = passing[0]
     assert first.chosen is not None
-    who = f"{first.label} cannot be told from retraining, at {percent(first.chosen.cost)} of its cost"
+    who = f"{first.label} cannot be told from retraining, at {numbers.percent(first.chosen.cost)} of its cost"
     total = "the only candidate" if judged == 1 else f"{len(passing)} of {judged} candidates pass"
     if len(passing) > 1:
-        total += f"; the others that do: {listing([row.label for row in passing[1:]])}"
+        total += f"; the others that do: {numbers.listing([row.label for row in passing[1:]])}"
     cautions = []
     if any(not check.passed for check in first.chosen.checks):
         cautions.append("a runtime check of the method failed: read it before trusting the score")
@@ -328,19 +213,20 @@ def _bad_news(judged: list[Row], rivals: list[Row]) -> Headline:
     forget_score = closest.chosen.scores.get("forget")
     near = f"The closest is {closest.label}: {closest.chosen.verdict.name}"
     if forget_score:
-        near += f", KLoM on forget {number(forget_score.value)} where retraining reads {number(forget_score.floor)}"
+        read, retrained = numbers.number(forget_score.value), numbers.number(forget_score.floor)
+        near += f", KLoM on forget {read} where retraining reads {retrained}"
     undecided = [row for row in judged if row.chosen and row.chosen.verdict.name == "undecided"]
     illusions = [row for row in judged if _passes(row.best)]
     if rivals:
-        cost = percent(_cost(rivals[0].chosen))
+        cost = numbers.percent(_cost(rivals[0].chosen))
         action = f"The control {rivals[0].label} does match, at {cost} of the cost of retraining."
     elif undecided:
-        names = listing([row.label for row in undecided])
+        names = numbers.listing([row.label for row in undecided])
         action = f"{names}: too few members to decide. Repeat with more members, or retrain."
     else:
         action = "Retrain without the forget examples; it is the only thing here that is known to work."
     if illusions:
-        names = listing([row.label for row in illusions])
+        names = numbers.listing([row.label for row in illusions])
         action += (
             f" A setting of {names} would have looked successful had it been picked with the retrained models at hand; "
             "without them nobody would have known to pick it."
@@ -382,12 +268,13 @@ def timing_sentence(forget: ForgetRecord, method: str) -> str:
     last = [run for run in ever if close(max(run, key=lambda c: c.epoch))]
     stops = sum(len(run) for run in runs.values())
     hits = sum(close(c) for run in runs.values() for c in run)
-    text = f"{count(len(runs), 'run')}, {count(stops, 'stopping time')}: "
+    text = f"{numbers.count(len(runs), 'run')}, {numbers.count(stops, 'stopping time')}: "
     if not ever:
         return text + "none comes within the tolerance of the floor on all three splits at any time."
     return text + (
         f"{hits} of {stops} stopping times come within the tolerance of the floor on all three splits. "
-        f"{len(ever)} of {count(len(runs), 'run')} {'pass' if len(ever) != 1 else 'passes'} through at some time, "
+        f"{len(ever)} of {numbers.count(len(runs), 'run')} {'pass' if len(ever) != 1 else 'passes'} through at some "
+        "time, "
         f"{len(last) or 'none'} {'are' if len(last) > 1 else 'is'} still there at the end. To use the method one must "
         "know the rate and the stopping time beforehand."
     )

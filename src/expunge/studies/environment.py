@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from expunge.ensembles.direct import describe
 from expunge.version import __version__
 
 
@@ -26,6 +27,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "kernels": describe(),
     }
 
 

@@ -56,8 +56,7 @@ def expected_cost(method: Method, task: Task, forget: int) -> float:
     retain = len(task.train) - forget
     if method.from_scratch:
         return float(getattr(method, "cost", 1.0))
-    sizes = {"forget": forget, "retain": retain}
-    examples = sum(sizes[part] for part in method.batch_sizes) * int(getattr(method, "epochs", 0))
+    examples = method.examples_an_epoch(forget, retain) * int(getattr(method, "epochs", 0))
     return examples / (retain * task.recipe.epochs)
 
 

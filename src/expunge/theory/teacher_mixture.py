@@ -193,7 +193,7 @@ def solve(
         InputError: If there are no estimators, a pull goes to a later one, or the iteration does not settle.
     """
     one_of(("square", "logistic"), loss=loss)
-    _check(estimators)
+    check(estimators)
     if loss == "square" and not quadrature:
         return _solve_square(mixture, estimators, errors=errors)
     return _solve_general(mixture, estimators, loss, nodes, tolerance)
@@ -361,7 +361,7 @@ def _solve_square(mixture: Mixture, estimators: Sequence[Estimator], errors: boo
         constant = constant + size * delta * t @ second @ t.T
         operator = operator - size * delta**2 * np.kron(response @ t, response @ t)
     overlap = np.linalg.solve(operator, (response @ constant @ response.T).reshape(-1)).reshape(k, k)
-    return _pack(mixture, estimators, teacher.T, m, overlap, response, b, errors)
+    return pack(mixture, estimators, teacher.T, m, overlap, response, b, errors)
 
 
 def _gain(a: Array, delta: float, response: Array) -> Array:
@@ -433,7 +433,7 @@ def _solve_general(
             old + rate * move for old, move in zip((response, teacher, m, overlap, b), moves, strict=True)
         )
         if max(float(np.abs(move).max()) for move in moves) < tolerance:
-            return _pack(mixture, estimators, teacher.T, m, overlap, response, b)
+            return pack(mixture, estimators, teacher.T, m, overlap, response, b)
     raise InputError(
         f"the order parameters did not settle in 6000 iterations (last change "
         f"{max(float(np.abs(move).max()) for move in moves):.2g}); use a larger ridge or weights closer to 0."
@@ -507,7 +507,7 @@ def _teacher_mean(mixture: Mixture, c: int) -> float:
     return (c * mixture.correlation[index] + mixture.bias[index]) / math.sqrt(mixture.variance[index])
 
 
-def _pack(
+def pack(
     mixture: Mixture,
     estimators: Sequence[Estimator],
     teacher: Array,
@@ -517,6 +517,7 @@ def _pack(
     bias: Array,
     with_errors: bool = True,
 ) -> Solution:
+    """Return order parameters as a solution, with the error of each estimator on each group."""
     errors = [
         group_errors(mixture, teacher[i], float(group[i]), float(overlap[i, i]), float(bias[i]))
         if with_errors
@@ -527,7 +528,12 @@ def _pack(
     return Solution(names, teacher, group, (overlap + overlap.T) / 2, response, bias, np.array(errors))
 
 
-def _check(estimators: Sequence[Estimator]) -> None:
+def check(estimators: Sequence[Estimator]) -> None:
+    """Refuse estimators without a name of their own, or pulled to one that is solved later.
+
+    Raises:
+        InputError: If there are none, two share a name, or one is pulled to itself or to a later one.
+    """
     if not estimators:
         raise InputError("estimators is empty, expected at least one.")
     names = [estimator.name for estimator in estimators]
@@ -539,90 +545,3 @@ def _check(estimators: Sequence[Estimator]) -> None:
                 f"estimator {estimator.name!r} is pulled to position {estimator.pulled_to}, expected one before its "
                 f"own, {i}."
             )
-
-
-def simulate(
-    mixture: Mixture,
-    estimators: Sequence[Estimator],
-    *,
-    dimension: int = 500,
-    loss: Loss = "square",
-    seed: int = 0,
-) -> Solution:
-    """Return the same quantities measured on one random data set, by solving each minimisation directly.
-
-    Args:
-        mixture: The law of the data.
-        estimators: As in `solve`.
-        dimension: d, at least 10; order parameters differ from theory by about 1 / sqrt(d).
-        loss: As in `solve`.
-        seed: Of the data.
-
-    Raises:
-        InputError: If a Newton step meets negative curvature: there is no minimum.
-    """
-    _check(estimators)
-    vectors, x, y, _, forgotten = draw(mixture, dimension, seed)
-    d = x.shape[1]
-    design = np.hstack([x / math.sqrt(d), np.ones((len(x), 1))])
-    found: list[Array] = []
-    for estimator in estimators:
-        a = np.where(forgotten, estimator.weight, 1.0)
-        stiff = np.full(d + 1, estimator.ridge + estimator.pull)
-        stiff[-1] = 0.0  # the bias is free
-        pulled = np.zeros(d + 1)
-        if estimator.pulled_to is not None:
-            pulled = estimator.pull * found[estimator.pulled_to]
-            pulled[-1] = 0.0
-        w = np.zeros(d + 1)
-        for _ in range(100):
-            h = design @ w
-            if loss == "square":
-                first, second = h - y, np.ones(len(y))
-            else:
-                s = expit(y * h)
-                first, second = -y * (1 - s), s * (1 - s)
-            hessian = (design * (a * second)[:, None]).T @ design + np.diag(stiff)
-            try:
-                factor = np.linalg.cholesky(hessian)
-            except np.linalg.LinAlgError:
-                raise InputError(f"estimator {estimator.name!r} has no minimum on this data set.") from None
-            gradient = design.T @ (a * first) + stiff * w - pulled
-            move = np.linalg.solve(factor.T, np.linalg.solve(factor, gradient))
-            w = w - move
-            if float(np.abs(move).max()) < 1e-9:
-                break
-        found.append(w)
-    stacked = np.array(found)
-    weights, bias = stacked[:, :-1], stacked[:, -1]
-    products = weights @ vectors.T / d
-    overlap = weights @ weights.T / d
-    return _pack(mixture, estimators, products[:, :2], products[:, 2], overlap, np.full_like(overlap, np.nan), bias)
-
-
-def draw(mixture: Mixture, dimension: int, seed: int = 0) -> tuple[Array, Array, Array, Array, Array]:
-    """Return one data set with exact overlaps and exact subgroup sizes (rounded).
-
-    Args:
-        mixture: Its law.
-        dimension: d, at least 10.
-        seed: Any whole number.
-
-    Returns:
-        (W_+, W_-, v) with Gram matrix d G, shape (3, d); inputs x (n, d); labels -1 or 1 (n,); groups -1 or 1 (n,);
-        which are forgotten (n,).
-    """
-    if dimension < 10:
-        raise InputError(f"dimension = {dimension}, expected at least 10.")
-    rng = np.random.default_rng(seed)
-    basis, _ = np.linalg.qr(rng.normal(size=(dimension, 3)))
-    values, axes = np.linalg.eigh(mixture.gram)
-    vectors = math.sqrt(dimension) * (axes * np.sqrt(np.maximum(values, 0))) @ axes.T @ basis.T
-    counts = [round(size * dimension) for _, _, size in mixture.subgroups]
-    c = np.repeat([float(sign) for sign, _, _ in mixture.subgroups], counts)
-    gone = np.repeat([forgotten for _, forgotten, _ in mixture.subgroups], counts)
-    spread = np.sqrt(np.where(c > 0, *mixture.variance))
-    x = c[:, None] * vectors[2] / math.sqrt(dimension) + spread[:, None] * rng.normal(size=(len(c), dimension))
-    fields = np.where(c > 0, x @ vectors[0], x @ vectors[1]) / math.sqrt(dimension)
-    y = np.where(fields + np.where(c > 0, *mixture.bias) >= 0, 1.0, -1.0)
-    return vectors, x, y, c, gone

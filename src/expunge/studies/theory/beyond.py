@@ -11,6 +11,7 @@ from expunge.studies.theory.outcome import PAPER, Outcome, table
 from expunge.theory import low_dimensional, skew, teacher_mixture
 from expunge.theory.logistic import Logistic, logistic_problem
 from expunge.theory.ridge import Ridge, ridge_problem
+from expunge.theory.simulated_mixture import simulate
 from expunge.theory.teacher_mixture import Estimator, Mixture
 
 LEGS: tuple[tuple[low_dimensional.Objective, int], ...] = (("descent_ascent", 0), ("oracle", 2))
@@ -113,7 +114,7 @@ def mixture(seed: int = 0) -> Outcome:
     rows, agree = [], True
     theory = teacher_mixture.solve(law, trio)
     assert theory is not None  # gamma = .3 is below breakdown
-    runs = [teacher_mixture.simulate(law, trio, dimension=dimension, seed=seed + k) for k in range(seeds)]
+    runs = [simulate(law, trio, dimension=dimension, seed=seed + k) for k in range(seeds)]
     for pair in pairs:
         values = np.array([run.distance(*pair) for run in runs])
         error = float(values.std(ddof=1) / math.sqrt(seeds))
