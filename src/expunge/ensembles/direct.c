@@ -1,4 +1,5 @@
-/* Convolution of stacked models without columns: `direct.py` calls this where it could be compiled.
+/* Convolution of stacked models without columns, and pooling: `direct.py` and `pooling.py` call this where it could be
+   compiled.
 
    `columns.py` writes the inputs of each output pixel under one another, so that a convolution is a matrix product.
    For small networks that traffic costs more than the products do. Here every sum is formed where its terms lie.
@@ -115,7 +116,7 @@ int expunge_direct_width(void) {
 }
 
 /* Changes whenever `direct.py` and this file must change together. */
-int expunge_direct_version(void) { return 1; }
+int expunge_direct_version(void) { return 2; }
 
 static void *memory_for(const geometry *g, size_t size) {
     const int64_t taps = g->kernel_h * g->kernel_w, most = g->outputs > g->channels ? g->outputs : g->channels;
@@ -131,22 +132,16 @@ static void *numbers_in(const geometry *g, void *memory) {
     return offsets_in(memory) + 2 * g->kernel_h * g->kernel_w + 2 * (g->kernel_h + g->kernel_w);
 }
 
+/* The kernel for the widest vectors that the processor has and the batch fills, if it is wider than the smallest. */
 #if defined(__x86_64__)
-#define WIDE_FORWARD(type, lanes, own) \
-    if (width >= 64 && g->batch >= 64 / (int)sizeof(type)) \
-        forward_##type##_##own(g, x, weight, bias, y, clamp, numbers, offsets); \
-    else if (width >= 32 && g->batch >= 32 / (int)sizeof(type)) \
-        forward_##type##_##lanes(g, x, weight, bias, y, clamp, numbers, offsets); \
-    else
-#define WIDE_BACKWARD(type, lanes, own) \
-    if (width >= 64 && g->batch >= 64 / (int)sizeof(type)) \
-        backward_##type##_##own(g, x, weight, y, dy, dw, db, dx, clamp, numbers, offsets); \
-    else if (width >= 32 && g->batch >= 32 / (int)sizeof(type)) \
-        backward_##type##_##lanes(g, x, weight, y, dy, dw, db, dx, clamp, numbers, offsets); \
+#define WIDE(type, lanes, own, name, arguments) \
+    if (width >= 64 && g->batch >= own) \
+        name##_##type##_##own arguments; \
+    else if (width >= 32 && g->batch >= lanes) \
+        name##_##type##_##lanes arguments; \
     else
 #else
-#define WIDE_FORWARD(type, lanes, own)
-#define WIDE_BACKWARD(type, lanes, own)
+#define WIDE(type, lanes, own, name, arguments) (void)width;
 #endif
 
 /* Turn images (examples, channels, height, width) of each member so that the examples are last, into the padded x.
@@ -175,7 +170,7 @@ PLACE(double)
         if (!memory) return 1; \
         type *numbers = numbers_in(g, memory); \
         int64_t *offsets = offsets_in(memory); \
-        WIDE_FORWARD(type, lanes, own) \
+        WIDE(type, lanes, own, forward, (g, x, weight, bias, y, clamp, numbers, offsets)) \
         if (g->batch >= base) \
             forward_##type##_##base(g, x, weight, bias, y, clamp, numbers, offsets); \
         else \
@@ -190,14 +185,27 @@ PLACE(double)
         if (!memory) return 1; \
         type *numbers = numbers_in(g, memory); \
         int64_t *offsets = offsets_in(memory); \
-        WIDE_BACKWARD(type, lanes, own) \
+        WIDE(type, lanes, own, backward, (g, x, weight, y, dy, dw, db, dx, clamp, numbers, offsets)) \
         if (g->batch >= base) \
             backward_##type##_##base(g, x, weight, y, dy, dw, db, dx, clamp, numbers, offsets); \
         else \
             backward_##type##_1(g, x, weight, y, dy, dw, db, dx, clamp, numbers, offsets); \
         free(memory); \
         return 0; \
+    } \
+    void expunge_direct_pool_##type( \
+        const geometry *g, const type *x, type *y, WHOLE_##type *which, int padding_counts, int width) { \
+        WIDE(type, lanes, own, pool, (g, x, y, which, padding_counts)) \
+        pool_##type##_##base(g, x, y, which, padding_counts); \
+    } \
+    void expunge_direct_unpool_##type( \
+        const geometry *g, const type *dy, type *dx, const WHOLE_##type *which, int padding_counts, int width) { \
+        WIDE(type, lanes, own, unpool, (g, dy, dx, which, padding_counts)) \
+        unpool_##type##_##base(g, dy, dx, which, padding_counts); \
     }
+
+#define WHOLE_float int32_t
+#define WHOLE_double int64_t
 
 ENTRIES(float, 4, 8, 16)
 ENTRIES(double, 2, 4, 8)

@@ -20,7 +20,7 @@ from expunge.ensembles.convolution import Convolution
 from expunge.ensembles.written import Setting
 
 LIBRARY = Path(__file__).with_name("_direct.so")
-VERSION = 1
+VERSION = 2
 """What `expunge_direct_version` in `direct.c` returns; a library that was compiled from another file is not used."""
 NUMBERS = {torch.float32: "float", torch.float64: "double"}
 """Types of numbers that there are kernels for."""
@@ -40,9 +40,10 @@ def library() -> ctypes.CDLL | None:
     for kind in NUMBERS.values():
         place = getattr(found, f"expunge_direct_place_{kind}")
         place.argtypes, place.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p], None
-        for name, pointers in (("forward", 5), ("backward", 8)):
+        for name, pointers in (("forward", 5), ("backward", 8), ("pool", 4), ("unpool", 4)):
             function = getattr(found, f"expunge_direct_{name}_{kind}")
             function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int, ctypes.c_int]
+            function.restype = None if "pool" in name else ctypes.c_int
     return found
 
 
@@ -95,14 +96,14 @@ class DirectConvolution(Convolution):
         images = x.movedim(-1, 1)
         if not images[0].is_contiguous():
             return inner.copy_(x)
-        self.turn(_numbers([*self.geometry, 0, 0, 0, 0]), _at(images), images.stride(0), _at(inner))
+        self.turn(numbers([*self.geometry, 0, 0, 0, 0]), at(images), images.stride(0), at(inner))
         return inner
 
     def forward(self, setting: Setting, x: Tensor, out: Tensor | None) -> Tensor:
         """Return W * x + b, cut off below 0 if asked for, where the next layer wants it; x lies in its place."""
         self.result = self.y.take(self.expected, x) if out is None else out
         weight, bias = setting.params[self.weight].contiguous(), self._bias(setting)
-        call = (_at(self.image), _at(weight), _at(bias), _at(self.result), self.clamp, self.width)
+        call = (at(self.image), at(weight), at(bias), at(self.result), self.clamp, self.width)
         _check(self.run(self._described(self.result), *call))
         return self.result
 
@@ -112,7 +113,7 @@ class DirectConvolution(Convolution):
         dx = self.dx.take(self.received, g) if inputs else None
         own = (setting.gradients.get(self.weight), setting.gradients.get(self.bias), dx)
         assert all(tensor is None or tensor.is_contiguous() for tensor in own)
-        call = (_at(self.image), _at(weight), _at(self.result), _at(g), *map(_at, own), self.clamp, self.width)
+        call = (at(self.image), at(weight), at(self.result), at(g), *map(at, own), self.clamp, self.width)
         _check(self.differentiate(self._described(self.result), *call))
         return dx
 
@@ -125,15 +126,17 @@ class DirectConvolution(Convolution):
         assert y.shape == self.expected
         assert strides[4] == 1
         if strides not in self.described:
-            self.described[strides] = _numbers([*self.geometry, *strides[:4]])
+            self.described[strides] = numbers([*self.geometry, *strides[:4]])
         return self.described[strides]
 
 
-def _numbers(values: Sequence[int]) -> Any:
+def numbers(values: Sequence[int]) -> Any:
+    """Return whole numbers as the kernels read them."""
     return (ctypes.c_int64 * len(values))(*values)
 
 
-def _at(tensor: Tensor | None) -> int | None:
+def at(tensor: Tensor | None) -> int | None:
+    """Return where a tensor's numbers begin, or None (a null pointer)."""
     return None if tensor is None else tensor.data_ptr()
 
 
