@@ -302,6 +302,7 @@ class Shares(nn.Module):
         return self.head(self.layer(self.layer(x)))
 
 
+NONE = "without compiled kernels"
 UNWRITTEN = {
     "residual": (SmallResNet, "not a chain"),
     "used-twice-and-not-at-all": (Shares, "twice or not at all"),
