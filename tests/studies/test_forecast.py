@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from expunge.core.forecast import MethodForecast, PathPoint
 from expunge.core.record import SPLITS
 from expunge.methods import FineTune, GradientAscent, GradientDescentAscent
 from expunge.studies.advice import advise
-from expunge.studies.forecast import Subject, _outlook, crossing, forecast
+from expunge.studies.forecast import Subject, _notes, _outlook, crossing, forecast
 from expunge.studies.selection import objective
 from reference.problems import forget_set, small_task
 
@@ -156,3 +157,12 @@ class TestForecast:
         found = forecast(subject, forget, self.runs[:1], tolerance=0.125, dimensions=8)
         assert "could not be retraced (the ensemble does not say" in found.record.notes[0]
         assert found.record.segments == [(3, subject.segments[0].time)]
+
+
+@pytest.mark.parametrize(("moved", "noted"), [(-4.5, False), (-9.6, True), (9.6, True)])
+def test_a_change_larger_than_any_that_was_predicted_well_is_noted(moved, noted):
+    whole = SimpleNamespace(sampled=10)
+    forget = SimpleNamespace(retain=range(10))
+    notes = _notes(whole, forget, {"forget": moved, "retain": 0.0, "validation": 0.0})
+    assert [note for note in notes if "predicted badly" in note] == notes
+    assert bool(notes) == noted

@@ -49,13 +49,18 @@ class Measure:
     harder: Direction
     """Which values are expected to go with harder unlearning by ascent."""
 
+    @property
+    def sentence(self) -> str:
+        """The text, and which way is harder where anything is claimed."""
+        return self.text if self.harder == "none" else f"{self.text} {self.harder.capitalize()} is harder."
+
 
 MEASURES: Mapping[str, Measure] = {
     # Trivial predictors: what any other measure has to beat.
     "size": Measure("size", "Examples in F.", "higher"),
     "share": Measure("size", "Examples in F over training examples, 0 to 1.", "higher"),
-    "mean_loss": Measure("size", "Mean cross-entropy of F, nats.", "lower"),
-    "mean_margin": Measure("size", "Mean margin of F, nats.", "higher"),
+    "mean_loss": Measure("size", "Mean cross-entropy of F, nats.", "higher"),
+    "mean_margin": Measure("size", "Mean margin of F, nats.", "lower"),
     "class_skew": Measure(
         "size", "Total variation between the class shares of F and of the training data, 0 to 1.", "higher"
     ),
