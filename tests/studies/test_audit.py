@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -225,6 +227,20 @@ def test_margins_of_chosen_configurations_are_kept(run):
         assert margins[f"{selection.chosen}/validation"].shape == (MEMBERS, 100)
 
 
+def test_altered_margins_are_not_drawn(run, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "copy")
+    forget = Record.load(folder).forget_sets[0]
+    path = folder / forget.margins
+    numbers = {name: array * 0 + 7 for name, array in load_margins(folder, forget).items()}
+    path.write_bytes(save(numbers))
+    with pytest.raises(DamagedFileError, match="is not the file that the run wrote"):
+        load_margins(folder, forget)
+    assert load_margins(folder, forget.model_copy(update={"margins_digest": ""})).keys() == numbers.keys()
+    path.unlink()
+    with pytest.raises(InputError, match="into another --out"):
+        load_margins(folder, forget)
+
+
 def test_report_alone_draws_the_same_page(run):
     before = run.report.read_text()
     run.report.unlink()
@@ -312,6 +328,8 @@ def test_damaged_shard_is_named_on_resume(tmp_path):
     ("changes", "message"),
     [
         ({"members": 5}, "members = 5, expected at least"),
+        ({"tolerance": -1.0}, "tolerance = -1.0, expected"),
+        ({"tolerance": 0.0}, "tolerance = 0.0, expected"),
         ({"forget": []}, "no forget set"),
         ({"methods": ["ascend"]}, "method 'ascend' is unknown"),
         ({"forget": ["random:20", "random:20"]}, "share a name"),

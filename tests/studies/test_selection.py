@@ -9,7 +9,19 @@ import pytest
 
 from expunge.core import Score
 from expunge.core.record import SPLITS, ConfigurationRecord, VerdictRecord
-from expunge.studies.selection import EQUAL_COST, ONLY, RULE, edges, objective, select, select_at_cost
+from expunge.studies.selection import (
+    EQUAL_COST,
+    NONE_AS_DEAR,
+    ONLY,
+    RULE,
+    WITHIN_COST,
+    edges,
+    objective,
+    select,
+    select_all,
+    select_at_cost,
+    select_within_cost,
+)
 
 
 def score(value: float) -> Score:
@@ -74,9 +86,52 @@ def test_a_single_configuration_needs_no_rule():
 
 def test_equal_cost_takes_the_cheapest_that_is_dear_enough():
     tried = [configuration(name, 1.0, None, cost=cost) for name, cost in (("a", 0.1), ("b", 0.25), ("c", 0.5))]
-    assert select_at_cost(tried, 0.2).chosen == "b"
-    assert select_at_cost(tried, 0.9).chosen == "c"
-    assert select_at_cost(tried, 0.0).rule == EQUAL_COST
+    assert (select_at_cost(tried, 0.2).chosen, select_at_cost(tried, 0.2).rule) == ("b", EQUAL_COST)
+    assert (select_at_cost(tried, 0.9).chosen, select_at_cost(tried, 0.9).rule) == ("c", NONE_AS_DEAR)
+
+
+def test_what_is_chosen_by_cost_is_not_an_optimum_on_the_edge():
+    tried = [configuration(str(cost), 1.0, None, cost=cost, share=cost) for cost in (0.1, 0.25, 0.5)]
+    assert [select_at_cost(tried, cost).edge for cost in (0.0, 0.9)] == [[], []]
+
+
+def test_within_a_cost_the_best_on_calibration_is_chosen_and_the_cheapest_if_all_cost_more():
+    tried = [
+        configuration("a", 1.0, 0.9, cost=0.1),
+        configuration("b", 1.0, 0.5, cost=0.2),
+        configuration("c", 1.0, 0.1, cost=0.3),
+    ]
+    assert [select_within_cost(tried, cost).chosen for cost in (0.0, 0.1, 0.25, 0.3, 2.0)] == ["a", "a", "b", "c", "c"]
+
+
+def as_method(made: ConfigurationRecord, method: str, control: bool = True) -> ConfigurationRecord:
+    return made.model_copy(update={"method": method, "control": control})
+
+
+def test_baselines_get_the_cost_of_the_dearest_candidate_that_is_cheaper_than_retraining():
+    tried = [
+        as_method(configuration("nothing", 2.0, None, cost=0.0), "do_nothing"),
+        as_method(configuration("tune-cheap", 1.0, 0.9, cost=0.1), "fine_tune"),
+        as_method(configuration("tune", 1.0, 0.8, cost=0.2), "fine_tune"),
+        as_method(configuration("tune-dear", 1.0, 0.1, cost=0.3), "fine_tune"),
+        as_method(configuration("early", 1.0, None, cost=0.1), "early_stopped_retrain"),
+        as_method(configuration("later", 1.0, None, cost=0.25), "early_stopped_retrain"),
+        as_method(configuration("latest", 1.0, None, cost=0.5), "early_stopped_retrain"),
+        as_method(configuration("rate-0", 0.0, 0.0, cost=0.1), "gradient_ascent", control=True),
+        as_method(configuration("ascent", 1.0, 0.5, cost=0.22), "gradient_ascent", control=False),
+        as_method(configuration("ascent-worse", 1.0, 0.6, cost=0.4), "gradient_ascent", control=False),
+        as_method(configuration("matching", 0.1, 0.1, cost=1.1), "margin_matching", control=False),
+    ]
+    made = {selection.method: selection for selection in select_all(tried)}
+    assert {name: selection.chosen for name, selection in made.items()} == {
+        "do_nothing": "nothing",
+        "fine_tune": "tune",
+        "gradient_ascent": "ascent",
+        "margin_matching": "matching",
+        "early_stopped_retrain": "later",
+    }
+    assert made["fine_tune"].rule == WITHIN_COST
+    assert made["early_stopped_retrain"].rule == EQUAL_COST
 
 
 def test_edges_name_the_option_and_the_side():

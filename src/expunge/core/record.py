@@ -7,6 +7,7 @@ configuration, and `split` one of `forget`, `retain`, `validation`; each is (mem
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -169,6 +170,8 @@ class ForgetRecord(Strict):
     """Forget examples on which the pretrained ensemble differs most from the oracles."""
     margins: str
     """Path of the margin arrays, relative to the run's folder."""
+    margins_digest: str = ""
+    """SHA-256 of that file; empty in records written before it was kept."""
     forecast: ForecastRecord | None = None
     """What was predicted before any oracle was trained; None where no forecast was made."""
 
@@ -206,7 +209,7 @@ class Record(StudyRecord):
     seconds: float
     """Wall-clock seconds spent, over all resumptions."""
     command: str
-    """The shell command that runs the same study again."""
+    """The shell command, or the Python call, that runs the same study again."""
     request: dict[str, Any]
     """What was asked, defaults included."""
     environment: dict[str, Any]
@@ -224,12 +227,17 @@ class Record(StudyRecord):
 
 def load_margins(folder: Path, forget: ForgetRecord) -> dict[str, np.ndarray[Any, Any]]:
     """Return the margin arrays of one forget set, by `<who>/<split>`, each (members, examples)."""
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     path = folder / forget.margins
     if not path.is_file():
-        raise InputError(f"{path} does not exist; the run's folder is incomplete, run the study again with --resume.")
+        raise InputError(
+            f"{path} does not exist; the run's folder is incomplete, run the study again into another --out."
+        )
+    content = path.read_bytes()
+    if forget.margins_digest and hashlib.sha256(content).hexdigest() != forget.margins_digest:
+        raise DamagedFileError(f"{path} is not the file that the run wrote; run the study again into another --out.")
     try:
-        return dict(load_file(path))
+        return dict(load(content))
     except Exception as error:
-        raise DamagedFileError(f"{path} cannot be read ({error}); run the study again with --resume.") from error
+        raise DamagedFileError(f"{path} cannot be read ({error}); run the study again into another --out.") from error

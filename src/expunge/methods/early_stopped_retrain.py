@@ -46,5 +46,5 @@ class EarlyStoppedRetrain(Method):
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
-        """Return a tenth, a quarter and a half of retraining."""
-        return [cls(cost=cost) for cost in (0.1, 0.25, 0.5)]
+        """Return shares from a tenth to nine tenths of retraining, so that there is one for the cost of any method."""
+        return [cls(cost=cost) for cost in (0.1, 0.25, 0.5, 0.75, 0.9)]

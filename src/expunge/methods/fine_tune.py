@@ -7,6 +7,7 @@ Source: the `FT` baseline of Jia et al., "Model Sparsity Can Simplify Machine Un
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -58,5 +59,6 @@ class FineTune(Method):
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
-        """Return rates from a tenth of the recipe's peak rate to three times the peak."""
-        return [cls(lr=share * recipe.lr, epochs=5, batch=recipe.batch) for share in (0.1, 0.3, 1.0, 3.0)]
+        """Return rates from a tenth of the recipe's peak rate to three times the peak, up to 30 % of retraining."""
+        epochs = max(5, math.ceil(0.3 * recipe.epochs))
+        return [cls(lr=share * recipe.lr, epochs=epochs, batch=recipe.batch) for share in (0.1, 0.3, 1.0, 3.0)]

@@ -16,6 +16,7 @@ it was and ends with the same numbers.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
-from expunge.core.checks import whole
+from expunge.core.checks import positive, whole
 from expunge.core.digest import digest_json
 from expunge.core.record import (
     SPLITS,
@@ -45,7 +46,8 @@ from expunge.core.record import (
 from expunge.core.seeds import derive
 from expunge.ensembles import build_network, train
 from expunge.ensembles.chunks import pick_device, worker_count
-from expunge.methods import EarlyStoppedRetrain, Method, Stop, check_fits, unlearn
+from expunge.methods import Method, Stop, check_fits, unlearn
+from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.checklist import run_checklist
 from expunge.studies.environment import describe_environment
 from expunge.studies.forecast import FOLLOWED, Forecast, Subject, predict_targets
@@ -59,19 +61,30 @@ from expunge.studies.forecast_run import (
     kept_forecast,
     pretrained_seed,
 )
-from expunge.studies.grid import expected_cost, expected_stops, is_control, plan_runs, relative_options, run_name
+from expunge.studies.grid import expected_stops, is_control, plan_runs, relative_options, run_name, run_work, runs_work
 from expunge.studies.judging import Bench
-from expunge.studies.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES, Parts, accuracy_of, margins_of
+from expunge.studies.measure import Parts, accuracy_of, margins_of
 from expunge.studies.parts import PartStore
 from expunge.studies.progress import Reporter, Share
+from expunge.studies.python_call import python_call
 from expunge.studies.run_folder import check_folder, open_run
-from expunge.studies.selection import select, select_at_cost
+from expunge.studies.selection import select_all
 from expunge.tasks import Choice
 
 FILE = "record.json"
 
 FEWEST_MEMBERS = 20
 """Below this an interval says nothing, so an audit is refused."""
+
+DEFAULTS = {
+    "members": 100,
+    "seed": 0,
+    "tolerance": DEFAULT_TOLERANCE,
+    "forecast": True,
+    "device": "auto",
+    "chunk": None,
+}
+"""What `audit` does when it is not told."""
 
 WORST_EXAMPLES = 6
 """Forget examples whose histograms a report shows."""
@@ -134,6 +147,8 @@ def audit(
     whole(members=members)
     if chunk is not None:
         whole(chunk=chunk)
+    tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
+    positive(tolerance=tolerance)
     if members < FEWEST_MEMBERS:
         raise InputError(
             f"members = {members}, expected at least {FEWEST_MEMBERS}: with fewer, the floor is as high as the effects "
@@ -156,7 +171,6 @@ def audit(
         for run in runs:
             for each in (choice.forget, choice.calibration):
                 check_fits(run, network, choice.task, each, targets=forecasts)
-    tolerance = Bench.default_tolerance() if tolerance is None else tolerance
     request = _request(task, choices, runs, members, seed, tolerance, forecasts)
     record = open_run(out, FILE, Record.load, request, "audit")
     if record is not None and record.status == "complete":
@@ -164,13 +178,15 @@ def audit(
             console.print(f"{out} holds this audit, finished; nothing to run.", highlight=False)
         return out, record
 
+    options = {"members": members, "out": out, "seed": seed, "tolerance": tolerance, "forecast": forecast}
+    again = python_call("audit", task.name, forget, methods, {**options, "device": device, "chunk": chunk}, DEFAULTS)
     began, before = time.monotonic(), record.seconds if record else 0.0
     record = Record(
         study="audit",
         status="running",
         started=record.started if record else datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=before,
-        command=command or _python_call(task, choices, members, out, seed),
+        command=command or again,
         request=request,
         environment=describe_environment(where),
         task=task.describe(),
@@ -213,24 +229,12 @@ def _audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> F
                 configurations.append(configuration)
                 margins[configuration.id] = seen
 
-    selections = []
-    candidates = [c for c in configurations if not c.control]
-    for name, group in by_method.items():
-        tried = [c for c in configurations if c.method == name and (c.control == group[0].control)]
-        if not tried or name == EarlyStoppedRetrain.name:
-            continue
-        selections.append(select(tried))
-    early = [c for c in configurations if c.method == EarlyStoppedRetrain.name]
-    if early:
-        chosen = {s.chosen for s in selections}
-        dearest = max((c.cost for c in candidates if c.id in chosen), default=0.0)
-        selections.append(select_at_cost(early, dearest))
-
+    selections = select_all(configurations)
     path = f"margins/{forget.name}.safetensors"
     kept = {s.chosen for s in selections} | {s.best for s in selections}
     kept |= {c.id for c in configurations if c.control}
     sides = target.margins() if predicted is None else {**target.margins(), "forecast": predicted.oracle}
-    _save_margins(study.folder / path, {**sides, **{key: margins[key] for key in margins if key in kept}})
+    digest = _save_margins(study.folder / path, {**sides, **{key: margins[key] for key in margins if key in kept}})
     floor, pretrained_scores = target.floors(), target.pretrained_scores()
     labels = task.train.y[torch.from_numpy(forget.indices)]
     return ForgetRecord(
@@ -257,6 +261,7 @@ def _audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> F
             for row in target.worst(WORST_EXAMPLES)
         ],
         margins=path,
+        margins_digest=digest,
         forecast=None if predicted is None else compact(predicted.record),
     )
 
@@ -329,6 +334,8 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
         progress=share,
     )
     share.finish(spent=not ensemble.provenance["reused"])
+    if kind == "pretrained" and study.chunk is None and not ensemble.provenance["reused"]:
+        study.reporter.note(f"{ensemble.provenance['chunk']} members at once, which was the fastest when measured")
     study.ensembles.append(
         EnsembleRecord(
             role=role,
@@ -406,7 +413,7 @@ def _stops(
     aim = aims[forget.name] if method.needs_targets else None
     if aim is not None:
         key["targets"] = f"forecast, {FOLLOWED} followed"
-    work = _run_work(method, task, len(forget))
+    work = run_work(method, task, len(forget))
     kept = study.parts.load(key)
     if kept is not None:
         study.reporter.advance(work, spent=False)
@@ -429,26 +436,11 @@ def _stops(
     return stops
 
 
-def _run_work(method: Method, task: Task, forget: int) -> float:
-    """About what a run takes, in units of training one ensemble: its steps, and its measurements."""
-    scored = forget + min(len(task.train), RETAIN_EXAMPLES) + min(len(task.validation), VALIDATION_EXAMPLES)
-    measuring = expected_stops(method) * scored / 3 / (len(task.train) * task.recipe.epochs)
-    return expected_cost(method, task, forget) + 2 * measuring
-
-
 def _work(task: Task, choices: Sequence[Choice], runs: Sequence[Method], forecasts: bool) -> float:
+    """About what an audit takes, in units of training one ensemble."""
     total = 0.2 * len({choice.task.fingerprint for choice in choices}) if forecasts else 0.0
     each = FORECAST_WORK * (1.5 if any(run.needs_targets for run in runs) else 1.0) if forecasts else 0.0
-    for choice in choices:
-        total += (
-            5.0
-            + each
-            + sum(
-                _run_work(run, task, len(choice.forget)) * (1 if run.from_scratch or run.name == "do_nothing" else 2)
-                for run in runs
-            )
-        )
-    return total
+    return total + sum(5.0 + each + runs_work(runs, task, len(choice.forget)) for choice in choices)
 
 
 def _request(
@@ -479,18 +471,16 @@ def _request(
     }
 
 
-def _save_margins(path: Path, margins: Mapping[str, Mapping[SplitName, np.ndarray[Any, Any]]]) -> None:
+def _save_margins(path: Path, margins: Mapping[str, Mapping[SplitName, np.ndarray[Any, Any]]]) -> str:
+    """Write the arrays that the report draws, and return the SHA-256 of the file."""
     tensors = {
         f"{who}/{split}": torch.from_numpy(np.ascontiguousarray(by_split[split], dtype=np.float32))
         for who, by_split in margins.items()
         for split in SPLITS
     }
-    write_atomically(path, save_tensors(tensors))
-
-
-def _python_call(task: Task, choices: Sequence[Choice], members: int, out: Path, seed: int) -> str:
-    sets = ", ".join(repr(choice.forget.name) for choice in choices)
-    return f"expunge.audit({task.name}, forget=[{sets}], members={members}, seed={seed}, out={str(out)!r})"
+    content = save_tensors(tensors)
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _notes(record: Record, study: Study) -> list[str]:

@@ -53,8 +53,9 @@ FOLLOWED = 12
 """Members whose weights are linearised; the movements of the others are those of these in turn."""
 
 LARGEST_CHECKED = 6.0
-"""Predicted move of the forget margins, in standard deviations between members, up to which predictions were found good.
-Parts of a class move by 4 to 5; wrong labels move by 10 to 15, and are predicted badly: docs/dependence/forecast-proof.md.
+"""Predicted move of the forget margins, in standard deviations between members, up to which predictions were good.
+Parts of a class move by 4 to 5; wrong labels move by 10 to 15 and are predicted badly: see
+docs/dependence/forecast-proof.md.
 """
 
 LEAST_COVERED = 0.1
@@ -463,8 +464,8 @@ def _notes(reduced: ReducedModel, forget: ForgetSet, deviations: Mapping[SplitNa
     moved = abs(deviations["forget"])
     if moved > LARGEST_CHECKED:
         notes.append(
-            f"Retraining is predicted to move the forget margins by {moved:.0f} standard deviations. Changes that large "
-            "(wrong labels are the usual cause) are predicted badly: trust the direction, not the size."
+            f"Retraining is predicted to move the forget margins by {moved:.0f} standard deviations. Changes that "
+            "large (wrong labels are the usual cause) are predicted badly: trust the direction, not the size."
         )
     if reduced.sampled < len(forget.retain):
         notes.append(

@@ -43,6 +43,7 @@ from expunge.studies.grid import plan_runs
 from expunge.studies.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
 from expunge.studies.parts import PartStore
 from expunge.studies.progress import Reporter, Share
+from expunge.studies.python_call import python_call
 from expunge.studies.run_folder import check_folder, open_run
 from expunge.tasks import Choice, choose
 
@@ -53,6 +54,16 @@ FORECAST_WORK = 1.5
 
 FEWEST_ROWS = 64
 """Retain examples for which the reduced model must have room."""
+
+DEFAULTS = {
+    "members": 100,
+    "followed": FOLLOWED,
+    "seed": 0,
+    "tolerance": DEFAULT_TOLERANCE,
+    "device": "auto",
+    "chunk": None,
+}
+"""What `forecast_run` does when it is not told."""
 
 DIGITS = 4
 """Significant digits of the paths in a record: there are hundreds of points, of a prediction."""
@@ -114,12 +125,14 @@ def forecast_run(
             console.print(f"{out} holds this forecast, finished; nothing to run.", highlight=False)
         return out, earlier
 
+    options = {"members": members, "followed": followed, "out": out, "seed": seed, "tolerance": tolerance}
+    again = python_call("forecast", task.name, forget, methods, {**options, "device": device, "chunk": chunk}, DEFAULTS)
     began, before = time.monotonic(), earlier.seconds if earlier else 0.0
     record = ForecastRun(
         status="running",
         started=earlier.started if earlier else datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=before,
-        command=command or _python_call(task, choices, members, out, seed),
+        command=command or again,
         request=request,
         environment=describe_environment(where),
         task=task.describe(),
@@ -384,8 +397,3 @@ def _keep(out: Path, choice: Choice, found: Forecast) -> ForecastSet:
         margins=path,
         digest=hashlib.sha256(content).hexdigest(),
     )
-
-
-def _python_call(task: Task, choices: Sequence[Choice], members: int, out: Path, seed: int) -> str:
-    sets = ", ".join(repr(choice.forget.name) for choice in choices)
-    return f"expunge.forecast({task.name}, forget=[{sets}], members={members}, seed={seed}, out={str(out)!r})"

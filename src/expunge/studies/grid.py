@@ -7,6 +7,7 @@ from typing import Any
 
 from expunge.core import InputError, Task, has_statistics
 from expunge.methods import METHODS, DoNothing, EarlyStoppedRetrain, FineTune, GradientAscent, Method, Retrain
+from expunge.studies.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
 
 CONTROLS: tuple[type[Method], ...] = (DoNothing, Retrain, EarlyStoppedRetrain, FineTune)
 """Methods that every audit runs, asked for or not."""
@@ -58,6 +59,19 @@ def expected_cost(method: Method, task: Task, forget: int) -> float:
         return float(getattr(method, "cost", 1.0))
     examples = method.examples_an_epoch(forget, retain) * int(getattr(method, "epochs", 0))
     return examples / (retain * task.recipe.epochs)
+
+
+def run_work(method: Method, task: Task, forget: int) -> float:
+    """Return about what a run takes, in units of training one ensemble: its steps, and its measurements."""
+    scored = forget + min(len(task.train), RETAIN_EXAMPLES) + min(len(task.validation), VALIDATION_EXAMPLES)
+    measuring = expected_stops(method) * scored / 3 / (len(task.train) * task.recipe.epochs)
+    return expected_cost(method, task, forget) + 2 * measuring
+
+
+def runs_work(runs: Sequence[Method], task: Task, forget: int) -> float:
+    """Return about what all runs take; those with a grid to choose from run on the calibration set too."""
+    twice = [1 if run.from_scratch or run.name == DoNothing.name else 2 for run in runs]
+    return sum(times * run_work(run, task, forget) for times, run in zip(twice, runs, strict=True))
 
 
 def expected_stops(method: Method) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from expunge.core import Score
 from expunge.core.record import SPLITS, SplitName, VerdictRecord
 from expunge.metrics.klom import klom
-from expunge.metrics.verdict import DEFAULT_TOLERANCE, Judge
+from expunge.metrics.verdict import Judge
 from expunge.studies.measure import accuracy_of, margins_of
 
 Margins = Mapping[SplitName, np.ndarray[Any, Any]]
@@ -54,11 +54,6 @@ class Bench:
         )
         self.rulers = self._judge.rulers
         self._pretrained = self.read_margins(self._margins["pretrained"])
-
-    @staticmethod
-    def default_tolerance() -> float:
-        """Return the tolerance used when none is asked for, in nats."""
-        return DEFAULT_TOLERANCE
 
     def read(self, measured: Mapping[str, Tensor]) -> Reading:
         """Return scores, shifts, published values and the verdict of a measured ensemble."""

@@ -13,11 +13,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expunge.core.record import SPLITS, ConfigurationRecord, SelectionRecord, SplitName
+from expunge.methods import EarlyStoppedRetrain, FineTune
 
 OBJECTIVE = "the largest excess over the floor among forget, retain and validation (P95 KLoM, nats)"
 RULE = "least objective on a calibration forget set of the same kind, scored against its own oracles"
 ONLY = "the only configuration there is"
-EQUAL_COST = "the cheapest that costs at least as much as the dearest configuration chosen for a candidate method"
+DEAREST = "the dearest configuration chosen for a candidate method, among those that cost less than retraining"
+EQUAL_COST = f"the cheapest that costs at least as much as {DEAREST}"
+NONE_AS_DEAR = f"the dearest there is: none costs as much as {DEAREST}"
+WITHIN_COST = f"{RULE}, among what costs at most as much as {DEAREST}"
 
 
 def objective(excess: Mapping[SplitName, float]) -> float:
@@ -34,33 +38,62 @@ def target_objective(configuration: ConfigurationRecord) -> float:
     return objective({split: score.excess for split, score in configuration.scores.items()})
 
 
+def select_all(configurations: Sequence[ConfigurationRecord]) -> list[SelectionRecord]:
+    """Choose one configuration of every method: candidates on the calibration set, baselines at the candidates' cost.
+
+    Args:
+        configurations: All of a forget set. Controls of a candidate method (rate 0) are not chosen from.
+    """
+    candidates = {c.method for c in configurations if not c.control}
+    groups: dict[str, list[ConfigurationRecord]] = {}
+    for configuration in configurations:
+        if not (configuration.control and configuration.method in candidates):
+            groups.setdefault(configuration.method, []).append(configuration)
+    at_cost = (FineTune.name, EarlyStoppedRetrain.name)
+    made = {name: select(tried) for name, tried in groups.items() if name not in at_cost}
+    costs = {c.id: c.cost for c in configurations if not c.control}
+    cheaper = [costs[s.chosen] for s in made.values() if costs.get(s.chosen, 1.0) < 1]
+    budget = max(cheaper, default=0.0)
+    if FineTune.name in groups:
+        made[FineTune.name] = select_within_cost(groups[FineTune.name], budget)
+    if EarlyStoppedRetrain.name in groups:
+        made[EarlyStoppedRetrain.name] = select_at_cost(groups[EarlyStoppedRetrain.name], budget)
+    return [
+        made[name] for name in [*(n for n in groups if n != EarlyStoppedRetrain.name), *at_cost[1:]] if name in made
+    ]
+
+
 def select(configurations: Sequence[ConfigurationRecord]) -> SelectionRecord:
     """Choose among the configurations of one method, all of which have calibration scores (or there is only one).
 
     Ties go to the cheaper configuration, then to the earlier one.
     """
-    best = min(configurations, key=lambda c: (target_objective(c), c.cost))
     if len(configurations) == 1:
-        chosen, rule = configurations[0], ONLY
-    else:
-        chosen, rule = min(configurations, key=lambda c: (objective(c.calibration or {}), c.cost)), RULE
-    return _record(configurations, chosen, best, rule)
+        return _record(configurations, configurations[0], ONLY)
+    chosen = min(configurations, key=lambda c: (objective(c.calibration or {}), c.cost))
+    return _record(configurations, chosen, RULE, edges(configurations, chosen))
+
+
+def select_within_cost(configurations: Sequence[ConfigurationRecord], cost: float) -> SelectionRecord:
+    """Choose as `select` does among configurations that cost at most `cost`; the cheapest there are if none does."""
+    least = min(c.cost for c in configurations)
+    affordable = [c for c in configurations if c.cost <= max(cost, least)]
+    chosen = min(affordable, key=lambda c: (objective(c.calibration or {}), c.cost))
+    return _record(configurations, chosen, WITHIN_COST, edges(affordable, chosen))
 
 
 def select_at_cost(configurations: Sequence[ConfigurationRecord], cost: float) -> SelectionRecord:
-    """Choose the cheapest configuration that costs at least `cost`, or the dearest there is."""
+    """Choose the cheapest configuration that costs at least `cost`, or the dearest there is; it is not an optimum."""
     enough = [c for c in configurations if c.cost >= cost]
-    chosen = min(enough, key=lambda c: c.cost) if enough else max(configurations, key=lambda c: c.cost)
-    best = min(configurations, key=lambda c: (target_objective(c), c.cost))
-    return _record(configurations, chosen, best, EQUAL_COST)
+    if enough:
+        return _record(configurations, min(enough, key=lambda c: c.cost), EQUAL_COST)
+    return _record(configurations, max(configurations, key=lambda c: c.cost), NONE_AS_DEAR)
 
 
 def _record(
-    configurations: Sequence[ConfigurationRecord],
-    chosen: ConfigurationRecord,
-    best: ConfigurationRecord,
-    rule: str,
+    configurations: Sequence[ConfigurationRecord], chosen: ConfigurationRecord, rule: str, edge: Sequence[str] = ()
 ) -> SelectionRecord:
+    best = min(configurations, key=lambda c: (target_objective(c), c.cost))
     gap = target_objective(chosen) - target_objective(best)
     return SelectionRecord(
         method=chosen.method,
@@ -69,7 +102,7 @@ def _record(
         best=best.id,
         illusion_gap=0.0 if math.isnan(gap) else max(0.0, gap),
         objective=OBJECTIVE,
-        edge=edges(configurations, chosen) if len(configurations) > 1 else [],
+        edge=list(edge),
     )
 
 

@@ -34,10 +34,10 @@ from expunge.core.seeds import derive
 from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
 from expunge.methods import GradientAscent, GradientDescentAscent, Method, Scrub, unlearn
+from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.environment import describe_environment
 from expunge.studies.forecast import FOLLOWED, MEASURED, Forecast, Subject, forecast
 from expunge.studies.grid import run_name
-from expunge.studies.judging import Bench
 from expunge.studies.measure import Parts
 from expunge.studies.proof.judge import comparisons, correlations, spearman
 from expunge.studies.proof.outcomes import Halves, Measured, choose, damage_at_target
@@ -173,7 +173,7 @@ def _examine(
         shared[case.task.fingerprint] = _pretrain(settings, case.task)
     pretrained = shared[case.task.fingerprint]
     foretold = forecast(
-        pretrained.subject, case.forget, _runs(case.task), tolerance=Bench.default_tolerance(), seed=settings.seed
+        pretrained.subject, case.forget, _runs(case.task), tolerance=DEFAULT_TOLERANCE, seed=settings.seed
     )
     if kept is None:
         outcome, table = _run(settings, name, case, pretrained, foretold)

@@ -1,0 +1,54 @@
+"""The Python call that runs a study again, for runs that were not started from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expunge.core import ForgetSet
+from expunge.methods import Method
+
+
+def python_call(
+    study: str,
+    task: str,
+    forget: Sequence[ForgetSet | str | Path],
+    methods: Sequence[str | Method] | None,
+    options: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+) -> str:
+    """Return a call with every argument that differs from its default, and what must be there before it.
+
+    Args:
+        study: `audit` or `forecast`.
+        task: Name of the task; the object itself cannot be written down.
+        forget: What was asked for.
+        methods: What was asked for; None means all.
+        options: Other arguments, by name.
+        defaults: Their defaults; an argument without one is always written.
+
+    >>> python_call("audit", "digits", ["random:70"], None, {"members": 20, "seed": 0}, {"members": 100, "seed": 0})
+    "expunge.audit(task, forget=['random:70'], members=20)  # task: digits"
+    """
+    parts = ["task", f"forget=[{', '.join(_forget(item) for item in forget)}]"]
+    if methods is not None:
+        parts.append(f"methods=[{', '.join(_method(item) for item in methods)}]")
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    parts += [f"{key}={value!r}" for key, value in plain.items() if key not in defaults or value != defaults[key]]
+    given = [f"task: {task}"]
+    given += [f"{_name(item)}: {item.how}" for item in forget if isinstance(item, ForgetSet)]
+    return f"expunge.{study}({', '.join(parts)})  # {'; '.join(given)}"
+
+
+def _forget(item: ForgetSet | str | Path) -> str:
+    return _name(item) if isinstance(item, ForgetSet) else repr(str(item))
+
+
+def _name(forget: ForgetSet) -> str:
+    """Return a forget set's name as that of a variable."""
+    return "".join(letter if letter.isalnum() else "_" for letter in forget.name)
+
+
+def _method(item: str | Method) -> str:
+    return repr(item) if isinstance(item, str) else f"expunge.methods.{item!r}"
