@@ -4,10 +4,10 @@ A row puts a metric on one scale: from an unlearned ensemble and oracles, both (
 number of which lower is better. The first 60 examples are forget examples; the other 80 are examples that nobody was
 trained on, for the attacks that need some. Metrics of outputs see logits of three classes with these margins.
 
-Not in the table, because they do not compare an ensemble with oracles on the same examples: LiRA (shadow models and who
-was trained on what, test_lira.py), relearning time (curves of an attack), GUS (gradients) and FADE from samples
-(test_fade_relearning_gus.py), one-run bounds (test_privacy.py). Nor is the SVC attack (test_membership.py): it trains
-a classifier a model, and on these ensembles what it reads for the honest one lies within the noise of the oracles'.
+Not in the table, because they do not compare an ensemble with oracles on the same examples: relearning time (curves of
+an attack), GUS (gradients) and FADE from samples (test_fade_relearning_gus.py), one-run bounds (test_privacy.py). Nor
+is the SVC attack (test_membership.py): it trains a classifier a model, and on these ensembles what it reads for the
+honest one lies within the noise of the oracles'.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from expunge.metrics import Ruler, accuracy, distances, klom
 from expunge.metrics.fade import fade_reading
 from expunge.metrics.failures import failed_members
 from expunge.metrics.joint import classifier_two_sample, mmd
+from expunge.metrics.lira import lira, lira_roc
 from expunge.metrics.membership import population_attack
 from expunge.metrics.neurips2023 import challenge_epsilons
 from expunge.metrics.outputs import accuracy_gap, activation_distance_reading, tug_of_war_reading, zrf_reading
@@ -71,6 +72,15 @@ def attack(statistic):
             u[:, :EXAMPLES], u[:, EXAMPLES:], o[:, :EXAMPLES], o[:, EXAMPLES:], statistic=statistic, fpr=0.05
         ).distance
     )
+
+
+def shadow_attack(u, o):
+    """LiRA with shadows from every other oracle, as they are and 1.5 up for who was trained; the others are oracles."""
+    shadow = np.concatenate([o[::2], o[::2] + 1.5])
+    inside = np.repeat([False, True], len(o[::2]))[:, None] & np.ones(len(FORGET), bool)
+    scores = [lira(side, shadow, inside, variance="fixed") for side in (u, o[1::2])]
+    claimed = [np.broadcast_to(FORGET, side.shape) for side in scores]
+    return lira_roc(scores[0], claimed[0], oracle=(scores[1], claimed[1]), fpr=0.05, replicates=100).distance
 
 
 def mean_shift(u, o):
@@ -132,6 +142,16 @@ ROWS = {
         attack("tpr"),
         1.0,
         cannot={SWAPPED: "reads one tail only, which is empty then; the side says over-forgotten", COPIES: MEAN},
+    ),
+    "lira": Row(
+        shadow_attack,
+        float(stats.norm.cdf(np.sqrt(0.5)) - 0.5),
+        spread=0.01,
+        cannot={
+            SWAPPED: "mirrored about 0.5, not as far; the side says over-forgotten",
+            COPIES: MEAN,
+            UNSURE: "margins below both laws, where the noise of the shadows' fits decides and not who was trained",
+        },
     ),
     "challenge epsilon": Row(forget(lambda u, o: challenge_epsilons(u, o, scan="exact").mean()), 2.484823),
     "epsilon bound": Row(forget(mean_shift), 0.180639),

@@ -123,6 +123,46 @@ class TestEveryDistance:
         few = distance_floor(DISTANCES[name], o, h, members=20).mean()
         assert distance_floor(DISTANCES[name], o, members=20).mean() == pytest.approx(few, rel=0.2)
 
+    @pytest.mark.parametrize(("unlearned", "held_out"), [(100, 30), (30, 100), (20, 8), (60, None), (30, None)])
+    def test_floor_is_for_the_number_of_unlearned_members(self, name, unlearned, held_out):
+        draw, values, floors = np.random.default_rng(3), [], []
+        for _ in range(6):
+            u, o = draw.normal(size=(unlearned, 400)), draw.normal(size=(60, 400))
+            h = None if held_out is None else draw.normal(size=(held_out, 400))
+            values.append(DISTANCES[name](u, o).mean())
+            floors.append(distance_floor(DISTANCES[name], o, h, members=unlearned).mean())
+        noise = np.hypot(np.std(values, ddof=1), np.std(floors, ddof=1)) / np.sqrt(6)
+        assert np.mean(floors) == pytest.approx(np.mean(values), abs=3 * noise + 0.03 * np.mean(values))
+
+    def test_a_broken_held_out_oracle_is_refused(self, name):
+        o, h, u = (rng.normal(size=(40, 60)) for _ in range(3))
+        for poison in (np.nan, np.inf, 5.0, 1e9):
+            broken = h.copy()
+            broken[:4] = poison
+            with pytest.raises(
+                InputError, match=r"held_out has non-finite, collapsed .* in 4 of 40 members \(first 0\)"
+            ):
+                distance_floor(DISTANCES[name], o, broken)
+            with pytest.raises(InputError, match="expected sound oracles, because they are the floor"):
+                distance_score(name, u, o, broken)
+        with pytest.raises(InputError, match="held_out has shape"):
+            distance_floor(DISTANCES[name], o, h[:, 1:])
+
+
+def test_few_held_out_oracles_do_not_hide_a_shift():
+    o, h, u = (np.random.default_rng(s).normal(size=(100, 400)) for s in range(3))
+    many = distance_score("wasserstein", u + 0.2, o, h, groups=2)
+    few = distance_score("wasserstein", u + 0.2, o, h[:30], groups=2)
+    assert few.excess == pytest.approx(many.excess, abs=0.02)
+    assert many.excess > 0.06
+
+
+def test_held_out_oracles_of_another_recipe_keep_their_floor():
+    o, h = (np.random.default_rng(s).normal(size=(100, 400)) for s in range(2))
+    # Noise goes with the number of members; a shift of the held-out oracles is no noise.
+    floor = distance_floor(energy, o, h[:30] + 1.0, members=100).mean()
+    assert floor == pytest.approx(distance_floor(energy, o, h + 1.0).mean(), rel=0.05)
+
 
 def test_jensen_shannon_counts_a_failure_as_disjoint_mass():
     o = rng.normal(size=(50, 1))

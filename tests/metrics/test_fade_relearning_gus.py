@@ -30,7 +30,7 @@ def test_fade_equals_the_sum_and_is_symmetric(monkeypatch):
 
 def test_fade_floor_and_failures():
     o, h, far = rng.normal(size=(8, 30, 3)), rng.normal(size=(8, 30, 3)), 5 * rng.normal(size=(8, 30, 3))
-    assert fade_reading(h, o).side == "at the oracle"
+    assert fade_reading(h, o).side == "not told from the oracle"
     assert fade_reading(far, o).side == "off the oracle"
     assert fade_reading(h, o).oracle == pytest.approx(fade_reading(h, o).value, rel=0.1)
     broken = h.copy()
@@ -102,7 +102,7 @@ def test_sides_of_relearning():
     assert relearning(curve(2.0, 0.6, 20), oracle, 0.1).side == "under-forgotten"
     assert relearning(curve(9.0, 0.2, 20), oracle, 0.1).side == "over-forgotten"
     same = relearning(oracle, oracle, 0.1)
-    assert (same.difference, same.ratio, same.side) == (0, 1, "at the oracle")
+    assert (same.difference, same.ratio, same.side) == (0, 1, "not told from the oracle")
     np.testing.assert_array_equal(same.curve_gap, 0)
     original = relearning(curve(0.05, 0.1, 20), oracle, 0.1)
     assert original.time == 0  # the pretrained model stops at once
@@ -117,6 +117,16 @@ def test_failed_members_never_come_closer_in_relearning():
         broken[:2, 5] = np.nan
         assert relearning(broken, oracle, 0.1).distance >= relearning(honest, oracle, 0.1).distance
     assert relearning(np.full((3, 31), np.nan), oracle, 0.1).side == "failed"
+
+
+def test_sides_of_relearning_are_about_evidence():
+    oracle, fast = curve(2.0, 0.2, 20), curve(2.0, 0.6, 20)
+    assert relearning(fast[:1], oracle, 0.1).side == "undecided"
+    assert relearning(fast, oracle[:1], 0.1).side == "undecided"
+    fast[:1] = np.nan
+    assert relearning(fast, oracle, 0.1).side == "under-forgotten"
+    fast[:2] = np.nan
+    assert relearning(fast, oracle, 0.1).side == "failed"
 
 
 def test_relearning_interval_covers_for_oracles_as_unlearned():

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from expunge.core import InputError
 from expunge.metrics.joint import _gram, _smoother, classifier_two_sample, mmd
@@ -131,6 +131,26 @@ def test_unequal_numbers_of_members_have_no_base_rate():
         for i in range(60)
     ]
     assert np.mean(values) == pytest.approx(0.5, abs=4 * np.std(values) / np.sqrt(60))
+
+
+@pytest.mark.parametrize(("members", "oracles"), [(10, 60), (60, 10), (20, 20)])
+def test_the_p_value_of_the_table_of_calls_keeps_its_level_at_unequal_sizes(members, oracles):
+    draw, found = np.random.default_rng(2), []
+    for repeat in range(300):
+        u, o = draw.normal(size=(members, 12)), draw.normal(size=(oracles, 12))
+        found.append(classifier_two_sample(u, o, permutations=19, seed=repeat).table_p_value)
+    rejected = int((np.array(found) <= 0.05).sum())
+    # Folds share members, so a little above 5 % is what there is.
+    assert stats.binom.sf(rejected - 1, 300, 0.065) > 0.01
+
+
+def test_the_p_value_of_the_table_is_fishers():
+    u, o = rng.normal(3, 1, (10, 6)), rng.normal(size=(15, 6))
+    # All calls are right: one table of C(25, 10).
+    assert classifier_two_sample(u, o).table_p_value == pytest.approx(1 / special.comb(25, 10))
+    assert np.isnan(mmd(u, o).table_p_value)
+    u[0] = np.nan
+    assert classifier_two_sample(u, o).table_p_value == pytest.approx(1 / special.comb(25, 10))
 
 
 def test_errors():

@@ -34,6 +34,34 @@ def test_published_variants_give_the_numbers_of_their_code(case):
     assert klom(unlearned, A, "dub")[0] == pytest.approx(dub, abs=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("unlearned", "value"),
+    [
+        (A, 0),
+        (A + 5, 0),
+        (A + 80, 0),
+        (A * 7 - 3, 0),
+        (np.full((10, 1), 20.0), 11.512925),  # no oracle lies in the middle one of its 20 cells
+        (np.array([0.0] * 5 + [9.0] * 5)[:, None], 1.609438),
+    ],
+    ids=["same", "moved by 5", "moved by 80", "stretched", "constant", "two ends"],
+)
+def test_golden_values_of_own_ranges(unlearned, value):
+    assert klom(unlearned, A, "own-ranges")[0] == pytest.approx(value, abs=2e-6)
+
+
+def test_own_ranges_is_blind_to_a_shift():
+    rng = np.random.default_rng(4)
+    u, o, other = rng.normal(9, 1, (100, 2000)), rng.normal(3, 1, (100, 2000)), rng.normal(3, 1, (100, 2000))
+    # What the first release of EasyDUB read for a move by six standard deviations, and what it should have read.
+    assert klom(u, o, "own-ranges").mean() == pytest.approx(0.47, abs=0.02)
+    assert klom(u, o, "own-ranges").mean() == pytest.approx(klom(other, o, "own-ranges").mean(), rel=0.05)
+    assert klom(u, o, "easydub").mean() > 9
+    assert klom(u, o).mean() > 20 * klom(other, o).mean()
+    u[3, 7] = NAN
+    assert np.flatnonzero(np.isnan(klom(u, o, "own-ranges"))).tolist() == [7]
+
+
 @pytest.mark.parametrize("variant", SLOW)
 @pytest.mark.parametrize("scale", [0.1, 1, 60])
 def test_published_variants_equal_plain_loops(variant, scale):

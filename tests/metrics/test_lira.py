@@ -27,9 +27,9 @@ def world(d, shadows=64, targets=40, examples=300, augmentations=1):
 def test_area_is_phi_of_d_over_root_two(mode, variance):
     (shadow, inside), (target, truth) = world(1.0, shadows=256)
     result = lira_roc(lira(target, shadow, inside, mode=mode, variance=variance), truth)
-    assert result.auc == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.02)
+    assert result.auc.value == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.02)
     if mode == "online":
-        assert result.balanced_accuracy == pytest.approx(stats.norm.cdf(0.5), abs=0.02)
+        assert result.balanced_accuracy.value == pytest.approx(stats.norm.cdf(0.5), abs=0.02)
 
 
 def test_true_positive_rate_at_one_in_a_thousand():
@@ -80,17 +80,72 @@ def test_shuffled_truth_is_chance_within_the_exact_interval():
     scores = lira(target, shadow, inside)
     shuffled = rng.permuted(truth.ravel()).reshape(truth.shape)
     result = lira_roc(scores, shuffled, fpr=0.01)
-    assert result.auc == pytest.approx(0.5, abs=0.02)
+    assert result.auc.value == pytest.approx(0.5, abs=0.02)
     assert result.tpr.low - 0.01 < 0.01 < result.tpr.high + 0.01
 
 
-def test_a_broken_target_is_a_member_to_the_attacker_and_a_broken_shadow_is_refused():
+def test_a_broken_target_is_marked_and_a_broken_shadow_is_refused():
     (shadow, inside), (target, _) = world(1.0)
     target[0, 0] = np.nan
-    assert lira(target, shadow, inside)[0, 0] == np.inf
+    target[1] = 4.0
+    target[2] *= 1e4
+    marked = np.isnan(lira(target, shadow, inside)).all(1)
+    assert np.flatnonzero(marked).tolist() == [0, 1, 2]
     shadow[3, 5] = np.nan
     with pytest.raises(InputError, match="1 shadow models"):
         lira(target, shadow, inside)
+
+
+@pytest.mark.parametrize(
+    "destroy",
+    [
+        lambda m: np.full_like(m, np.nan),
+        lambda m: np.full_like(m, 7.0),
+        lambda m: m * 1e6,
+        lambda m: np.where(np.arange(m.shape[1])[None, :, None] == 3, np.inf, m),
+    ],
+)
+def test_destroyed_targets_are_told_right(destroy):
+    (shadow, inside), (target, truth) = world(1.0, examples=100)
+    ruined = lira_roc(lira(destroy(target), shadow, inside), truth, oracle=(lira(target, shadow, inside), truth))
+    assert (ruined.auc.value, ruined.balanced_accuracy.value, ruined.tpr.value) == (1, 1, 1)
+    assert (ruined.failed, ruined.side, ruined.targets) == (40, "failed", 40)
+    assert ruined.distance >= 0.5
+
+
+@pytest.mark.parametrize("d", [-1.0, 0.0, 1.0])
+def test_failed_targets_never_come_closer_to_the_oracles(d):
+    (shadow, inside), (target, truth) = world(1.0, examples=100)
+    unlearned = target + (d - 1) * truth[:, :, None]
+    oracle = lira(target - truth[:, :, None], shadow, inside), truth
+    honest = lira_roc(lira(unlearned, shadow, inside), truth, oracle=oracle)
+    unlearned[:6] = np.nan
+    broken = lira_roc(lira(unlearned, shadow, inside), truth, oracle=oracle)
+    assert broken.distance >= honest.distance - 0.01
+    assert broken.auc.value > honest.auc.value
+    assert broken.side == "failed"
+
+
+def test_lira_beside_the_oracles_has_a_side():
+    (shadow, inside), (target, truth) = world(1.0, examples=100)
+    retrained = target - truth[:, :, None]
+    oracle = lira(retrained[:20], shadow, inside), truth[:20]
+    sides = {}
+    for d in (-1.0, 0.0, 1.0):
+        found = lira_roc(lira(retrained[20:] + d * truth[20:, :, None], shadow, inside), truth[20:], oracle=oracle)
+        sides[d] = found.side
+        assert found.oracle_auc.value == pytest.approx(0.5, abs=0.05)
+        assert found.oracle_auc.low < found.oracle_auc.value < found.oracle_auc.high
+        assert found.distance == pytest.approx(abs(found.auc.value - found.oracle_auc.value))
+        assert (found.oracles, found.failed) == (20, 0)
+    assert sides == {-1.0: "over-forgotten", 0.0: "not told from the oracle", 1.0: "under-forgotten"}
+    alone = lira_roc(lira(target, shadow, inside), truth)
+    assert (alone.side, alone.oracles) == ("undecided", 0)
+    assert np.isnan([alone.oracle_auc.value, alone.distance]).all()
+    broken = oracle[0].copy()
+    broken[2] = np.nan
+    with pytest.raises(InputError, match="non-finite in 1 of 20 oracles"):
+        lira_roc(lira(target, shadow, inside), truth, oracle=(broken, truth[:20]))
 
 
 def test_lira_errors():
@@ -172,6 +227,67 @@ def test_failures_constants_and_outliers_do_not_improve_it(d):
     outliers = u.copy()
     outliers[0], outliers[1] = 100, -100
     assert ulira(outliers, o).accuracy >= honest - 0.03
+
+
+@pytest.mark.parametrize("members", [20, 60])
+@pytest.mark.parametrize("d", [0.0, 2.0])
+def test_the_worst_example_has_the_floor_of_its_number_of_members(members, d):
+    o, h, u = (rng.normal(size=(members, 400)) for _ in range(3))
+    null = ulira(h, o).worst
+    assert null > 0.55
+    for held_out in (None, rng.normal(size=(members, 400)), rng.normal(size=(members // 2, 400))):
+        found = ulira(u + d, o, held_out=held_out)
+        assert found.worst_floor == pytest.approx(null, abs=0.3 / members + 0.02)
+        assert (found.worst > found.worst_floor + 0.1) == (d > 0)
+    goal = rng.normal(size=(members, 400)) + d, rng.normal(size=(members, 400))
+    assert ulira(u + d, o, targets=goal).worst_floor == pytest.approx(null, abs=0.3 / members + 0.02)
+
+
+@pytest.mark.parametrize("d", [0.0, 1.0, 2.0])
+def test_area_and_rate_at_a_low_false_positive_rate(d):
+    u, o = rng.normal(d, 1, (150, 100)), rng.normal(size=(150, 100))
+    found = ulira(u, o, held_out=rng.normal(size=(150, 100)), fpr=0.01)
+    assert found.auc.value == pytest.approx(stats.norm.cdf(d / np.sqrt(2)), abs=0.02)
+    assert found.auc.low < found.auc.value < found.auc.high
+    assert found.tpr.low < found.tpr.value < found.tpr.high
+    if d:
+        assert found.tpr.value == pytest.approx(stats.norm.cdf(stats.norm.ppf(0.01) + d), rel=0.35)
+        assert found.auc.low > found.auc_floor.high
+    assert found.auc_floor.value == pytest.approx(0.5, abs=0.02)
+    assert found.tpr_floor.value == pytest.approx(0.01, abs=0.006)
+    assert ulira(u, o, fpr=0.01).tpr_floor.value == 0.01
+
+
+def test_intervals_of_area_and_rate_cover_when_examples_move_together():
+    covered = []
+    for _ in range(100):
+        o, u = (rng.normal(size=(16, 12)) + rng.normal(size=(16, 1)) for _ in range(2))
+        found = ulira(u, o, fpr=0.1)
+        covered.append([found.auc.low <= 0.5 <= found.auc.high, found.tpr.low <= 0.1 <= found.tpr.high])
+    # Conservative by construction, as for the accuracy.
+    assert (np.mean(covered, 0) >= 0.92).all()
+
+
+def test_sides_of_ulira_are_about_evidence():
+    u, o = rng.normal(size=(40, 50)), rng.normal(size=(40, 50))
+    assert ulira(u, o).side == "not told from the oracle"
+    few = u.copy()
+    few[:2] = np.nan
+    assert ulira(few, o).side == "not told from the oracle"
+    few[:3] = np.nan
+    assert ulira(few, o).side == "failed"
+    assert ulira(u, o, targets=(u[:1] + 3, o)).side == "undecided"
+    with pytest.raises(InputError, match="unlearned has 3 members, expected at least 4"):
+        ulira(u[:3], o)
+
+
+def test_broken_held_out_oracles_are_refused():
+    u, o = rng.normal(size=(40, 50)), rng.normal(size=(40, 50))
+    for poison in (np.nan, np.inf, 5.0):
+        held_out = rng.normal(size=(40, 50))
+        held_out[:9] = poison
+        with pytest.raises(InputError, match="held_out has non-finite, collapsed or exploded margins in 9 of 40"):
+            ulira(u, o, held_out=held_out)
 
 
 def test_order_does_not_matter():

@@ -17,7 +17,8 @@ from expunge.metrics.membership import (
     population_attack,
     svc_attack,
 )
-from expunge.metrics.roc import auc
+from expunge.metrics.reading import mean_interval
+from expunge.metrics.roc import auc, tpr_at_fpr
 
 rng = np.random.default_rng(5)
 Z, Y = 2 * rng.normal(size=(3, 15, 4)), rng.integers(0, 4, 15)
@@ -89,7 +90,7 @@ def test_side_of_the_attack(statistic):
     assert population_attack(*scores(2.0, 20), *oracle, **kwargs).side == "under-forgotten"
     if statistic != "balanced_accuracy":  # either side of 0.5 lowers an accuracy towards it first
         assert population_attack(*scores(-1.0, 20), *oracle, **kwargs).side == "over-forgotten"
-    assert population_attack(*oracle, *oracle, **kwargs).side == "at the oracle"
+    assert population_attack(*oracle, *oracle, **kwargs).side == "not told from the oracle"
     assert population_attack(*oracle, *oracle, **kwargs).distance == 0
 
 
@@ -99,6 +100,35 @@ def test_auc_of_the_reading_is_the_mean_of_members():
     assert reading.value == pytest.approx(np.mean([float(auc(a, b)) for a, b in zip(f, o, strict=True)]))
     assert reading.value == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.05)
     assert reading.low < reading.value < reading.high
+
+
+def test_interval_of_a_rate_over_members_covers_other_examples():
+    # Every member sees the same unseen examples, whose difficulty sets the threshold of all.
+    draw, truth = np.random.default_rng(6), stats.norm.cdf(stats.norm.ppf(0.05) + 1.5)
+    covered, members = [], []
+    for _ in range(200):
+        level, other_level = draw.normal(1.5, np.sqrt(0.5), 60), draw.normal(0, np.sqrt(0.5), 100)
+        forget = level + np.sqrt(0.5) * draw.normal(size=(8, 60))
+        other = other_level + np.sqrt(0.5) * draw.normal(size=(8, 100))
+        reading = population_attack(forget, other, forget, other, statistic="tpr", fpr=0.05)
+        assert (reading.low, reading.high) == (reading.oracle_low, reading.oracle_high)
+        covered.append(reading.low <= truth <= reading.high)
+        rates = np.array([tpr_at_fpr(a, b, 0.05).value for a, b in zip(forget, other, strict=True)])
+        members.append(mean_interval(rates)[1] <= truth <= mean_interval(rates)[2])
+    assert np.mean(covered) >= 0.95 - 0.03
+    assert np.mean(members) < 0.85
+
+
+def test_sides_are_about_evidence():
+    f, o = scores(0.5, 40)
+    more = scores(0.5, 40)
+    assert population_attack(f[:1] + 3, o[:1], *more).side == "undecided"
+    assert population_attack(f + 3, o, more[0][:1], more[1][:1]).side == "undecided"
+    f[:2] = np.nan
+    assert population_attack(f, o, f[2:], o[2:]).side == "not told from the oracle"
+    f[:3] = np.nan
+    reading = population_attack(f, o, *more)
+    assert (reading.side, reading.failed) == ("failed", 3)
 
 
 def test_a_threshold_found_on_the_same_scores_is_not_used():

@@ -55,7 +55,7 @@ def test_accuracy_below_the_oracle_is_over_forgetting():
     wrong = np.eye(4)[(Y + 1) % 4][None] + 0.1 * rng.normal(size=(8, 20, 4))
     assert accuracy_gap(wrong, right, Y).side == "over-forgotten"
     assert accuracy_gap(right, wrong, Y).side == "under-forgotten"
-    assert accuracy_gap(right, right, Y).side == "at the oracle"
+    assert accuracy_gap(right, right, Y).side == "not told from the oracle"
     assert accuracy_gap(right, right, Y).distance == 0
 
 
@@ -138,4 +138,4 @@ def test_tug_of_war_floor_is_below_one_by_the_noise_of_seeds():
     reading = tug_of_war_reading(accuracies, accuracies)
     assert reading.oracle < 0.96
     assert reading.value == pytest.approx(reading.oracle, abs=0.002)
-    assert reading.side == "at the oracle"
+    assert reading.side == "not told from the oracle"

@@ -73,20 +73,33 @@ def test_gaussian_endpoints():
     ],
 )
 def test_one_run_golden_values(m, r, v, delta, bound):
-    assert one_run_epsilon(m, r, v, delta=delta) == pytest.approx(bound, abs=5e-5)
+    found = one_run_epsilon(m, r, v, delta=delta)
+    assert float(found) == found.epsilon == pytest.approx(bound, abs=5e-5)
+    assert found.largest == one_run_epsilon(m, r, r, delta=delta).epsilon >= found.epsilon
 
 
 def test_one_run_by_direct_summation_and_endpoints():
-    epsilon = one_run_epsilon(50, 40, 35, delta=1e-3)
+    epsilon = float(one_run_epsilon(50, 40, 35, delta=1e-3))
     q = np.exp(epsilon) / (1 + np.exp(epsilon))
     p = [stats.binom.pmf(k, 40, q) for k in range(41)]
     beta = sum(p[35:])
     alpha = max(sum(p[35 - i : 35]) / i for i in range(1, 36))
     assert beta + 2 * 50 * 1e-3 * alpha == pytest.approx(0.05)
-    assert one_run_epsilon(10, 10, 0) == 0
-    assert one_run_epsilon(10, 10, 5) == 0
+    assert one_run_epsilon(10, 10, 0).epsilon == 0
+    assert one_run_epsilon(10, 10, 5).epsilon == 0
     with pytest.raises(InputError, match="correct <= guesses <= canaries"):
         one_run_epsilon(10, 20, 5)
+
+
+def test_every_bound_names_its_floor_ideal_and_direction():
+    two = audit(rng.normal(3, 1, 200), rng.normal(size=200), Fixed(1.5))
+    one = one_run_epsilon(1000, 200, 190)
+    for found in (two, one):
+        assert found.floor == 0
+        assert found.ideal.startswith("0")
+        assert "closer to the oracles" in found.direction
+        assert 0 < float(found) == found.epsilon < found.largest
+    assert (one.canaries, one.guesses, one.correct, one.route) == (1000, 200, 190, "one-run")
 
 
 def exceedances(bound, repetitions):
@@ -97,7 +110,7 @@ def exceedances(bound, repetitions):
 def test_one_run_bound_exceeds_the_truth_at_most_five_times_in_a_hundred(true):
     # Randomised response on 200 coins is exactly true-DP in each coin.
     q = np.exp(true) / (1 + np.exp(true))
-    found = exceedances(lambda: one_run_epsilon(200, 200, int(rng.binomial(200, q))) > true, 300)
+    found = exceedances(lambda: one_run_epsilon(200, 200, int(rng.binomial(200, q))).epsilon > true, 300)
     assert stats.binom.sf(found - 1, 300, 0.05) > 1e-3
 
 
@@ -124,8 +137,8 @@ def test_the_uncorrected_maximum_over_numbers_of_guesses_is_not_a_bound():
     for _ in range(200):
         right = np.cumsum(rng.random(100) < 0.5)
         tried = [(r, int(right[r - 1])) for r in range(5, 101, 5)]
-        naive += max(one_run_epsilon(100, r, v) for r, v in tried) > 0
-        corrected += max(one_run_epsilon(100, r, v, significance=0.05 / 20) for r, v in tried) > 0
+        naive += max(one_run_epsilon(100, r, v).epsilon for r, v in tried) > 0
+        corrected += max(one_run_epsilon(100, r, v, significance=0.05 / 20).epsilon for r, v in tried) > 0
     assert naive / 200 > 0.1
     assert stats.binom.sf(corrected - 1, 200, 0.05) > 1e-3
 

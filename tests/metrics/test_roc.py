@@ -6,7 +6,15 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from expunge.core import InputError
-from expunge.metrics.roc import auc, balanced_accuracy, clopper_pearson, clopper_pearson_upper, roc, tpr_at_fpr
+from expunge.metrics.roc import (
+    auc,
+    balanced_accuracy,
+    clopper_pearson,
+    clopper_pearson_upper,
+    pooled_roc,
+    roc,
+    tpr_at_fpr,
+)
 
 scores = st.lists(st.integers(-2, 2), min_size=1, max_size=12)
 
@@ -78,6 +86,77 @@ def test_roc_puts_them_together_and_says_its_resolution():
     assert result.tpr.low < result.tpr.value < result.tpr.high
     assert np.isnan(roc([1.0], [0.0]).balanced_accuracy)
     assert balanced_accuracy([1, 1], [1, 1], 1.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "fpr", "d"), [(200, 200, 0.05, 1.0), (100, 1000, 0.01, 2.0), (60, 80, 0.05, 1.5)]
+)
+def test_interval_of_the_true_positive_rate_covers_although_the_threshold_is_estimated(positives, negatives, fpr, d):
+    draw, truth = np.random.default_rng(4), stats.norm.cdf(stats.norm.ppf(fpr) + d)
+    covered, fixed = [], []
+    for _ in range(600):
+        value, low, high = tpr_at_fpr(draw.normal(d, 1, positives), draw.normal(size=negatives), fpr)
+        alone = clopper_pearson(round(value * positives), positives)
+        assert low <= value <= high
+        covered.append(low <= truth <= high)
+        fixed.append(alone.low <= truth <= alone.high)
+    # Nominal or more; Clopper-Pearson alone, which takes the threshold as given, does not.
+    assert np.mean(covered) >= 0.95 - 0.02
+    assert np.mean(fixed) < 0.9
+
+
+def test_interval_of_the_true_positive_rate_at_its_ends():
+    few = tpr_at_fpr(np.arange(50) + 100, np.arange(50), 0.001)
+    # All positives are above all negatives, but 50 negatives do not say where 1 in 1,000 of them lie.
+    assert (few.value, few.low, few.high) == (1, 0, 1)
+    assert tpr_at_fpr(np.arange(50) + 100.0, np.arange(10_000) / 1000, 0.01).low > 0.9
+    assert tpr_at_fpr(np.arange(50), np.arange(50), 1.0).low == pytest.approx(clopper_pearson(50, 50).low)
+    none = tpr_at_fpr(np.zeros(50), np.arange(10_000) + 1.0, 0.01)
+    assert (none.value, none.low) == (0, 0)
+    assert none.high == pytest.approx(clopper_pearson(0, 50).high)
+
+
+def models(draw, count, examples=40, d=1.0, shared=0.5):
+    """Scores of models that err together on all examples, half of which are positives of either model."""
+    positive = draw.random((count, examples)) < 0.5
+    noise = np.sqrt(1 - shared) * draw.normal(size=(count, examples)) + np.sqrt(shared) * draw.normal(size=(count, 1))
+    return d * positive + noise, positive
+
+
+@pytest.mark.parametrize("count", [15, 40])
+def test_pooled_intervals_cover_when_the_scores_of_a_model_move_together(count):
+    draw, area = np.random.default_rng(8), stats.norm.cdf(1 / np.sqrt(2))
+    truth = area, stats.norm.cdf(0.5), stats.norm.cdf(stats.norm.ppf(0.05) + 1)
+    covered = []
+    for repeat in range(300):
+        found = pooled_roc(*models(draw, count), threshold=0.5, fpr=0.05, replicates=200, seed=repeat)
+        seen = found.auc, found.balanced_accuracy, found.tpr
+        covered.append([x.low <= value <= x.high for x, value in zip(seen, truth, strict=True)])
+    # The area of few models that err together is skewed; the docstring says how often its interval covers.
+    assert (np.mean(covered, 0) >= [0.86 if count < 30 else 0.91, 0.915, 0.92]).all()
+
+
+def test_pooled_values_are_those_of_all_scores_together_and_cells_barely_move_their_spread(monkeypatch):
+    scores, positive = models(np.random.default_rng(9), 12, examples=300)
+    found = pooled_roc(scores, positive, fpr=0.02)
+    assert found.auc.value == float(auc(scores[positive], scores[~positive]))
+    assert found.balanced_accuracy.value == balanced_accuracy(scores[positive], scores[~positive], 0.0)
+    assert found.tpr.value == tpr_at_fpr(scores[positive], scores[~positive], 0.02).value
+    monkeypatch.setitem(pooled_roc.__globals__, "CELLS", 200)
+    rough = pooled_roc(scores, positive, fpr=0.02)
+    np.testing.assert_allclose(rough.auc, found.auc, atol=2e-3)
+    np.testing.assert_allclose(rough.tpr, found.tpr, atol=0.02)
+    single = pooled_roc(scores[:1], positive[:1])
+    assert np.isnan([single.auc.low, single.auc.high]).all()
+
+
+def test_pooled_errors():
+    scores, positive = models(np.random.default_rng(9), 4)
+    with pytest.raises(InputError, match="expected both positives and negatives"):
+        pooled_roc(scores, np.ones_like(positive))
+    scores[0, 0] = np.nan
+    with pytest.raises(InputError, match="1 scores are NaN"):
+        pooled_roc(scores, positive)
 
 
 def test_not_a_number_is_refused():

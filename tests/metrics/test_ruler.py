@@ -156,3 +156,32 @@ def test_reading_again_is_fast():
 def test_errors(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_held_out_oracles_must_be_other_sound_oracles():
+    """A broken one raises the floor, and a copy lowers it to 0: either way the floor says nothing."""
+    rng = np.random.default_rng(0)
+    oracle, held_out = rng.normal(size=(40, 30)), rng.normal(size=(40, 30))
+    broken = held_out.copy()
+    broken[3, 2] = np.nan
+    copied = held_out.copy()
+    copied[5] = oracle[1]
+    exploded = held_out.copy()
+    exploded[7] *= 1e6
+    cases = [
+        (broken, "held_out has non-finite, collapsed or exploded margins in 1 of 40 members .first 3."),
+        (exploded, "in 1 of 40 members .first 7."),
+        (copied, "held_out holds 1 of the oracles again .first 5."),
+        (oracle, "held_out holds 40 of the oracles again"),
+        (held_out[:1], "held_out has 1 member, expected at least 2"),
+    ]
+    for given, message in cases:
+        with pytest.raises(InputError, match=message):
+            Ruler(oracle, given)
+
+
+def test_one_unlearned_model_is_no_ensemble():
+    rng = np.random.default_rng(0)
+    ruler = Ruler(rng.normal(size=(40, 30)))
+    with pytest.raises(InputError, match="unlearned has 1 member, expected at least 2"):
+        ruler.score(rng.normal(size=(1, 30)))

@@ -28,8 +28,9 @@ oracles are exponential, as the gaps between the true levels of ordered oracles 
 make cells too empty too often, and the floor too high. Where unlearned and oracle rows are the same members (the floor
 without held-out oracles) the two orders are made orthogonal.
 
-Examples that stand for others (retain, validation) are resampled too, by their readings drawn together to the spread
-that they would have without noise: the noise is in the replicates already.
+Examples that stand for others (retain, validation) are resampled too. The noise is in the replicates already: what
+other examples add to it is for the mean the spread that examples would have without noise, and for P95 the spread of
+the share of readings above it, an example counting by how often its replicates are.
 
 Source: Bretagnolle, Ann. Inst. H. Poincare B 19 (1983), on the bootstrap of degenerate statistics; Buja and Eyuboglu,
 Multivariate Behavioral Research 27 (1992), for comparing eigenvalues with those of shuffled data; the rest is ours.
@@ -57,12 +58,14 @@ Logical = NDArray[np.bool_]
 SUMMARIES = ("p95", "mean")
 PILOT, PILOT_EXAMPLES = 20, 1000
 """Replicates and about how many examples the weight of the start is found from."""
-WEIGHTS = np.array([0.0, 0.5, 0.8, 1.0, 1.25])
-"""Weights of the start that the pilot tries."""
+WEIGHTS = np.array([0.0, 0.5, 0.8, 0.9, 1.0, 1.05, 1.12, 1.25])
+"""Weights of the start that the pilot tries: close to one another where readings saturate, and rise fast."""
 MOST_DIRECTIONS = 5
 """Directions in which members may err together."""
 THINNED = 256
 """Examples at most from which these directions are found."""
+POOLED = 400_000
+"""About how many readings of replicates the distribution of all of them is taken from."""
 CLEAR = 1.1
 """A direction counts when its eigenvalue exceeds the largest of shuffled members by this factor."""
 
@@ -84,6 +87,8 @@ class Ranked:
     """The part of G - diagonal that is not noise, at the ranks 0 to N (examples, N + 1)."""
     klom: Array
     """KLoM as read (examples,)."""
+    directions: float = 1.0
+    """In how many directions its members and the oracles err; see `directions_of`."""
 
 
 class Bootstrap:
@@ -107,9 +112,9 @@ class Bootstrap:
         self.edges = np.ceil(np.arange(cells.failure + 1) * self.oracles / cells.failure).astype(int)
         """Ranks of the edges, the ends 0 and N included (cells + 1,)."""
         self._levels = np.arange(self.oracles + 1) / (self.oracles + 1)
-        # Own ranks have no spread to estimate: 1 of M. Both edges of a cell are rounded to whole members, which adds
-        # 2/12 to the variance of a count that is M (1 - 1/K) / K at the floor.
-        self._surplus = 1 + cells.failure / 6 / (1 - 1 / cells.failure)
+        # Both edges of a cell are rounded to whole members, which adds 2/12 to the variance of a count that is
+        # M (1 - 1/K) / K at the floor: this share of it, times M.
+        self._rounded = cells.failure / 6 / (1 - 1 / cells.failure)
         draw = np.random.default_rng([seed, 0])
         self._weights = oracle_weights(draw, self.oracles, replicates)
         self._picked = draw.integers(0, self.examples, (replicates, self.examples)) if resample_examples else None
@@ -141,7 +146,8 @@ class Bootstrap:
         curve -= self._levels
         small = position.astype(np.int16) if self.oracles < 2**15 else position
         order = np.argsort(small, axis=1, kind="stable").astype(np.int32)
-        return Ranked(order, self._start(position, curve), klom)
+        sides = self._sides(position)
+        return Ranked(order, self._start(position, curve, self._together(sides)), klom, directions_of(sides))
 
     def null(self, members: int, stream: int = 0) -> Array:
         """Return KLoM of two sets of oracles, every replicate and example, (replicates, examples).
@@ -174,10 +180,34 @@ class Bootstrap:
         read = summarise(values, summary)
         if self._picked is None or klom is None:
             return read
+        other = self._other_mean(values, klom) if summary == "mean" else self._other_p95(values, read)
+        return np.asarray(read + other)
+
+    def _other_mean(self, values: Array, klom: Array) -> Array:
+        """Return by how much the mean over other examples differs in each replicate, (replicates,)."""
+        assert self._picked is not None
         # What examples would read without noise: as seen, drawn together until they vary by as much more than noise.
         seen, noise = float(klom.var(ddof=1)), float(values.var(0, ddof=1).mean())
-        expected = klom.mean() + np.sqrt(max(0.0, 1 - noise / seen) if seen > 0 else 0.0) * (klom - klom.mean())
-        return np.asarray(read + summarise(expected[self._picked], summary) - summarise(expected, summary))
+        expected = np.sqrt(max(0.0, 1 - noise / seen) if seen > 0 else 0.0) * (klom - klom.mean())
+        return np.asarray(expected[self._picked].mean(1))
+
+    def _other_p95(self, values: Array, read: Array) -> Array:
+        """Return by how much P95 over other examples differs in each replicate, (replicates,).
+
+        An example counts by the share of replicates whose P95 it is above, which noise decides as well. Other examples
+        change the share of readings above P95, and P95 goes to where that much more or less is above it. Readings are
+        compared within a replicate: the noise that its examples share moves its P95 as well.
+        """
+        assert self._picked is not None
+        above, at = (values > read[:, None]).mean(0), (values == read[:, None]).mean(0)
+        # Of readings that are P95 itself, as many count as above it as make 5 %.
+        above += at * np.clip((0.05 - above.mean()) / max(float(at.mean()), 1e-12), 0, 1)
+        other = above[self._picked].mean(1) - above.mean()
+        some = slice(0, max(1, POOLED // self.examples))
+        around = np.sort(values[some] - read[some, None], axis=None)
+        level = np.clip(np.append(0.95 + other, 0.95), 0, 1) * (around.size - 1)
+        there = np.interp(level, np.arange(around.size), around)
+        return np.asarray(there[:-1] - there[-1])
 
     def weigh(self, ranked: Ranked, summary: Summary, stream: int = 0) -> float:
         """Return the weight w at which replicates read on average what was observed, 0 to 1.25."""
@@ -211,7 +241,8 @@ class Bootstrap:
             weights *= np.sqrt(own / np.maximum((weights**2).sum(1, keepdims=True), 1e-12))
         count = np.zeros((len(order), own + 1, replicates), np.float32)
         np.cumsum(np.ascontiguousarray(weights.T)[order], axis=1, out=count[:, 1:])
-        count *= np.float32(np.sqrt(members / own * max(0.0, 1 - self._surplus / own)))
+        # Own ranks have no spread to estimate: 1 of M is too much.
+        count *= np.float32(np.sqrt(members / own * max(0.0, 1 - 1 / own - self._rounded / members)))
         return count
 
     def _read(self, ranked: Ranked, weight: float, members: int, count: Single, part: slice) -> Array:
@@ -298,7 +329,7 @@ class Bootstrap:
         middle[0], middle[-1] = 0, self.oracles
         position[bad] = middle[np.minimum(codes.T[bad], len(middle) - 1)]
 
-    def _start(self, position: Ranks, curve: Array) -> Single:
+    def _start(self, position: Ranks, curve: Array, together: list[tuple[Array, Array]]) -> Single:
         """Take off what is noise, direction by direction; see the module."""
         members, edges = position.shape[1], self.edges
         inner = np.zeros((self.examples, len(edges)))
@@ -312,7 +343,7 @@ class Bootstrap:
         noise = float((p * (1 - p) * unit**2).sum()) / (members - 1)
         noise += float((q * (1 - q) * unit**2).sum()) / (self.oracles - 1)
         smooth, left = np.zeros_like(curve), curve.copy()
-        for ours, theirs in self._together(position):
+        for ours, theirs in together:
             shape = (self._loaded(position, ours) + self._loaded(self._position, theirs)) * unit
             size = float((shape**2).sum())
             along = float((rest * shape).sum()) / size
@@ -326,14 +357,18 @@ class Bootstrap:
         keep = np.sqrt(min(1.0, max(0.0, 1 - noise / size))) if size > 0 else 0.0
         return np.asarray(smooth + keep * left, np.float32)
 
-    def _together(self, position: Ranks) -> list[tuple[Array, Array]]:
+    def _sides(self, position: Ranks) -> list[Array]:
+        """Return the scores of members and of oracles, scaled to the noise of a mean, each (2 examples, members)."""
+        step = max(1, self.examples // THINNED)
+        sides = [_scores(x[::step], self.oracles) for x in (position, self._position)]
+        return [side / np.sqrt(side.shape[1] * max(1, side.shape[1] - 1)) for side in sides]
+
+    def _together(self, sides: list[Array]) -> list[tuple[Array, Array]]:
         """Return the loads of both sides' members in each direction in which they err together."""
-        members, oracles = position.shape[1], self.oracles
+        members, oracles = (side.shape[1] for side in sides)
         if min(members, oracles) < 3:
             return []
-        step = max(1, self.examples // THINNED)
         scale = 1 / np.sqrt(members * (members - 1)), 1 / np.sqrt(oracles * (oracles - 1))
-        sides = [_scores(x[::step], oracles) * s for x, s in zip((position, self._position), scale, strict=True)]
         values, vectors = np.linalg.eigh(_gram(sides))
         lots = np.random.default_rng([self.seed, 3])
         shuffled = np.linalg.eigvalsh(_gram([lots.permuted(side, axis=1) for side in sides]))[-1]
@@ -375,6 +410,39 @@ def _permuted(draw: np.random.Generator, quantiles: Array, replicates: int) -> S
     spread = quantiles.std()
     shape = (quantiles - quantiles.mean()) / spread if spread > 0 else np.linspace(-1, 1, members)
     return draw.permuted(np.tile((1 + shape).astype(np.float32), (replicates, 1)), axis=1)
+
+
+def directions_of(sides: list[Array]) -> float:
+    """Return in how many equal independent directions members err, (tr S^2)^2 / tr S^4 of their covariance S.
+
+    Sums over eigenvalues would count the noise of few members as directions. Products of different members do not:
+    with g the product of two members' scores, tr S^2 is the mean of g_ij^2, and tr S^4 that of g_ij g_jk g_kl g_li
+    over four different members. Of the scores the lines alone are used; parabolas would count what members share twice.
+
+    Args:
+        sides: Scores of members and of oracles, centred, each (2 examples, members).
+
+    Returns:
+        At least 1; 1 when there are fewer than 4 members.
+    """
+    lines = [side[: len(side) // 2] for side in sides]
+    n = sum(side.shape[1] for side in lines)
+    if n < 4:
+        return 1.0
+    g, start = _gram(lines), 0
+    for side in lines:
+        # Centring makes the products of different members lean to the negative by this much.
+        own = slice(start, start + side.shape[1])
+        start = own.stop
+        g[own, own] += np.trace(g[own, own]) / (side.shape[1] * max(1, side.shape[1] - 1))
+    np.fill_diagonal(g, 0)
+    squares = g**2
+    second = squares.sum() / (n * (n - 1))
+    # Closed walks of four steps, less those that come back to a member that they have been at.
+    walks = ((g @ g) ** 2).sum() - 2 * (squares.sum(1) ** 2).sum() + (squares**2).sum()
+    fourth = walks / (n * (n - 1) * (n - 2) * (n - 3))
+    most = float(len(lines[0]))
+    return float(np.clip(second**2 / fourth, 1.0, most)) if fourth > 0 else most
 
 
 def _scores(position: Ranks, oracles: int) -> Array:

@@ -11,7 +11,7 @@ With F the distribution of the unlearned margins, G that of the oracles', and s 
 A failed member (non-finite, collapsed or exploded, see `expunge.metrics.failures`) has no place on the axis. It is
 infinitely far: the unbounded distances are infinite with one, and the bounded ones count its mass as disjoint from the
 oracles'. So a failure never lowers a distance. Every one of these has a floor above 0 at finite numbers of members
-(`distance_floor`).
+(`distance_floor`), the higher the fewer members are on either side: a floor is for the numbers of members compared.
 
 Sources: Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013) for the energy distance; Lin, IEEE Trans. Inf. Theory 37
 (1991) for Jensen-Shannon; Wasserstein-1 as the area between the distribution functions is due to Vallender (1974).
@@ -20,6 +20,7 @@ Sources: Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013) for the energy d
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,10 @@ import numpy as np
 from expunge.core import Score
 from expunge.core.checks import one_of, whole
 from expunge.metrics.arrays import Array, pair, slices
-from expunge.metrics.failures import failed_members
+from expunge.metrics.failures import failed_members, sound_held_out
+
+NOISE_NUMBERS = 1_000_000
+"""About how many simulated margins the noise at two numbers of members is worked out from."""
 
 
 def wasserstein(unlearned: Any, oracle: Any) -> Array:
@@ -183,36 +187,63 @@ def distance_floor(
 
     Args:
         metric: One of the functions of this file.
-        oracle: Margins (oracles, examples), at least 4 without `held_out`.
-        held_out: Margins of other oracles (held-out oracles, examples): the honest floor at these numbers of members.
-            Without them, two random halves of `oracle` are compared, and what they read is scaled to the full numbers:
-            noise falls with the root of the members for Wasserstein and Kolmogorov-Smirnov, with the members for the
-            others.
+        oracle: Margins (oracles, examples), at least 4.
+        held_out: Margins of other oracles (held-out oracles, examples), finite: the honest floor. When there are fewer
+            than `members`, the part of their reading that is noise is brought to `members`; a difference of recipe
+            is not noise and stays. Without them, two random halves of `oracle` are compared, and what they read is
+            brought to the full numbers. Noise scales with the numbers of members as it does for standard normal
+            margins, which is exact for Kolmogorov-Smirnov and Jensen-Shannon.
         members: Number of unlearned members that the floor is for; None takes all held-out oracles, or as many as there
             are oracles.
         seed: Which halves are drawn.
 
     Returns:
         Shape (examples,).
+
+    Raises:
+        InputError: If shapes disagree, or an oracle of either kind is broken.
     """
-    if held_out is not None:
-        ours, theirs = pair(held_out, oracle)
-        return metric(ours[:members], theirs)
+    ours, theirs, scale = _floor_sides(metric, oracle, held_out, members, seed)
+    return metric(ours, theirs) * scale
+
+
+def _floor_sides(
+    metric: Callable[[Any, Any], Array], oracle: Any, held_out: Any, members: int | None, seed: int
+) -> tuple[Array, Array, float]:
+    """Return two sets of oracles, and what their distance is multiplied by for `members` against all oracles."""
     _, theirs = pair(oracle, oracle, minimum=4)
-    order = np.random.default_rng(seed).permutation(len(theirs))
+    if members is not None:
+        whole(members=members)
     half = len(theirs) // 2
-    return metric(theirs[order[:half]], theirs[order[half:]]) * _to_full_size(metric, members, len(theirs))
+    order = np.random.default_rng(seed).permutation(len(theirs))
+    left, right = theirs[order[:half]], theirs[order[half:]]
+    halves = _noise(metric, half, len(theirs) - half)
+    if held_out is None:
+        return left, right, _noise(metric, members or len(theirs), len(theirs)) / halves
+    others = sound_held_out(held_out, theirs)[:members]
+    if members is None or len(others) >= members:
+        return others, theirs, 1.0
+    reading = float(metric(others, theirs).mean())
+    noise = float(metric(left, right).mean()) * _noise(metric, len(others), len(theirs)) / halves
+    if not (reading > 0 and np.isfinite(reading) and np.isfinite(noise)):
+        return others, theirs, 1.0
+    smaller = _noise(metric, members, len(theirs)) / _noise(metric, len(others), len(theirs))
+    # Noise adds to what is there (exactly so for the energy distance), so the part of it that goes is subtracted.
+    return others, theirs, max(0.0, 1 - noise / reading * (1 - smaller))
 
 
-def _to_full_size(metric: Callable[[Any, Any], Array], members: int | None, oracles: int) -> float:
-    """What a distance between two halves of the oracles is multiplied by for `members` against all of them."""
-    noise = (1 / (members or oracles) + 1 / oracles) / (1 / (oracles // 2) + 1 / (oracles - oracles // 2))
-    return float(np.sqrt(noise) if metric in (wasserstein, kolmogorov_smirnov) else noise)
+@lru_cache(maxsize=256)
+def _noise(metric: Callable[[Any, Any], Array], members: int, oracles: int) -> float:
+    """Return what a distance reads on average between two sets of standard normal margins of these numbers."""
+    examples = int(np.clip(NOISE_NUMBERS // (members + oracles), 200, 20_000))
+    rng = np.random.default_rng(0)
+    return float(metric(rng.normal(size=(members, examples)), rng.normal(size=(oracles, examples))).mean())
 
 
 def distance_score(name: str, unlearned: Any, oracle: Any, held_out: Any = None, *, groups: int = 10) -> Score:
     """Return the mean of a distance over the examples, with interval and floor.
 
+    The floor is for as many members as `unlearned` has, so that `excess` is 0 on average when there is no difference.
     The intervals are Gaussian with the standard error of a jackknife that leaves out one of `groups` groups of members
     of either side at a time; examples are taken as given.
 
@@ -220,25 +251,23 @@ def distance_score(name: str, unlearned: Any, oracle: Any, held_out: Any = None,
         name: A key of `DISTANCES`.
         unlearned: Margins (members, examples).
         oracle: Margins (oracles, examples), at least 4.
-        held_out: Margins of other oracles, for the floor; see `distance_floor` for what happens without.
+        held_out: Margins of other oracles, for the floor; see `distance_floor` for what happens without, or with fewer
+            than unlearned members.
         groups: Groups of members, at least 2; cut to the smaller number of members.
 
     Returns:
         The score; the value is infinite when a member failed and the distance is unbounded.
+
+    Raises:
+        InputError: If shapes disagree, or an oracle of either kind is broken.
     """
     one_of(tuple(DISTANCES), name=name)
     whole(groups=groups, minimum=2)
     ours, theirs = pair(unlearned, oracle, minimum=4)
     metric = DISTANCES[name]
     value, low, high = _jackknife(metric, ours, theirs, groups)
-    if held_out is not None:
-        others, _ = pair(held_out, theirs)
-        floor, floor_low, floor_high = _jackknife(metric, others[: len(ours)], theirs, groups)
-    else:
-        half = len(theirs) // 2
-        order = np.random.default_rng(0).permutation(len(theirs))
-        halves = _jackknife(metric, theirs[order[:half]], theirs[order[half:]], groups)
-        floor, floor_low, floor_high = (end * _to_full_size(metric, len(ours), len(theirs)) for end in halves)
+    left, right, scale = _floor_sides(metric, theirs, held_out, len(ours), 0)
+    floor, floor_low, floor_high = (end * scale for end in _jackknife(metric, left, right, groups))
     unit = {"kolmogorov_smirnov": "share", "wasserstein": "oracle sd", "energy": "oracle sd"}.get(name, "nats")
     return Score(
         metric=name,

@@ -90,6 +90,42 @@ class Reference:
         return cls(centre, usual, float(np.abs(known).max()), float(np.median(_distinct(known))))
 
 
+def sound_held_out(held_out: Any, oracle: Any) -> Array:
+    """Return margins of held-out oracles, checked to be as sound as oracles must be.
+
+    Args:
+        held_out: Margins (held-out oracles, examples).
+        oracle: Margins of the oracles on the same examples (oracles, examples), finite.
+
+    Raises:
+        InputError: If examples differ, there is only one, one is an oracle again, or one is non-finite, collapsed or
+            exploded: it would raise the floor, and with it everything that passes for the floor.
+    """
+    others, theirs = to_array(held_out, "held_out", ndim=2), to_array(oracle, "oracle", ndim=2)
+    if others.shape[1] != theirs.shape[1]:
+        raise InputError(
+            f"held_out has shape {others.shape} and oracle {theirs.shape}; expected the same number of examples: both "
+            "must be evaluated on the same examples, in the same order."
+        )
+    if len(others) < 2:
+        raise InputError(f"held_out has {len(others)} member, expected at least 2: train more held-out oracles.")
+    known = {row.tobytes() for row in theirs}
+    copies = [row.tobytes() in known for row in others]
+    if any(copies):
+        raise InputError(
+            f"held_out holds {sum(copies)} of the oracles again (first {copies.index(True)}); expected other members: "
+            "against themselves oracles read 0, and that is no floor. Train them with another seed."
+        )
+    bad = failed_members(others, theirs)
+    if bad.any():
+        raise InputError(
+            f"held_out has non-finite, collapsed or exploded margins in {int(bad.sum())} of {len(others)} members "
+            f"(first {int(np.argmax(bad))}); expected sound oracles, because they are the floor. Leave these members "
+            "out, or retrain them."
+        )
+    return others
+
+
 def _collapsed(values: Array, known: Reference | None) -> NDArray[np.bool_]:
     if values.shape[1] < FEWEST or (known is not None and known.distinct <= 2 * DISTINCT):
         return np.zeros(len(values), dtype=bool)

@@ -11,11 +11,21 @@ v and k are those of the replicates (`Bootstrap`, which start where readings ave
 third cumulant at the floor. For a sum of squares with one large direction these are exact: there, c = 4 Var z.
 Percentiles are those of the gamma law with these cumulants (Wilson and Hilferty's approximation), so that an interval
 near the floor is not symmetric. Above the value c is at least what it is in the one direction in which members err
-together (`rise_of`), where a larger difference would most likely lie.
+together (`rise_of`), where a larger difference would most likely lie. Below it c is negative when replicates show that
+beyond two standard errors: near saturation readings vary the less, the larger they are. Then k(mu) = k.
 
-Few members say little about their own spread. The variance of a sum of squares goes with the square of the members'
-variance, whose relative error is 2 / (M + N - 2), so that it is known as well as a variance with f = (M + N - 2) / 4
-degrees of freedom is: Student's quantile for these takes the place of the Gaussian's.
+Few members say little about their own spread. With n = M + N - 2, the variance of a sum of squares of g equal
+independent directions has the relative variance 2 / f with (`freedom_of`)
+
+    1 / f = 4 / (n g) + 2 / n^2
+
+since it is estimated from the products of all pairs of members. Student's quantile for f degrees of freedom takes the
+place of the Gaussian's. g comes from the members themselves (`expunge.metrics.bootstrap`): near 1 where they err
+together, as many as there are examples where they do not. P95 hangs on few examples; for it g is 1.
+
+Members are whole, and readings discrete numbers. Where these are further apart than replicates vary, a standard
+deviation says little: the interval then reaches at least to what is read with one member more or less in a cell
+(`step`), and covers more than 95 %, as exact intervals of proportions do.
 
 The value counts as an estimate of the average reading at these numbers of members, which is what the floor is too;
 their difference is what verdicts are made from.
@@ -46,6 +56,7 @@ def interval(
     *,
     freedom: float = np.inf,
     rise: float = 0.0,
+    step: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[float, float]:
     """Return the interval of the average reading; see the module.
 
@@ -56,6 +67,7 @@ def interval(
         confidence: Coverage, 0.5 to 0.9999.
         freedom: Degrees of freedom f of the spread of the replicates.
         rise: Least slope c above the value; see `rise_of`.
+        step: How far below and above the value the interval reaches at least.
 
     Returns:
         Lower and upper end; NaN with fewer than 3 replicates.
@@ -65,19 +77,38 @@ def interval(
         return float("nan"), float("nan")
     variance, third, spread = float(replicates.var(ddof=1)), _third(replicates), float(replicates.std(ddof=1))
     if spread == 0:
-        return value, value
-    slope = max(0.0, (2 * third + _third(null)) / (3 * variance))
-    slope = min(slope, MOST_SKEW * spread)
+        return value - step[0], value + step[1]
+    most = MOST_SKEW * spread
+    slope = (2 * third + _third(null)) / (3 * variance)
+    # The skewness of Gaussian replicates has standard error sqrt(6 / R), and the slope 2/3 of that.
+    falling = slope < -2 * np.sqrt(6 / len(replicates)) * 2 / 3 * spread
+    slope = max(slope, -most) if falling else min(max(slope, 0.0), most)
     away = np.linspace(-REACH, REACH, STEPS) * spread
-    steep = np.where(away > 0, min(max(slope, rise), MOST_SKEW * spread), slope)
+    steep = np.where(away > 0, min(max(slope, rise, 0.0), most), slope)
     least = min(variance, float(null.var(ddof=1)))
     deviation = np.sqrt(np.maximum(variance + steep * away, least))
-    skew = (third + 1.5 * steep**2 * away) / deviation**3
+    skew = (third + 1.5 * np.maximum(steep, 0) ** 2 * away) / deviation**3
     z = float(stats.t.ppf(0.5 + confidence / 2, max(1.0, freedom)))
     above = away + gamma_quantile(z, skew) * deviation  # 97.5th percentile of readings, less the value
     below = away + gamma_quantile(-z, skew) * deviation
     middle = STEPS // 2
-    return value + _crossing(away[middle::-1], above[middle::-1]), value + _crossing(away[middle:], below[middle:])
+    fall, climb = -_crossing(away[middle::-1], above[middle::-1]), _crossing(away[middle:], below[middle:])
+    return value - max(fall, step[0]), value + max(climb, step[1])
+
+
+def freedom_of(members: int, oracles: int, directions: float) -> float:
+    """Return the degrees of freedom f of the spread of readings; see the module.
+
+    Args:
+        members: Members M.
+        oracles: Oracles N.
+        directions: Directions g in which members err, at least 1.
+
+    >>> round(freedom_of(20, 20, 1.0), 1), round(freedom_of(20, 20, 70.0))
+    (9.4, 346)
+    """
+    n = max(1, members + oracles - 2)
+    return 1 / (4 / (n * max(1.0, directions)) + 2 / n**2)
 
 
 def rise_of(null: Array) -> float:

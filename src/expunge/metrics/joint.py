@@ -12,9 +12,14 @@ runs on the members' Gram matrix, so the cost grows with the examples only once.
 A failed member (non-finite, collapsed or exploded) decides by itself: no oracle is like it. The accuracy is then 1,
 MMD^2 is 2 (its supremum), and the p-value is the smallest that the permutations allow.
 
+Beside the permutation p-value the classifier has one of the table of its held-out calls: given how many members are
+called unlearned, the number of unlearned ones among them is hypergeometric (Fisher's exact test). A binomial test of
+the accuracy would take for granted that either call is equally likely, which small sides and their shared fits are
+not: with 10 against 60 members it rejects 8 to 10 % at 5 % even when the accuracy's own law is used.
+
 Sources: Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests" (arXiv 1610.06545); Gretton et al., "A Kernel
 Two-Sample Test", JMLR 13 (2012), Lemma 6; the p-value (1 + exceedances) / (1 + permutations) is that of Phipson and
-Smyth (2010).
+Smyth (2010); Fisher, J. R. Stat. Soc. 98 (1935), for the table.
 """
 
 from __future__ import annotations
@@ -46,8 +51,8 @@ class JointTest:
     """95 % quantile of the same number over the permutations."""
     p_value: float
     """Share of permutations at least as extreme, valid at any number of members; small means told apart."""
-    binomial_p_value: float
-    """Exact binomial p-value of the held-out accuracy, which ignores that folds share members; NaN for MMD."""
+    table_p_value: float
+    """Fisher's p-value of the table of held-out calls, which ignores that folds share members; NaN for MMD."""
     permutations: int
     """Permutations behind `p_value`; the smallest possible p-value is 1 / (permutations + 1)."""
     members: int
@@ -121,14 +126,13 @@ def classifier_two_sample(
     right = np.where(predicted == 0, 0.5, (predicted > 0) == (labels > 0))
     accuracy = 0.5 * ((right * (labels > 0)).sum(0) / m + (right * (labels < 0)).sum(0) / n)
     null = accuracy[1:]
-    hits = int(np.floor(accuracy[0] * (m + n) + 1e-9))
     return JointTest(
         metric="classifier two-sample test",
         value=float(accuracy[0]),
         floor=float(null.mean()),
         floor_high=float(np.quantile(null, 0.95)),
         p_value=_p_value(accuracy[0], null),
-        binomial_p_value=float(stats.binom.sf(hits - 1, m + n, 0.5)),
+        table_p_value=_table_p_value(predicted[:, 0] > 0, side > 0),
         permutations=permutations,
         members=m,
         oracles=n,
@@ -189,7 +193,7 @@ def mmd(
         floor=float(null.mean()),
         floor_high=float(np.quantile(null, 0.95)),
         p_value=_p_value(values[0], null),
-        binomial_p_value=float("nan"),
+        table_p_value=float("nan"),
         permutations=permutations,
         members=m,
         oracles=n,
@@ -247,16 +251,23 @@ def _p_value(value: float, null: Array) -> float:
     return float((1 + (null >= value - 1e-12).sum()) / (1 + len(null)))
 
 
+def _table_p_value(called: NDArray[np.bool_], unlearned: NDArray[np.bool_]) -> float:
+    """Return Fisher's one-sided p-value of which members are called unlearned and which are."""
+    hits = int((called & unlearned).sum())
+    return float(stats.hypergeom.sf(hits - 1, len(called), int(unlearned.sum()), int(called.sum())))
+
+
 def _worst(
     metric: str, value: float, floor: float, ours: Array, theirs: Array, failed: int, permutations: int, ideal: str
 ) -> JointTest:
+    side = np.arange(len(ours) + len(theirs)) < len(ours)
     return JointTest(
         metric=metric,
         value=value,
         floor=floor,
         floor_high=float("nan"),
         p_value=1 / (1 + permutations),
-        binomial_p_value=float(0.5 ** (len(ours) + len(theirs))) if floor else float("nan"),
+        table_p_value=_table_p_value(side, side) if floor else float("nan"),
         permutations=permutations,
         members=len(ours),
         oracles=len(theirs),

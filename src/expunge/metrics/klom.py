@@ -38,7 +38,7 @@ from expunge.metrics.arrays import Array, pair, slices
 from expunge.metrics.failures import failed_members
 from expunge.metrics.klom_variants import PUBLISHED, Way, published_klom
 
-Variant = Literal["expunge", "easydub", "dub", "a2d", "trail"]
+Variant = Literal["expunge", "easydub", "dub", "a2d", "trail", "own-ranges"]
 Direction = Literal["jeffreys", "unlearned_oracle", "oracle_unlearned"]
 Codes = NDArray[np.uint8]
 
@@ -63,7 +63,7 @@ def klom(
         unlearned: Margins (members, examples), numpy or torch, any floating-point type; may hold NaN and infinities.
         oracle: Margins of retrained members (oracles, examples), finite, at least 2 (20 or more to be worth reading);
             the numbers of members may differ.
-        variant: `expunge`, or a published code to compare with: `easydub`, `dub`, `a2d`, `trail`.
+        variant: `expunge`, or a published code to compare with: `easydub`, `dub`, `a2d`, `trail`, `own-ranges`.
         direction: `jeffreys` (mean of both), `unlearned_oracle` for KL(unlearned | oracle), `oracle_unlearned` for the
             reverse; by default `jeffreys` for ours and the published code's own for the others.
         bins: Cells at oracle quantiles, 3 to 200; by default from the number of oracles. Ours only.

@@ -1,26 +1,32 @@
-"""KLoM as four public codes compute it, defects included, so that tables elsewhere can be compared with.
+"""KLoM as five public codes compute it, defects included, so that tables elsewhere can be compared with.
 
 All are histograms with 20 as their number. What differs, and what goes wrong:
 
-    name      cells                            clip at +-100  zeros                           direction as executed
-    easydub   20 between joint min and max     both           floor 1e-5 where the first > 0  KL(unlearned | oracle)
-    dub       the same                         both           the same, then renormalised     KL(oracle | unlearned)
-    a2d       19 between joint min and max     unlearned      floor 1e-5 in all 20 slots,     KL(unlearned | oracle)
-                                                              then renormalised
-    trail     20 on [-100, 100], 10 wide       both           1e-5 added to every count       KL(oracle | unlearned)
+    name        cells                           clip at +-100  zeros                           direction as executed
+    easydub     20 between joint min and max    both           floor 1e-5 where the first > 0  KL(unlearned | oracle)
+    dub         the same                        both           the same, then renormalised     KL(oracle | unlearned)
+    a2d         19 between joint min and max    unlearned      floor 1e-5 in all 20 slots,     KL(unlearned | oracle)
+                                                               then renormalised
+    trail       20 on [-100, 100], 10 wide      both           1e-5 added to every count       KL(oracle | unlearned)
+    own-ranges  20 between own min and max      both           floor 1e-5 where the first > 0  KL(unlearned | oracle)
 
 - The first three use half-open cells, so the largest pooled margin is counted in no cell: members that all sit at the
   maximum leave an empty histogram, which `easydub` scores 0 (perfect) and the renormalising codes NaN or 0.
 - One NaN margin makes every edge NaN and empties both histograms, with the same result.
 - Two members far away stretch the cells until the other 98 fall into one.
 - `trail`'s cells are wider than almost any difference between models.
+- `own-ranges` lays each side's cells over that side's own range, so that position and scale drop out: margins that all
+  move by any amount score what identical laws do.
 
 For judging a method use `expunge.metrics.klom` with its own estimator. Numbers are computed in float64; code that keeps
 float32 edges can put a margin that lies exactly on an edge into the neighbouring cell.
 
 Sources, read in November 2026: easydub/EasyDUB-code `easydub/eval.py`; RoyRin/data-unlearning-bench
 `unlearning_bench/eval.py`, called by `run.py` with the oracle first, and its earlier `unlearning/auditors/direct.py`
-(of arXiv 2410.23232); sepehrkdi/trail `trail/metrics/klom.py`.
+(of arXiv 2410.23232); sepehrkdi/trail `trail/metrics/klom.py`. `own-ranges` is the first public release of
+easydub/EasyDUB-code, whose history has been rewritten since: it is built from a description (each side binned on its
+own range) and from what that release read for N(9, 1) against N(3, 1) with 100 members, 0.47. Its cells are those of
+`numpy.histogram`, which come nearest to that; a margin that is not finite, which stops `numpy.histogram`, reads NaN.
 """
 
 from __future__ import annotations
@@ -32,14 +38,15 @@ from scipy.special import rel_entr
 
 from expunge.metrics.arrays import Array, slices
 
-Published = Literal["easydub", "dub", "a2d", "trail"]
+Published = Literal["easydub", "dub", "a2d", "trail", "own-ranges"]
 Way = Literal["unlearned_oracle", "oracle_unlearned"]
 
-PUBLISHED: dict[str, Way] = {
+PUBLISHED: dict[Published, Way] = {
     "easydub": "unlearned_oracle",
     "dub": "oracle_unlearned",
     "a2d": "unlearned_oracle",
     "trail": "oracle_unlearned",
+    "own-ranges": "unlearned_oracle",
 }
 """Published variants, and the direction in which their code runs."""
 
@@ -70,7 +77,11 @@ def published_klom(unlearned: Array, oracle: Array, variant: Published, way: Way
 
 
 def _easydub(p_margins: Array, q_margins: Array) -> Array:
-    p, q = _adaptive_shares(p_margins, q_margins)
+    return _floored(*_adaptive_shares(p_margins, q_margins))
+
+
+def _floored(p: Array, q: Array) -> Array:
+    """KL(p | q) with q at least EPS where p is above 0, not renormalised."""
     q = np.where(p > 0, np.maximum(q, EPS), q)
     return np.asarray(np.where(p > 0, p * np.log(np.where(p > 0, p, 1) / np.where(p > 0, q, 1)), 0).sum(0))
 
@@ -108,16 +119,27 @@ def _trail(p_margins: Array, q_margins: Array) -> Array:
     edges = np.linspace(-LIMIT, LIMIT, 21)
     shares = []
     for margins in (p_margins, q_margins):
-        clipped = np.clip(margins, -LIMIT, LIMIT)
-        reached = np.stack([(clipped >= edge).sum(0) for edge in edges[:-1]]).astype(np.float64)
-        # The last cell is closed on the right; NaN reaches no edge and is dropped.
-        counts = np.concatenate([reached[:-1] - reached[1:], reached[-1:]]) + EPS
+        # NaN reaches no edge and is dropped.
+        counts = _closed_counts(np.clip(margins, -LIMIT, LIMIT), edges) + EPS
         shares.append(counts / counts.sum(0))
     p, q = shares
     return np.asarray((p * (np.log(p) - np.log(q))).sum(0))
 
 
-_KERNELS = {"easydub": _easydub, "dub": _dub, "a2d": _a2d, "trail": _trail}
+def _own_ranges(p_margins: Array, q_margins: Array) -> Array:
+    shares = []
+    for margins in (p_margins, q_margins):
+        clipped = np.clip(margins, -LIMIT, LIMIT)
+        low, high = clipped.min(0), clipped.max(0)
+        # A constant has a range of 1 around it, as numpy.histogram gives it.
+        half = np.where(low == high, 0.5, 0.0)
+        counts = _closed_counts(clipped, _linspace(low - half, high + half, 21))
+        shares.append(np.where(np.isfinite(low), counts / len(margins), np.nan))
+    p, q = shares
+    return np.where(np.isnan(p).any(0) | np.isnan(q).any(0), np.nan, _floored(p, q))
+
+
+_KERNELS = {"easydub": _easydub, "dub": _dub, "a2d": _a2d, "trail": _trail, "own-ranges": _own_ranges}
 
 
 def _linspace(low: Array, high: Array, number: int) -> Array:
@@ -131,6 +153,12 @@ def _half_open_counts(margins: Array, edges: Array) -> Array:
     """Members in [edge_i, edge_i+1), shape (cells, examples): the last cell leaves out its right end, as they do."""
     reached = np.stack([(margins >= edge).sum(0) for edge in edges]).astype(np.float64)
     return np.asarray(reached[:-1] - reached[1:])
+
+
+def _closed_counts(margins: Array, edges: Array) -> Array:
+    """The same with the right end of the last cell in it, as `numpy.histogram` counts."""
+    reached = np.stack([(margins >= edge).sum(0) for edge in edges[:-1]]).astype(np.float64)
+    return np.asarray(np.concatenate([reached[:-1] - reached[1:], reached[-1:]]))
 
 
 def _renormalised(p: Array, q: Array) -> Array:

@@ -8,6 +8,12 @@ N(mu_out, s_out^2), a target model with margin phi scores
 
 summed over augmentations. Means are medians over shadows, as in the published code.
 
+A failed target (non-finite, collapsed or exploded beside the shadows) is recognised by anybody who sees it, and tells
+an attacker all: `lira` marks it, and `lira_roc` counts it as told right on every example, which is 1 when all failed.
+
+`lira_roc` reads targets that were trained on their members and then unlearned them. The aim is what the same attack
+reads on oracles, never trained on these examples: above it is under-forgotten, below it over-forgotten.
+
 Differs from the published code: there, the pooled variance of the shadows *in* serves both sides when the variance is
 fixed, and the offline score is `log N(phi; mu_out, s_out)` with its sign turned, which calls a margin far *below* the
 shadows a member too. Both remain as switches.
@@ -18,15 +24,58 @@ IV-C; code: `research/mi_lira_2021/plot.py` of tensorflow/privacy.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from expunge.core import InputError
 from expunge.core.checks import one_of
 from expunge.metrics.arrays import Array, to_array
-from expunge.metrics.roc import Roc, roc
+from expunge.metrics.failures import Reference, failed_members
+from expunge.metrics.reading import Side, settled, side_of
+from expunge.metrics.roc import Interval, PooledRoc, pooled_roc
+
+
+@dataclass(frozen=True)
+class Lira:
+    """What LiRA achieves on targets, beside what it achieves on oracles; intervals are over models, 95 %.
+
+    They hold given the shadows and the examples: other shadows would move every score.
+    """
+
+    auc: Interval
+    """Area under the curve of all targets and examples together, failed targets told right."""
+    balanced_accuracy: Interval
+    """Mean of true-positive and true-negative rate at a likelihood ratio of 1, a threshold fixed beforehand."""
+    tpr: Interval
+    """True-positive rate at the largest attainable false-positive rate of at most `fpr`."""
+    oracle_auc: Interval
+    """The floor: the same of the oracles; NaN without them."""
+    oracle_balanced_accuracy: Interval
+    """The same of the oracles; NaN without them."""
+    oracle_tpr: Interval
+    """The same of the oracles; NaN without them."""
+    distance: float
+    """How far the area of sound targets is from the oracles', with each failed target at the largest distance; NaN
+    without oracles."""
+    side: Side
+    """Where the interval of the area of sound targets minus the oracles' lies, in words; undecided without oracles."""
+    fpr: float
+    """The false-positive rate asked for."""
+    resolution: float
+    """One over the number of non-members' scores: below it no false-positive rate is seen."""
+    targets: int
+    """Models under attack, failed ones included."""
+    oracles: int
+    """Oracles under the same attack."""
+    examples: int
+    """Examples."""
+    failed: int
+    """Targets that are non-finite, collapsed or exploded."""
+    ideal: str = "the oracle's value; below it is over-forgetting"
 
 
 def lira(
@@ -49,8 +98,7 @@ def lira(
             `fixed_published` (the pooled variance of the shadows in, for both).
 
     Returns:
-        Shape (targets, examples). A target whose margin is not finite scores +inf: an attacker sees a broken
-        model, and a failure must not pass for privacy.
+        Shape (targets, examples); NaN on every example of a failed target, which `lira_roc` counts as told right.
 
     Raises:
         InputError: If shapes disagree, a shadow is not finite, or an example has fewer than 2 shadows on a side needed.
@@ -78,8 +126,8 @@ def lira(
                 f"an example has {fewest} shadows {'in' if side else 'out'}, expected at least 2. Train more shadows"
                 f"{', or use mode=offline' if side else ''}."
             )
-    bad = ~np.isfinite(ours)
-    phi = np.where(bad, 0.0, ours)
+    failed = _failed(ours, shadows)
+    phi = np.where(failed[:, None, None], 0.0, ours)
     # mean and deviation of each side, (examples, augmentations)
     centre, spread = {}, {}
     for side in needed:
@@ -100,26 +148,110 @@ def lira(
     else:
         scores = -out.logpdf(phi)
     total = np.asarray(scores.sum(-1))
-    return np.where(bad.any(-1), np.inf, total)
+    return np.where(failed[:, None], np.nan, total)
 
 
-def lira_roc(scores: Any, trained: Any, *, fpr: float = 0.001) -> Roc:
-    """Return what LiRA achieves over all targets and examples together.
+def lira_roc(
+    scores: Any,
+    trained: Any,
+    *,
+    oracle: tuple[Any, Any] | None = None,
+    fpr: float = 0.001,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Lira:
+    """Return what LiRA achieves over all targets and examples together, beside what it achieves on oracles.
 
     Args:
-        scores: From `lira`, shape (targets, examples).
-        trained: Which target was trained on which example, boolean, shape (targets, examples).
+        scores: From `lira`, shape (targets, examples): examples that a target has to forget, and examples that it never
+            saw. A target with a NaN has failed.
+        trained: Which of them a target was trained on before unlearning, boolean, shape (targets, examples).
+        oracle: The same two of oracles, never trained on the examples to forget: their scores under the same shadows,
+            and which examples count as members for the attack, those that the targets were trained on. None leaves the
+            oracles' values NaN; 0.5 is no substitute, as forget examples may be easier or harder than others.
         fpr: Largest false-positive rate for the true-positive rate.
+        replicates: Bootstrap replicates over targets, at least 100.
+        seed: Draws them.
 
     Returns:
-        Area, balanced accuracy at a likelihood ratio of 1 (score 0, fixed beforehand), true-positive rate.
+        Area, balanced accuracy at a likelihood ratio of 1 (score 0), true-positive rate, each with an interval over
+        targets, and the side.
+
+    Raises:
+        InputError: If shapes disagree, `trained` is the same for all, or an oracle failed.
     """
-    values, member = to_array(scores, "scores", ndim=2), np.asarray(to_array(trained, "trained", ndim=2), dtype=bool)
+    values, member, failed = _attacked(scores, trained, "scores", "trained")
+    found = _pooled(values, member, failed, fpr, replicates, seed)
+    nothing = Interval(float("nan"), float("nan"), float("nan"))
+    floor = PooledRoc(nothing, nothing, nothing)
+    oracles = 0
+    if oracle is not None:
+        others, claimed, broken = _attacked(*oracle, "oracle scores", "oracle trained")
+        if broken.any():
+            raise InputError(
+                f"oracle scores are non-finite in {int(broken.sum())} of {len(others)} oracles (first "
+                f"{int(np.argmax(broken))}): these failed. Expected sound oracles, because they are the reference; "
+                "leave them out, or retrain them."
+            )
+        oracles = len(others)
+        floor = _pooled(others, claimed, broken, fpr, replicates, seed + 1)
+    sound = found.auc
+    if failed.any():
+        left = ~failed
+        # With the failed ones told right the area would rise, past the oracles' when it was below: seen without them.
+        usable = left.any() and member[left].any() and not member[left].all()
+        sound = _pooled(values[left], member[left], failed[left], fpr, replicates, seed).auc if usable else nothing
+    return Lira(
+        auc=found.auc,
+        balanced_accuracy=found.balanced_accuracy,
+        tpr=found.tpr,
+        oracle_auc=floor.auc,
+        oracle_balanced_accuracy=floor.balanced_accuracy,
+        oracle_tpr=floor.tpr,
+        distance=_distance(sound.value, floor.auc.value, float(failed.mean())),
+        side=settled(int(failed.sum()), len(values), oracles) or side_of(*_difference(sound, floor.auc), "below"),
+        fpr=fpr,
+        resolution=1 / int((~member).sum()),
+        targets=len(values),
+        oracles=oracles,
+        examples=values.shape[1],
+        failed=int(failed.sum()),
+    )
+
+
+def _attacked(scores: Any, trained: Any, what: str, which: str) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return scores, who is a member, and which models failed, checked."""
+    values, member = to_array(scores, what, ndim=2), np.asarray(to_array(trained, which, ndim=2), dtype=bool)
     if values.shape != member.shape:
-        raise InputError(f"scores has shape {values.shape}, trained {member.shape}, expected the same.")
+        raise InputError(f"{what} has shape {values.shape}, {which} {member.shape}, expected the same.")
     if member.all() or not member.any():
-        raise InputError("trained is the same for all, expected both members and non-members.")
-    return roc(values[member], values[~member], threshold=0.0, fpr=fpr)
+        raise InputError(f"{which} is the same for all, expected both members and non-members.")
+    return values, member, np.asarray(np.isnan(values).any(1))
+
+
+def _pooled(values: Array, member: Any, failed: Any, fpr: float, replicates: int, seed: int) -> PooledRoc:
+    told = np.where(failed[:, None], np.where(member, np.inf, -np.inf), values)
+    return pooled_roc(told, member, threshold=0.0, fpr=fpr, replicates=replicates, seed=seed)
+
+
+def _distance(sound: float, oracle: float, share: float) -> float:
+    """Return the distance of the area from the oracles', the failed share at the largest that is possible."""
+    worst = max(oracle, 1 - oracle)
+    return share * worst + ((1 - share) * abs(sound - oracle) if share < 1 else 0.0)
+
+
+def _difference(ours: Interval, theirs: Interval) -> tuple[float, float]:
+    """Return the interval of the difference of two independent values."""
+    difference = ours.value - theirs.value
+    below = np.hypot(ours.value - ours.low, theirs.high - theirs.value)
+    above = np.hypot(ours.high - ours.value, theirs.value - theirs.low)
+    return float(difference - below), float(difference + above)
+
+
+def _failed(targets: Array, shadows: Array) -> NDArray[np.bool_]:
+    """Return which targets failed under at least one augmentation, shape (targets,)."""
+    views = range(targets.shape[2])
+    return np.asarray(np.any([failed_members(targets[:, :, i], Reference.of(shadows[:, :, i])) for i in views], axis=0))
 
 
 def _with_augmentations(values: Any, what: str) -> Array:

@@ -5,6 +5,9 @@ examples may be easier or harder than held-out ones for a model that saw neither
 over-forgetting (an attacker sees it as well), and the reading says so. Per-example attacks (`lira`, `ulira`) are
 stronger; a population attack that finds nothing proves little (Hayes et al., arXiv 2403.01218).
 
+Intervals are over members, given the examples. The true-positive rate at a low false-positive rate hangs on the few
+unseen examples that set the threshold, so that its interval allows for other examples as well.
+
 Sources: Yeom et al. (arXiv 1709.01604) for the loss; Salem et al. (arXiv 1806.01246) for the entropy; Song and Mittal,
 "Systematic Evaluation of Privacy Risks" (arXiv 2003.10595), Eq. 8 for the modified entropy; Jia et al. (arXiv
 2304.04934), App. C.3 for the SVC protocol.
@@ -12,6 +15,8 @@ Sources: Yeom et al. (arXiv 1709.01604) for the loss; Salem et al. (arXiv 1806.0
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +29,7 @@ from expunge.metrics.arrays import Array, log_complement, log_probabilities, pai
 from expunge.metrics.failures import failed_members
 from expunge.metrics.outputs import failed_outputs
 from expunge.metrics.reading import Reading, compare
-from expunge.metrics.roc import auc, balanced_accuracy, tpr_at_fpr
+from expunge.metrics.roc import Interval, auc, balanced_accuracy, tpr_at_fpr
 
 FEATURES = ("loss", "entropy", "modified_entropy", "modified_entropy_published", "confidence", "correctness")
 """Scalar features of outputs; every one is turned so that a higher score says member."""
@@ -150,7 +155,9 @@ def population_attack(
         seed: Draws the halves.
 
     Returns:
-        The reading; `side` is over-forgotten when the value is below the oracles'.
+        The reading; `side` is over-forgotten when the value is below the oracles'. Intervals are over members; those of
+        `tpr` are over examples as well, by `tpr_at_fpr`, and the side is still given the examples, which both sides
+        share.
     """
     one_of(("auc", "balanced_accuracy", "tpr"), statistic=statistic)
     between(0, 1, fpr=fpr)
@@ -168,20 +175,23 @@ def population_attack(
     )
     ours_forget = np.where(failed[:, None], np.nan, ours_forget)
 
-    def one(positives: Array, negatives: Array) -> float:
+    def one(positives: Array, negatives: Array) -> Interval:
+        nothing = float("nan")
         if not (np.isfinite(positives).all() and np.isfinite(negatives).all()):
-            return float("nan")
-        if statistic == "auc":
-            return float(auc(positives, negatives))
+            return Interval(nothing, nothing, nothing)
         if statistic == "tpr":
-            return tpr_at_fpr(positives, negatives, fpr).value
-        return _cross_fitted_accuracy(positives, negatives, seed)
+            return tpr_at_fpr(positives, negatives, fpr)
+        if statistic == "auc":
+            return Interval(float(auc(positives, negatives)), nothing, nothing)
+        return Interval(_cross_fitted_accuracy(positives, negatives, seed), nothing, nothing)
 
+    ours = [one(a, b) for a, b in zip(ours_forget, ours_other, strict=True)]
+    theirs = [one(a, b) for a, b in zip(theirs_forget, theirs_other, strict=True)]
     label = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "tpr": f"TPR at FPR {fpr:g}"}[statistic]
-    return compare(
+    reading = compare(
         f"population attack ({name}), {label}",
-        [one(a, b) for a, b in zip(ours_forget, ours_other, strict=True)],
-        [one(a, b) for a, b in zip(theirs_forget, theirs_other, strict=True)],
+        [member.value for member in ours],
+        [member.value for member in theirs],
         examples=ours_forget.shape[1] + ours_other.shape[1],
         smallest=0,
         largest=1,
@@ -189,6 +199,29 @@ def population_attack(
         unit=label,
         ideal="the oracle's value; below it is over-forgetting",
     )
+    if statistic != "tpr":
+        return reading
+    low, high = _over_examples(ours, reading.value, reading.high - reading.value)
+    oracle_low, oracle_high = _over_examples(theirs, reading.oracle, reading.oracle_high - reading.oracle)
+    return replace(reading, low=low, high=high, oracle_low=oracle_low, oracle_high=oracle_high)
+
+
+def _over_examples(members: Sequence[Interval], mean: float, half: float) -> tuple[float, float]:
+    """Return the interval of a mean over members that see the same examples.
+
+    Their errors from the examples may move together, so that the deviation of the mean is bounded by the mean of the
+    deviations; the spread over members is independent of it.
+
+    Args:
+        members: Rate of each member with its interval over examples; NaN for failed members, which are left out.
+        mean: Mean of the rates.
+        half: Half width of the interval of the mean over members.
+    """
+    found = np.array([member for member in members if np.isfinite(member.value)])
+    if len(found) == 0:
+        return float("nan"), float("nan")
+    below, above = (found[:, 0] - found[:, 1]).mean(), (found[:, 2] - found[:, 0]).mean()
+    return max(0.0, float(mean - np.hypot(below, half))), min(1.0, float(mean + np.hypot(above, half)))
 
 
 def svc_attack(

@@ -76,6 +76,14 @@ class ChallengeScore:
     failed: int
     """Unlearned members that failed; with any, no example earns a point."""
     ideal: str = "the calibration; closer is better"
+    """What a perfect method would earn."""
+    direction: str = "below the calibration the attacks found a difference; above it is noise, not better"
+    """Which way is better."""
+
+    @property
+    def floor(self) -> float:
+        """The calibration, under the name that it has in other results."""
+        return self.calibration
 
 
 def challenge_epsilons(unlearned: Any, oracle: Any, *, scan: str = "grid") -> Array:

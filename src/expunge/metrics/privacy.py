@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import optimize, stats
@@ -58,12 +58,39 @@ class Bonferroni:
     """Thresholds; they must not be taken from the scores that are counted."""
 
 
-@dataclass(frozen=True)
-class EpsilonBound:
-    """A lower bound on epsilon that holds with probability 1 - significance."""
+Route = Literal["clopper-pearson", "gaussian-dp", "one-run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A lower bound on epsilon that holds with probability 1 - significance; `float(bound)` is the bound."""
 
     epsilon: float
     """The bound; 0 says that nothing was shown."""
+    delta: float
+    """Additive slack of the guarantee."""
+    significance: float
+    """Chance of the bound exceeding the true epsilon."""
+    route: Route
+    """How errors were turned into a bound."""
+    floor: float = 0.0
+    """What oracles read in the place of unlearned members: 0, but with a probability of `significance`."""
+    ideal: str = "0: nothing was shown, which does not prove that there is nothing"
+    """What a perfect method would read."""
+    direction: str = "lower is closer to the oracles; the larger, the more was shown"
+    """Which way is better."""
+
+    def __float__(self) -> float:
+        """Return the bound."""
+        return self.epsilon
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpsilonBound(Bound):
+    """A bound from counted errors between two samples of models."""
+
+    largest: float
+    """The bound that this many members would give without a single error: what the audit could show at best."""
     threshold: float
     """Threshold that was counted at."""
     higher_is_unlearned: bool
@@ -76,14 +103,23 @@ class EpsilonBound:
     """Unlearned members called oracle."""
     positives: int
     """Unlearned members counted."""
-    delta: float
-    """Additive slack of the guarantee."""
-    significance: float
-    """Chance of the bound exceeding the true epsilon."""
-    largest: float
-    """The bound that this many members would give without a single error: what the audit could show at best."""
-    route: str
-    """`clopper-pearson` or `gaussian-dp`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneRunBound(Bound):
+    """A bound from guesses about the canaries of one model."""
+
+    canaries: int
+    """Coins thrown."""
+    guesses: int
+    """Coins guessed."""
+    correct: int
+    """Right guesses."""
+
+    @property
+    def largest(self) -> float:
+        """The bound that this many guesses would give without a single error: what the audit could show at best."""
+        return _one_run(self.canaries, self.guesses, self.guesses, self.delta, self.significance)
 
 
 def epsilon_from_errors(
@@ -172,7 +208,7 @@ def gaussian_epsilon(mu: float, delta: float = 1e-5) -> float:
 
 def one_run_epsilon(
     canaries: int, guesses: int, correct: int, *, delta: float = 0.0, significance: float = 0.05
-) -> float:
+) -> OneRunBound:
     """Return the lower bound on epsilon from guesses about one model.
 
     Each canary must have been put into the forget set, or left out of training altogether, by a fair coin of its own,
@@ -186,10 +222,13 @@ def one_run_epsilon(
         delta: From 0 to 1.
         significance: Chance of the bound exceeding the true epsilon.
 
+    Returns:
+        The bound, with what as many right guesses would have shown.
+
     Source: Steinke, Nasr and Jagielski (arXiv 2305.08846), Theorem 5.2: p-value `beta + 2 m delta alpha` with
     `beta = Pr[Bin(r, q) >= v]`, `alpha = max_i Pr[v > Bin(r, q) >= v - i] / i`, `q = e^eps / (1 + e^eps)`.
 
-    >>> round(one_run_epsilon(1000, 1000, 600), 4)
+    >>> round(float(one_run_epsilon(1000, 1000, 600)), 4)
     0.2975
     """
     whole(canaries=canaries, guesses=guesses, minimum=1)
@@ -199,6 +238,18 @@ def one_run_epsilon(
         raise InputError(
             f"correct = {correct}, guesses = {guesses}, canaries = {canaries}; expected correct <= guesses <= canaries."
         )
+    return OneRunBound(
+        epsilon=_one_run(canaries, guesses, correct, delta, significance),
+        delta=delta,
+        significance=significance,
+        route="one-run",
+        canaries=canaries,
+        guesses=guesses,
+        correct=correct,
+    )
+
+
+def _one_run(canaries: int, guesses: int, correct: int, delta: float, significance: float) -> float:
     if correct == 0:
         return 0.0
 
@@ -223,7 +274,7 @@ def audit(
     *,
     delta: float = 0.0,
     significance: float = 0.05,
-    route: str = "clopper-pearson",
+    route: Literal["clopper-pearson", "gaussian-dp"] = "clopper-pearson",
 ) -> EpsilonBound:
     """Return a lower bound on epsilon from one score a model.
 

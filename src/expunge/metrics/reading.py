@@ -1,4 +1,13 @@
-"""The reading: one number an ensemble, beside the same number of the oracles, with the side on which it lies."""
+"""The reading: one number an ensemble, beside the same number of the oracles, with the side on which it lies.
+
+Sides in words, in this order:
+
+    failed                    more than 5 % of the unlearned members failed (`expunge.metrics.verdict.FAILED_SHARE`)
+    undecided                 fewer than 2 sound members, or fewer than 2 oracles: nothing to tell a difference by
+    not told from the oracle  the 95 % interval of the difference holds 0; no evidence that they are alike, which only
+                              the verdict tests
+    under-, over-forgotten    the interval lies on one side; `off the oracle` where the sign says nothing
+"""
 
 from __future__ import annotations
 
@@ -9,9 +18,10 @@ import numpy as np
 from scipy import stats
 
 from expunge.core import InputError
-from expunge.metrics.arrays import to_array
+from expunge.metrics.arrays import Array, to_array
+from expunge.metrics.verdict import FAILED_SHARE
 
-Side = Literal["at the oracle", "under-forgotten", "over-forgotten", "off the oracle", "failed"]
+Side = Literal["not told from the oracle", "under-forgotten", "over-forgotten", "off the oracle", "failed", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Reading:
     distance: float
     """How far the members are from the oracle, 0 is ideal; a failed member counts as the largest possible distance."""
     side: Side
-    """Where the 95 % interval of `value - oracle` lies, in words."""
+    """Where the 95 % interval of `value - oracle` over members lies, in words; see the module."""
     members: int
     """Unlearned members, failed ones included."""
     oracles: int
@@ -67,6 +77,34 @@ def mean_interval(values: Any, confidence: float = 0.95) -> tuple[float, float, 
     return mean, mean - half, mean + half
 
 
+def settled(failed: int, members: int, oracles: int) -> Side | None:
+    """Return the side where a difference is not asked for: too many failed, or too few left to tell.
+
+    Args:
+        failed: Unlearned members that failed.
+        members: Unlearned members, failed ones included.
+        oracles: Oracles.
+    """
+    if failed > FAILED_SHARE * members:
+        return "failed"
+    return "undecided" if min(members - failed, oracles) < 2 else None
+
+
+def side_of(low: float, high: float, over: Literal["below", "above", "neither"]) -> Side:
+    """Return the side from the interval of value minus oracle.
+
+    Args:
+        low: Lower end of the interval of the difference; NaN says nothing.
+        high: Upper end.
+        over: On which side of the oracle over-forgetting lies; `neither` when the sign says nothing.
+    """
+    if not (low > 0 or high < 0):
+        return "not told from the oracle"
+    if over == "neither":
+        return "off the oracle"
+    return "over-forgotten" if (high < 0) == (over == "below") else "under-forgotten"
+
+
 def compare(
     metric: str,
     unlearned: Any,
@@ -83,7 +121,7 @@ def compare(
 
     The distance is `(1 - f) |mean of the finite members - oracle| + f * worst` with f the share of failed members and
     worst the largest distance that the range allows, so that replacing a member by a failed one never lowers it (the
-    triangle inequality). The side follows from Welch's 95 % interval of the difference of means.
+    triangle inequality). The side follows from Welch's 95 % interval of the difference of means, given the examples.
 
     Args:
         metric: Name.
@@ -119,7 +157,7 @@ def compare(
         oracle_low=floor_low,
         oracle_high=floor_high,
         distance=distance,
-        side=_side(alive, theirs, over),
+        side=settled(failed, len(ours), len(theirs)) or side_of(*_difference(alive, theirs), over),
         members=len(ours),
         oracles=len(theirs),
         examples=examples,
@@ -129,22 +167,15 @@ def compare(
     )
 
 
-def _side(ours: Any, theirs: Any, over: str) -> Side:
-    if len(ours) == 0:
-        return "failed"
+def _difference(ours: Array, theirs: Array) -> tuple[float, float]:
+    """Return Welch's 95 % interval of the difference of means, from at least 2 values a side."""
     difference = float(ours.mean() - theirs.mean())
-    if len(ours) < 2 or len(theirs) < 2:
-        half = float("inf")
+    a, b = ours.var(ddof=1) / len(ours), theirs.var(ddof=1) / len(theirs)
+    spread = a + b
+    if spread > 0:
+        freedom = spread**2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
+        half = float(stats.t.ppf(0.975, freedom) * np.sqrt(spread))
     else:
-        a, b = ours.var(ddof=1) / len(ours), theirs.var(ddof=1) / len(theirs)
-        spread = a + b
-        if spread > 0:
-            freedom = spread**2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
-            half = float(stats.t.ppf(0.975, freedom) * np.sqrt(spread))
-        else:
-            half = 1e-12 * max(1.0, abs(float(theirs.mean())))
-    if abs(difference) <= half:
-        return "at the oracle"
-    if over == "neither":
-        return "off the oracle"
-    return "over-forgotten" if (difference < 0) == (over == "below") else "under-forgotten"
+        # Constants that differ are told apart; rounding is not a difference.
+        half = 1e-12 * max(1.0, abs(float(theirs.mean())))
+    return difference - half, difference + half

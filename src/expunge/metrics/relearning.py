@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from expunge.core import InputError
 from expunge.core.checks import whole
 from expunge.metrics.arrays import Array, to_array
-from expunge.metrics.reading import Side
+from expunge.metrics.reading import Side, settled, side_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Relearning:
     distance: float
     """`|difference|` with failed members at the largest distance the budget allows; 0 is ideal."""
     side: Side
-    """Where the interval of the difference lies: below 0 is under-forgotten, above over-forgotten."""
+    """Where the interval of the difference lies: below 0 is under-forgotten, above over-forgotten; failed and
+    undecided as in `expunge.metrics.reading`."""
     censored: int
     """Unlearned members that did not get there within the budget."""
     oracles_censored: int
@@ -125,13 +126,6 @@ def relearning(unlearned: Any, oracle: Any, threshold: Any, *, replicates: int =
         drawn = rng.choice(good, (replicates, len(good))).mean(1)
         drawn -= rng.choice(oracle_times, (replicates, len(oracle_times))).mean(1)
         low, high = (float(end) for end in np.quantile(drawn, (0.025, 0.975)))
-    side: Side = "at the oracle"
-    if not len(good):
-        side = "failed"
-    elif high < 0:
-        side = "under-forgotten"
-    elif low > 0:
-        side = "over-forgotten"
     share = failed / len(ours)
     return Relearning(
         time=float(good.mean()) if len(good) else float("nan"),
@@ -141,7 +135,7 @@ def relearning(unlearned: Any, oracle: Any, threshold: Any, *, replicates: int =
         high=high,
         ratio=float(good.mean()) / floor if len(good) and floor > 0 else float("nan"),
         distance=(abs(difference) * (1 - share) if len(good) else 0.0) + share * max(floor, budget - floor),
-        side=side,
+        side=settled(failed, len(ours), len(theirs)) or side_of(low, high, "above"),
         censored=int((censored & alive).sum()),
         oracles_censored=int(oracle_censored.sum()),
         curve_gap=ours[alive].mean(0) - theirs.mean(0) if len(good) else np.full(budget + 1, np.nan),

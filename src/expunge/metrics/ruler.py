@@ -14,23 +14,27 @@ oracles check it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from expunge.core import InputError, Score
 from expunge.core.checks import one_of, whole
 from expunge.metrics.arrays import Array, pair, to_array
 from expunge.metrics.bootstrap import SUMMARIES, Bootstrap, Ranked, Summary, summarise
-from expunge.metrics.failures import Reference, failed_members
-from expunge.metrics.intervals import interval, rise_of, spread_of
+from expunge.metrics.failures import Reference, failed_members, sound_held_out
+from expunge.metrics.intervals import freedom_of, interval, rise_of, spread_of
 from expunge.metrics.klom import DIRECTIONS, Cells, Codes, Direction
 
 REPLICATES = 200
 """Replicates of the bootstrap: the standard deviation of an interval is then known to 5 %."""
+SAME = 1e-9
+"""Readings that differ by no more are the same one, rounded."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Ruler:
 
     Args:
         oracle: Margins of retrained members (oracles, examples), finite, at least 2.
-        held_out: Margins of other retrained members on the same examples, for the floor; None resamples it.
+        held_out: Margins of other retrained members on the same examples, for the floor, sound and at least 2; None
+            resamples it.
         bins: Cells; by default floor(sqrt(oracles)), from 3 to 20.
         direction: As in `klom`.
         replicates: Replicates of the bootstrap, at least 2.
@@ -90,7 +95,7 @@ class Ruler:
         self._floors: dict[tuple[int, Summary], tuple[float, float, float]] = {}
         self._null: dict[tuple[int, Summary, int], Array] = {}
         self._held_out_replicates: dict[tuple[int, Summary], Array] = {}
-        self.held_out = None if held_out is None else self.prepare(held_out, "held_out")
+        self.held_out = None if held_out is None else self.prepare(sound_held_out(held_out, self.oracle), "held_out")
 
     @cached_property
     def _bootstrap(self) -> Bootstrap:
@@ -111,6 +116,8 @@ class Ruler:
                 f"{what} has shape {margins.shape} and oracle {self.oracle.shape}; expected the same number of "
                 "examples: both sides must be evaluated on the same examples, in the same order."
             )
+        if len(margins) < 2:
+            raise InputError(f"{what} has 1 member, expected at least 2: a single model has no spread to compare.")
         failed = failed_members(margins, self._sound)
         codes = self.cells.place(self.cells.digitise(margins, failed), self.direction)
         values = self.cells.divergence(self.cells.counts(codes), len(margins), self.direction)
@@ -144,8 +151,9 @@ class Ruler:
                 value,
                 self.replicate(ready, summary),
                 self.null(members, summary),
-                freedom=self._freedom(members),
+                freedom=self._freedom(ready, members, summary),
                 rise=rise_of(self.null(members, summary)),
+                step=self._step(ready, summary),
             )
             low = max(0.0, low)
         floor, floor_low, floor_high = self.floor(members, summary)
@@ -178,11 +186,16 @@ class Ruler:
         members = len(ready.margins)
         value = float(summarise(ready.klom, summary)) - self.floor(members, summary)[0]
         replicates, null = self.replicate(ready, summary), self.null(members, summary)
-        rise = rise_of(null)
+        rise, step = rise_of(null), self._step(ready, summary)
         if self.held_out is not None:
-            replicates = replicates - self.replicate_floor(members, summary)
+            floor = self.replicate_floor(members, summary)
+            # A step of the reading and the noise of the floor come together as independent errors do.
+            noise = float(stats.norm.ppf(0.5 + confidence / 2)) * float(floor.std(ddof=1))
+            step = (step[0] and float(np.hypot(step[0], noise)), step[1] and float(np.hypot(step[1], noise)))
+            replicates = replicates - floor
             null = null - self.null(members, summary, stream=1)
-        return interval(value, replicates, null, confidence, freedom=self._freedom(members), rise=rise)
+        freedom = self._freedom(ready, members, summary)
+        return interval(value, replicates, null, confidence, freedom=freedom, rise=rise, step=step)
 
     def floor(self, members: int, summary: Summary = "p95") -> tuple[float, float, float]:
         """Return the floor at a number of unlearned members, and the lower and upper end of its 95 % interval.
@@ -205,7 +218,8 @@ class Ruler:
                 # Noise scales with the numbers of members; what is above the noise does not.
                 noise = float(self.null(have, summary).mean())
                 reading = min(reading, noise) * expected / noise + max(0.0, reading - noise)
-            low, high = interval(reading, self.replicate_floor(members, summary), null, freedom=self._freedom(members))
+            freedom = self._freedom(self.held_out, members, summary)
+            low, high = interval(reading, self.replicate_floor(members, summary), null, freedom=freedom)
         self._floors[members, summary] = reading, max(0.0, low), high
         return self._floors[members, summary]
 
@@ -255,9 +269,47 @@ class Ruler:
             )
         return self._held_out_replicates[members, summary]
 
-    def _freedom(self, members: int) -> float:
+    def _freedom(self, ready: Prepared, members: int, summary: Summary) -> float:
         """Degrees of freedom of the spread of readings; see `expunge.metrics.intervals`."""
-        return (members + len(self.oracle) - 2) / 4
+        # P95 hangs on few examples: that its noise has many directions is not relied on.
+        directions = self._ranked(ready).directions if summary == "mean" else 1.0
+        return freedom_of(members, len(self.oracle), directions)
+
+    def _step(self, ready: Prepared, summary: Summary) -> tuple[float, float]:
+        """Return how far the reading falls and rises when one member moves in the examples between which P95 lies.
+
+        0 where the replicates vary by more than that, and for the mean over examples, of which it is a small part.
+        """
+        if summary == "mean":
+            return 0.0, 0.0
+        place = 0.95 * (len(ready.klom) - 1)
+        first, part = int(place), place - int(place)
+        order = np.argsort(ready.klom, kind="stable")
+        low, high = (self._one_moves(ready, int(order[min(i, len(order) - 1)])) for i in (first, first + 1))
+        step, spread = (1 - part) * low + part * high, float(self.replicate(ready, summary).std())
+        return float(step[0] * (step[0] > spread)), float(step[1] * (step[1] > spread))
+
+    def _one_moves(self, ready: Prepared, example: int) -> Array:
+        """Return how far KLoM of one example falls and rises when one member moves to the next cell, (2,).
+
+        Means over the members by whose move it falls, and over those by whose move it rises; 0 without any.
+        """
+        codes = ready.codes[:, example]
+        counts = np.bincount(codes, minlength=self.cells.failure + 1)
+        here = np.flatnonzero(self.cells.real[example][:-1])
+        moves = [(a, b) for way in (here, here[::-1]) for a, b in pairwise(way) if counts[a] > 0]
+        moved = np.tile(counts.astype(np.float64), (len(moves), 1))
+        for row, (a, b) in enumerate(moves):
+            moved[row, [a, b]] += -1, 1
+        same = np.full(len(moves), example)
+        cells = replace(self.cells, real=self.cells.real[same], oracle_counts=self.cells.oracle_counts[same])
+        change = cells.divergence(moved, len(codes), self.direction) - ready.klom[example]
+        able = np.array([counts[a] for a, _ in moves], np.float64)
+        out = np.zeros(2)
+        for side, which in enumerate((change < -SAME, change > SAME)):
+            if which.any():
+                out[side] = np.average(np.abs(change[which]), weights=able[which])
+        return out
 
     def _ranked(self, ready: Prepared) -> Ranked:
         if not ready.ranked:

@@ -116,7 +116,9 @@ class Judge:
         oracle: Oracle margins by split (`forget`, `retain`, `validation`), each (oracles, examples).
         held_out: Margins of other oracles, for the floors; None resamples the floors.
         pretrained: Margins of the pretrained members: the side that under-forgetting lies on, and what retain and
-            validation looked like before. None takes higher margins than the oracles' for the pretrained side.
+            validation looked like before. Members that failed on a split are left out, half of them at most: they would
+            make any damage look like what was there before. None takes higher margins than the oracles' for the
+            pretrained side.
         tolerance: Largest excess that counts as indistinguishable, nats, above 0.
         replicates: Replicates of the bootstrap.
         seed: Seed of the bootstrap.
@@ -154,9 +156,26 @@ class Judge:
         self.pretrained: dict[SplitName, Prepared] | None = None
         if pretrained is not None:
             _all_splits(pretrained, "pretrained")
-            self.pretrained = {
-                split: self.rulers[split].prepare(pretrained[split], f"pretrained {split}") for split in SPLITS
-            }
+            self.pretrained = self._sound(pretrained)
+
+    def _sound(self, pretrained: Mapping[SplitName, Any]) -> dict[SplitName, Prepared]:
+        """Return the pretrained members that are sound on every split."""
+        ready = {split: self.rulers[split].prepare(pretrained[split], f"pretrained {split}") for split in SPLITS}
+        counts = {split: len(ready[split].margins) for split in SPLITS}
+        members = counts["forget"]
+        if len(set(counts.values())) > 1:
+            raise InputError(f"pretrained has {counts} members by split, expected the same number.")
+        failed = np.logical_or.reduce([ready[split].failed for split in SPLITS])
+        count = int(failed.sum())
+        if count == 0:
+            return ready
+        if 2 * count > members or members - count < 2:
+            raise InputError(
+                f"pretrained has {count} of {members} members that are non-finite, collapsed or exploded; expected at "
+                "least half of them sound, and at least 2, because they say what was there before unlearning. Retrain "
+                "them, or leave pretrained out."
+            )
+        return {split: self.rulers[split].prepare(ready[split].margins[~failed]) for split in SPLITS}
 
     def __call__(self, unlearned: Mapping[SplitName, Any]) -> Verdict:
         """Return the verdict on an unlearned ensemble.
@@ -247,8 +266,9 @@ class Judge:
     def _worse_than_before(self, split: SplitName, seen: SplitVerdict) -> bool:
         if self.pretrained is None:
             return True
-        before = float(summarise(self.pretrained[split].klom, "p95"))
-        return seen.score.value > before + self.tolerance
+        # Excesses, not readings: fewer sound members read higher by noise alone.
+        before = self.rulers[split].score(self.pretrained[split], "p95", intervals=False).excess
+        return seen.excess > before + self.tolerance
 
     def _side(self, ready: Prepared, split: SplitVerdict) -> tuple[VerdictName, str]:
         ruler = self.rulers["forget"]
