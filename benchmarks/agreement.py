@@ -53,7 +53,7 @@ class Reader:
             "klom mean": on_margins(lambda u: m.klom(u, o).mean()),
             **{
                 f"{variant} p95": on_margins(lambda u, v=variant: p95(m.klom(u, o, v)))
-                for variant in ("easydub", "dub", "a2d", "trail")
+                for variant in ("easydub", "dub", "a2d", "trail", "own-ranges")
             },
             **{
                 name.replace("_", " "): on_margins(lambda u, f=function: f(u, o).mean())

@@ -22,6 +22,7 @@ MARGINS = {
     "klom dub": "m.klom(u, o, 'dub')",
     "klom a2d": "m.klom(u, o, 'a2d')",
     "klom trail": "m.klom(u, o, 'trail')",
+    "klom own-ranges": "m.klom(u, o, 'own-ranges')",
     "failed_members": "m.failed_members(u, o)",
     "ruler p95, interval, floor": "m.Ruler(o, h, replicates=100).score(u)",
     "wasserstein": "m.wasserstein(u, o)",

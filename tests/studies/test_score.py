@@ -125,6 +125,141 @@ def test_logits_with_labels_give_metrics_of_outputs(tmp_path):
     assert margins.shape == (12, N, 3)
 
 
+LOGIT_METRICS = {
+    "KLoM": {"KLoM, p95", "KLoM, mean", "KL(unlearned | oracle), p95", "KL(oracle | unlearned), p95"},
+    "attacks": {
+        "U-LiRA, balanced accuracy",
+        "SVC attack (confidence), efficacy",
+        *(
+            f"population attack ({feature}), {statistic}"
+            for feature in ("loss", "entropy", "modified entropy", "confidence")
+            for statistic in ("AUC", "balanced accuracy", "TPR at FPR 0.01")
+        ),
+    },
+    "distances": {"wasserstein", "energy", "kolmogorov smirnov", "jensen shannon", "gaussian kl"},
+    "joint tests": {"classifier two-sample test", "mmd squared"},
+    "outputs": {"accuracy", "activation distance", "fade", "tug-of-war"},
+    "epsilon": {f"epsilon, lower bound (mean margin, {route})" for route in ("clopper-pearson", "gaussian-dp")},
+    "published elsewhere": {
+        *(f"KLoM as published ({v}), p95" for v in ("easydub", "dub", "a2d", "trail", "own-ranges")),
+        "forgetting quality (NeurIPS 2023 challenge)",
+        "score (NeurIPS 2023 challenge)",
+    },
+}
+
+
+def write_logits(path, who, sure, members=12, examples=30, change=lambda arrays: None):
+    y = np.arange(examples) % 3
+    arrays = {
+        split: (sure * np.eye(3)[y] + rng.normal(size=(members, examples, 3))).astype(np.float32)
+        for split in ("forget", "retain", "validation")
+    }
+    change(arrays)
+    np.savez(path / f"{who}.npz", **arrays, labels=y, labels_retain=y, labels_validation=y)
+
+
+@pytest.fixture(scope="module")
+def with_logits(tmp_path_factory):
+    path = tmp_path_factory.mktemp("logits")
+
+    def collapse(arrays):
+        arrays["retain"][2] = [1.0, 0.0, 0.0]  # finite, and the same whatever the input
+
+    write_logits(path, "unlearned", 4.0, change=collapse)
+    for who in ("oracle", "held_out"):
+        write_logits(path, who, 1.0)
+    return score_files(path / "unlearned.npz", path / "oracle.npz", held_out=path / "held_out.npz")
+
+
+def test_everything_that_logits_allow_is_there(with_logits):
+    for group, names in LOGIT_METRICS.items():
+        found = {line.metric for line in with_logits.lines if line.group == group and line.split == "forget"}
+        assert found == names, group
+    for split in ("retain", "validation"):
+        groups = {line.group for line in with_logits.lines if line.split == split}
+        assert groups == {"KLoM", "distances", "joint tests", "outputs", "published elsewhere"}
+    needs = " ".join(missing.metric for missing in with_logits.missing)
+    for name in ("one run", "ZRF", "relearning", "GUS", "LiRA", "FADE of generated text", "before unlearning"):
+        assert name in needs
+    for name in ("tug-of-war", "entropy", "SVC", "challenge", "floor", "accuracy", "KLoM"):
+        assert name not in needs
+    comes_back = ScoreResult.model_validate_json(with_logits.model_dump_json())
+    assert [line.metric for line in comes_back.lines] == [line.metric for line in with_logits.lines]
+
+
+def test_what_margins_of_one_split_do_not_allow_is_listed(folder):
+    result = score_files(folder / "unlearned.npy", folder / "oracle.npy")
+    there = {line.metric for line in result.lines}
+    listed = " ".join(missing.metric for missing in result.missing)
+    for name in set().union(*LOGIT_METRICS.values()) - there:
+        short = name.split("(")[1].split(")")[0] if "attack" in name else name.split(",")[0].split(" (")[0].lower()
+        assert short.replace("confidence), efficacy", "SVC") in listed.lower() or name in listed, name
+    needs = {missing.metric: missing.needs for missing in result.missing}
+    assert needs["KLoM, distances and joint tests on retain and validation"].startswith("margins on retain")
+
+
+def test_a_collapsed_member_is_no_accuracy_in_the_tug_of_war(with_logits):
+    line = values(with_logits)["tug-of-war"]
+    assert line.failed == 1
+    assert values(with_logits, "retain")["accuracy"].failed == 1
+
+
+def test_the_most_important_comes_first_in_the_table(with_logits):
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_scores(with_logits, console)
+    text = console.export_text()
+    forget = text[text.index("forget: 30 examples") : text.index("retain: 30 examples")]
+    places = [forget.index(f" {group} ") for group in LOGIT_METRICS]
+    assert places == sorted(places)
+    assert text.index("Verdict:") < text.index("KLoM, p95")
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory):
+    """30 unlearned members that are like the oracles on F and a little off on V, and 15 held-out oracles."""
+    path, draw = tmp_path_factory.mktemp("unequal"), np.random.default_rng(50)
+    for who, members in (("unlearned", 30), ("oracle", 60), ("held_out", 15)):
+        arrays = {split: draw.normal(0, 1, (members, 150)) for split in ("forget", "validation")}
+        arrays["validation"] += 0.7 * (who == "unlearned")
+        np.savez(path / f"{who}.npz", **arrays)
+    return score_files(path / "unlearned.npz", path / "oracle.npz", held_out=path / "held_out.npz")
+
+
+def test_floors_are_at_equal_numbers_of_members(unequal):
+    lines = values(unequal)
+    for name in ("KLoM as published (easydub), p95", "jensen shannon", "energy", "KL(unlearned | oracle), p95"):
+        assert lines[name].value == pytest.approx(lines[name].oracle, rel=0.15), name
+    assert lines["jensen shannon"].side == "not told from the oracle"
+    # A floor of half as many members is higher, and would hide this shift.
+    assert values(unequal, "validation")["jensen shannon"].side == "off the oracle"
+    assert any("15 held-out oracles for 30 unlearned members" in note for note in unequal.notes)
+
+
+def test_leaving_members_out_never_leaves_a_failed_one_out(tmp_path):
+    draw = np.random.default_rng(51)
+    arrays = {who: draw.normal(0, 1, (n, 30)) for who, n in (("u", 30), ("o", 30), ("h", 6))}
+    arrays["u"][17] = np.nan
+    for who, array in arrays.items():
+        np.save(tmp_path / f"{who}.npy", array)
+    lines = values(score_files(tmp_path / "u.npy", tmp_path / "o.npy", held_out=tmp_path / "h.npy"))
+    assert lines["wasserstein"].value == np.inf
+    assert lines["wasserstein"].failed == 1
+    arrays["u"][17] = draw.normal(0, 1, 30)
+    sound = values(score_files(save(tmp_path / "v.npy", arrays["u"]), tmp_path / "o.npy", held_out=tmp_path / "h.npy"))
+    assert sound["wasserstein"].failed == 0
+    assert lines["kolmogorov smirnov"].value > sound["kolmogorov smirnov"].value
+
+
+def test_large_splits_are_sampled_and_that_is_said(folder, monkeypatch):
+    monkeypatch.setattr("expunge.studies.score.KLOM_EXAMPLES", 10)
+    monkeypatch.setattr("expunge.studies.score_margins.DISTANCE_EXAMPLES", 12)
+    monkeypatch.setattr("expunge.studies.score.DISTANCE_EXAMPLES", 12)
+    result = score_files(folder / "unlearned.npz", folder / "oracle.npz", held_out=folder / "held_out.npz")
+    (note,) = [note for note in result.notes if "at random" in note]
+    assert "10 for KLoM and the verdict, 12 for distances" in note
+    assert values(result)["wasserstein"].value == pytest.approx(2, abs=0.5)
+
+
 class Malicious:
     def __init__(self, target):
         self.target = target

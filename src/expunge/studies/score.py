@@ -1,33 +1,50 @@
 """Scoring saved outputs of any source: `expunge score`.
 
 Everything that the given arrays allow is computed, and what they do not allow is listed with what would. What a file
-may hold is in `score_inputs`, what comes out in `score_result`.
+may hold is in `score_inputs`, what comes out in `score_result`; the lines are made in `score_margins` and
+`score_outputs`. A value stands beside a floor at the same numbers of members (`at_equal_counts`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from expunge import metrics
-from expunge.core import Score
 from expunge.core.record import SPLITS, SplitName
-from expunge.core.seeds import derive
-from expunge.metrics.distances import DISTANCES, distance_score
-from expunge.metrics.joint import JointTest
-from expunge.metrics.neurips2023 import challenge_score
-from expunge.metrics.privacy import Split, audit
-from expunge.metrics.reading import Reading
 from expunge.studies.score_inputs import Labels, Path_, Side, read_inputs
-from expunge.studies.score_result import Missing, ScoreLine, ScoreResult
+from expunge.studies.score_lines import SUBSAMPLES, Array, sample
+from expunge.studies.score_margins import (
+    CHALLENGE_EXAMPLES,
+    DISTANCE_EXAMPLES,
+    challenge_lines,
+    distance_lines,
+    epsilon_lines,
+    joint_lines,
+    klom_lines,
+    published_lines,
+    ulira_line,
+)
+from expunge.studies.score_outputs import (
+    ATTACK_EXAMPLES,
+    SVC_EXAMPLES,
+    accuracies,
+    attack_lines,
+    challenge_accuracies,
+    output_lines,
+    svc_line,
+    tug_of_war_line,
+)
+from expunge.studies.score_result import Missing, ScoreResult
 
 FEW = 20
 """Members of either side below which the result says that it is rough."""
-CHALLENGE_EXAMPLES = 300
-"""Examples at most for the challenge score, which takes tens of milliseconds for each."""
+KLOM_EXAMPLES = 5000
+"""Examples of a split at most for KLoM and the verdict, whose intervals take hundreds of readings."""
+ALIKE = 0.5
+"""Rank correlation between two halves of the oracles from which examples can be told apart by their margins."""
 
 
 def score_files(
@@ -77,257 +94,179 @@ def score_files(
 def _score(
     result: ScoreResult,
     sides: Mapping[str, Side],
-    answers: Labels,
+    labels: Labels,
     tolerance: float | None,
     seed: int,
     progress: Callable[[str], None],
 ) -> None:
     unlearned, oracle = sides["unlearned"], sides["oracle"]
     held_out = sides["held_out"].margins if "held_out" in sides else {}
-    members, oracles = len(unlearned.margins["forget"]), len(oracle.margins["forget"])
-    if min(members, oracles) < FEW:
-        result.notes.append(f"{members} members and {oracles} oracles: intervals are wide; 100 of each decide most.")
-    if not held_out:
-        result.notes.append("Floors are resampled from the oracles; held-out oracles would give them honestly.")
-        result.missing.append(Missing(metric="floor from independent oracles", needs="held-out oracles"))
+    progress("verdict")
+    rows = {
+        split: sample(margins.shape[1], KLOM_EXAMPLES, seed, f"klom {split}")
+        for split, margins in oracle.margins.items()
+    }
+    cut = {who: {split: m[:, rows[split]] for split, m in side.margins.items()} for who, side in sides.items()}
+    rulers = _verdict(result, cut, tolerance, seed)
     for split in SPLITS:
         if split not in unlearned.margins:
             continue
         u, o, h = unlearned.margins[split], oracle.margins[split], held_out.get(split)
-        progress(f"KLoM and distances on {split}")
-        ruler = metrics.Ruler(o, h, seed=seed, resample_examples=split != "forget")
-        for summary in ("p95", "mean"):
-            result.lines.append(_from_score(split, ruler.score(u, summary), f"KLoM, {summary}"))
-        public = metrics.klom(u, o, variant="easydub")
-        result.lines.append(
-            ScoreLine(
-                split=split,
-                metric="KLoM as published (easydub), p95",
-                value=float(np.percentile(public, 95)),
-                oracle=None if h is None else float(np.percentile(metrics.klom(h, o, variant="easydub"), 95)),
-                unit="nats",
-                ideal="the floor; drops samples and can be fooled",
-                published=True,
-            )
+        progress(f"KLoM, distances, joint tests and outputs on {split}")
+        some = {who: margins[split] for who, margins in cut.items() if split in margins}
+        ruler = rulers.get(split) or metrics.Ruler(
+            some["oracle"], some.get("held_out"), seed=seed, resample_examples=split != "forget"
         )
-        for name in DISTANCES:
-            result.lines.append(_from_score(split, distance_score(name, u, o, h), name.replace("_", " ")))
-    u, o, h = unlearned.margins["forget"], oracle.margins["forget"], held_out.get("forget")
-    progress("joint tests, U-LiRA, bounds on epsilon")
-    for test in (metrics.classifier_two_sample(u, o, seed=seed), metrics.mmd(u, o, seed=seed)):
-        result.lines.append(_from_joint(test))
-    attack = metrics.ulira(u, o, held_out=h, seed=seed)
-    result.lines.append(
-        ScoreLine(
-            split="forget",
-            metric="U-LiRA, balanced accuracy",
-            value=attack.accuracy,
-            low=attack.low,
-            high=attack.high,
-            oracle=attack.floor,
-            oracle_low=attack.floor_low,
-            oracle_high=attack.floor_high,
-            unit="share",
-            ideal=attack.ideal,
-            side=attack.side,
-            failed=attack.failed,
-        )
-    )
-    _epsilon(result, u, o, seed)
-    _challenge(result, u, o, seed, progress)
-    _attack(result, unlearned, oracle)
-    _outputs(result, sides, answers)
-    _verdict(result, sides, tolerance, seed, progress)
+        result.lines += klom_lines(split, ruler, some["unlearned"], some.get("held_out"), seed)
+        result.lines += distance_lines(split, u, o, h, seed)
+        result.lines += joint_lines(split, u, o, seed)
+        result.lines += output_lines(split, unlearned, oracle, labels)
+        result.lines += published_lines(split, u, o, h, seed)
+    progress("attacks, bounds on epsilon and challenge score")
+    _forget_lines(result, unlearned, oracle, held_out.get("forget"), labels, seed)
+    _missing(result, sides)
+    _notes(result, sides)
 
 
-def _epsilon(result: ScoreResult, u: NDArray[Any], o: NDArray[Any], seed: int) -> None:
-    # One number a member: its mean margin on the forget set; the threshold comes from the other half of the members.
-    failed = metrics.failed_members(u, o)
-    scores = np.where(failed, np.nan, np.where(np.isfinite(u), u, 0).mean(1))
-    bound = audit(scores, o.mean(1), Split(seed=seed), delta=1e-5)
-    result.lines.append(
-        ScoreLine(
-            split="forget",
-            metric="epsilon, lower bound (mean margin, delta 1e-5)",
-            value=bound.epsilon,
-            oracle=0.0,
-            oracle_high=bound.largest,
-            unit="nats, 95 % confidence",
-            ideal=f"0: nothing shown; {bound.positives} members could show {bound.largest:.2f} at most",
-            failed=int(failed.sum()),
-        )
-    )
-    result.missing.append(
-        Missing(
-            metric="epsilon from one run (Steinke et al.)",
-            needs="canaries put into the forget set by fair coins before training (one_run_epsilon)",
-        )
-    )
-
-
-def _challenge(
-    result: ScoreResult, u: NDArray[Any], o: NDArray[Any], seed: int, progress: Callable[[str], None]
+def _forget_lines(
+    result: ScoreResult, unlearned: Side, oracle: Side, held_out: Array | None, labels: Labels, seed: int
 ) -> None:
-    progress("challenge score")
-    examples = np.arange(u.shape[1])
-    if len(examples) > CHALLENGE_EXAMPLES:
-        rng = np.random.default_rng(derive(seed, "challenge examples"))
-        examples = np.sort(rng.permutation(len(examples))[:CHALLENGE_EXAMPLES])
-        result.notes.append(f"Challenge score on {CHALLENGE_EXAMPLES} of {u.shape[1]} forget examples, at random.")
-    found = challenge_score(u[:, examples], o[:, examples], seed=seed)
-    result.lines.append(
-        ScoreLine(
-            split="forget",
-            metric="forgetting quality (NeurIPS 2023 challenge)",
-            value=found.forgetting,
-            low=found.low,
-            high=found.high,
-            oracle=found.calibration,
-            oracle_low=found.calibration_low,
-            oracle_high=found.calibration_high,
-            unit="points",
-            ideal=found.ideal,
-            failed=found.failed,
-            published=True,
-        )
-    )
-
-
-def _attack(result: ScoreResult, unlearned: Side, oracle: Side) -> None:
-    if "validation" not in unlearned.margins:
-        result.missing.append(
-            Missing(metric="membership attack (loss)", needs="margins on validation examples, of both sides")
-        )
-        return
-    reading = metrics.population_attack(
-        unlearned.margins["forget"],
-        unlearned.margins["validation"],
-        oracle.margins["forget"],
-        oracle.margins["validation"],
-    )
-    result.lines.append(_from_reading("forget", reading))
-
-
-def _outputs(result: ScoreResult, sides: Mapping[str, Side], answers: Labels) -> None:
-    unlearned, oracle = sides["unlearned"], sides["oracle"]
-    for split in SPLITS:
-        if split in unlearned.logits and split in oracle.logits:
-            u, o = unlearned.logits[split], oracle.logits[split]
-            readings = [metrics.accuracy_gap(u, o, answers[split])]
-            readings += [metrics.activation_distance_reading(u, o), metrics.fade_reading(u, o)]
-            result.lines += [_from_reading(split, reading) for reading in readings]
-    if "forget" not in unlearned.logits or "forget" not in oracle.logits:
-        result.missing.append(
-            Missing(
-                metric="accuracy gap, activation distance, FADE",
-                needs="logits (members, examples, classes) and labels in place of margins",
-            )
-        )
-    both = [split for split in SPLITS if split in unlearned.logits and split in oracle.logits]
-    if set(both) == set(SPLITS):
-        accuracies: list[dict[str, NDArray[np.float64]]] = [
-            {split: metrics.accuracy(side.logits[split], answers[split]) for split in SPLITS}
-            for side in (unlearned, oracle)
-        ]
-        for split in SPLITS:
-            broken = ~np.isfinite(unlearned.logits[split]).all((1, 2))
-            accuracies[0][split] = np.where(broken, np.nan, accuracies[0][split])
+    u, o = unlearned.margins["forget"], oracle.margins["forget"]
+    result.lines.append(ulira_line(u, o, held_out, seed))
+    result.lines += attack_lines(unlearned, oracle, labels, seed)
+    svc = svc_line(unlearned, oracle, labels, seed)
+    if svc is not None:
+        result.lines.append(svc)
+    found = accuracies(unlearned, oracle, labels)
+    if found is not None:
         examples = sum(unlearned.logits[split].shape[1] for split in SPLITS)
-        result.lines.append(_from_reading("forget", metrics.tug_of_war_reading(*accuracies, examples=examples)))
-    else:
-        result.missing.append(Missing(metric="tug-of-war", needs="logits and labels on forget, retain and validation"))
-    result.missing += [
-        Missing(metric="ZRF", needs="logits of a randomly initialised network; then expunge.metrics.zrf_reading"),
-        Missing(metric="relearning time", needs="loss curves of an attack; then expunge.metrics.relearning"),
-        Missing(metric="GUS", needs="input gradients and the noise of a poisoned training; then expunge.metrics.gus"),
-        Missing(metric="LiRA", needs="margins of shadow models and who was trained on what; then expunge.metrics.lira"),
-    ]
+        result.lines.append(tug_of_war_line(found, examples))
+    result.lines += epsilon_lines(u, o, seed)
+    result.lines += challenge_lines(u, o, challenge_accuracies(unlearned, oracle, labels), seed)
 
 
 def _verdict(
-    result: ScoreResult,
-    sides: Mapping[str, Side],
-    tolerance: float | None,
-    seed: int,
-    progress: Callable[[str], None],
-) -> None:
-    lacking = [split for split in SPLITS if split not in sides["unlearned"].margins]
-    if lacking:
-        result.missing.append(
-            Missing(metric="verdict", needs=f"margins on {' and '.join(lacking)} examples, of both sides")
-        )
-        return
-    progress("verdict")
-    complete = {who: side.margins for who, side in sides.items() if all(split in side.margins for split in SPLITS)}
+    result: ScoreResult, sides: Mapping[str, Mapping[SplitName, Array]], tolerance: float | None, seed: int
+) -> dict[SplitName, metrics.Ruler]:
+    """Judge where all splits are given; return the rulers that were made, which are the slow part."""
+    if not _complete(sides["unlearned"]):
+        return {}
+    complete = {who: margins for who, margins in sides.items() if _complete(margins)}
     for who in ("held_out", "pretrained"):
         if who in sides and who not in complete:
             result.notes.append(f"{who} lacks a split, so the verdict does not use it.")
-    verdict = metrics.judge(
-        complete["unlearned"],
+    judge = metrics.Judge(
         complete["oracle"],
         complete.get("held_out"),
         complete.get("pretrained"),
         tolerance=metrics.DEFAULT_TOLERANCE if tolerance is None else tolerance,
         seed=seed,
     )
-    if "pretrained" not in complete:
-        result.missing.append(
-            Missing(metric="side of the verdict from the model before unlearning", needs="pretrained margins")
-        )
+    verdict = judge(complete["unlearned"])
     result.verdict, result.verdict_sentence = verdict.name, verdict.sentence
     result.tolerance, result.members_needed = verdict.tolerance, verdict.members_needed
+    # Held-out oracles that lack a split had no part in the verdict, but have one in the lines of the other splits.
+    return dict(judge.rulers) if "held_out" in complete or "held_out" not in sides else {}
 
 
-def _from_score(split: SplitName, score: Score, name: str) -> ScoreLine:
-    if not np.isfinite(score.value):
-        side = "failed"
-    elif score.low > score.floor_high:
-        side = "off the oracle"
+def _complete(margins: Mapping[SplitName, Array]) -> bool:
+    return all(split in margins for split in SPLITS)
+
+
+def _missing(result: ScoreResult, sides: Mapping[str, Side]) -> None:
+    """List what could not be computed, with the input that would allow it."""
+    unlearned = sides["unlearned"]
+    margins = [split for split in SPLITS if split in unlearned.margins]
+    logits = [split for split in SPLITS if split in unlearned.logits and split in sides["oracle"].logits]
+    needs: dict[str, str] = {}
+    if len(margins) < len(SPLITS):
+        lacking = " and ".join(split for split in SPLITS if split not in margins)
+        needs["verdict"] = f"margins on {lacking} examples, of both sides"
+        needs[f"KLoM, distances and joint tests on {lacking}"] = needs["verdict"]
+    elif "pretrained" not in sides or not _complete(sides["pretrained"].margins):
+        needs["side of the verdict from the model before unlearning"] = "pretrained margins"
+    if "held_out" not in sides:
+        needs["floor from independent oracles"] = "held-out oracles"
+        needs["floors of published variants and of KL in one direction"] = "held-out oracles"
+    if "validation" not in margins:
+        needs["membership attack (loss)"] = "margins on validation examples, of both sides"
+    if not {"forget", "validation"} <= set(logits):
+        needs["membership attacks (entropy, modified entropy, confidence)"] = (
+            "logits and labels on forget and validation examples in place of margins"
+        )
+    if len(logits) < len(SPLITS):
+        lacking = " and ".join(split for split in SPLITS if split not in logits)
+        needs[f"accuracy, activation distance, FADE on {lacking}"] = (
+            "logits (members, examples, classes) and labels in place of margins"
+        )
+        needs["tug-of-war, membership attack (SVC)"] = "logits and labels on forget, retain and validation"
+    if not {"retain", "validation"} <= set(logits):
+        needs["score of the challenge (with accuracies)"] = "logits and labels on retain and validation"
+    needs |= {
+        "epsilon from one run (Steinke et al.)": "canaries put into the forget set by fair coins before training; then "
+        "expunge.metrics.one_run_epsilon",
+        "ZRF": "logits of a randomly initialised network; then expunge.metrics.zrf_reading",
+        "relearning time": "loss curves of an attack; then expunge.metrics.relearning",
+        "GUS": "input gradients and the noise of a poisoned training; then expunge.metrics.gus",
+        "LiRA": "margins of shadow models and who was trained on what; then expunge.metrics.lira",
+        "FADE of generated text": "log-probabilities of generations; then expunge.metrics.fade_from_samples",
+    }
+    result.missing += [Missing(metric=metric, needs=need) for metric, need in needs.items()]
+
+
+def _notes(result: ScoreResult, sides: Mapping[str, Side]) -> None:
+    """Say what a reader has to know about numbers of members, samples of examples, and their order."""
+    unlearned, oracle = sides["unlearned"], sides["oracle"]
+    members, oracles = len(unlearned.margins["forget"]), len(oracle.margins["forget"])
+    if min(members, oracles) < FEW:
+        result.notes.append(f"{members} members and {oracles} oracles: intervals are wide; 100 of each decide most.")
+    if "held_out" not in sides:
+        result.notes.append("Floors are resampled from the oracles; held-out oracles would give them honestly.")
     else:
-        side = "not told from the oracle"
-    return ScoreLine(
-        split=split,
-        metric=name,
-        value=score.value,
-        low=score.low,
-        high=score.high,
-        oracle=score.floor,
-        oracle_low=score.floor_low,
-        oracle_high=score.floor_high,
-        unit=score.unit,
-        ideal=score.ideal,
-        side=side,
-        failed=score.failed,
-    )
+        others = len(sides["held_out"].margins["forget"])
+        if others < members:
+            result.notes.append(
+                f"{others} held-out oracles for {members} unlearned members: KL in one direction and published "
+                f"variants are read at {others} members (averages over {SUBSAMPLES} subsets), as their floors are; "
+                f"other floors are brought to {members} members."
+            )
+    result.notes += _sampled(result, unlearned)
+    for who, side in sides.items():
+        for split, margins in side.margins.items():
+            if who != "oracle" and _looks_permuted(margins, oracle.margins[split], who, split):
+                result.notes.append(
+                    f"{who} {split}: which examples have large margins has nothing to do with which have them for "
+                    "oracles. The examples are in another order, or these models are ruined; check the order first."
+                )
 
 
-def _from_reading(split: SplitName, reading: Reading) -> ScoreLine:
-    return ScoreLine(
-        split=split,
-        metric=reading.metric,
-        value=reading.value,
-        low=reading.low,
-        high=reading.high,
-        oracle=reading.oracle,
-        oracle_low=reading.oracle_low,
-        oracle_high=reading.oracle_high,
-        unit=reading.unit,
-        ideal=reading.ideal,
-        side=reading.side,
-        failed=reading.failed,
-    )
+def _sampled(result: ScoreResult, unlearned: Side) -> list[str]:
+    most = max(margins.shape[1] for margins in unlearned.margins.values())
+    groups = {line.group for line in result.lines}
+    limits = {
+        f"{KLOM_EXAMPLES} for KLoM and the verdict": most > KLOM_EXAMPLES,
+        f"{DISTANCE_EXAMPLES} for distances": most > DISTANCE_EXAMPLES,
+        f"{ATTACK_EXAMPLES} for population attacks": most > ATTACK_EXAMPLES and "validation" in unlearned.margins,
+        f"{SVC_EXAMPLES} for the SVC attack": most > SVC_EXAMPLES and "outputs" in groups,
+        f"{CHALLENGE_EXAMPLES} for the challenge score": unlearned.margins["forget"].shape[1] > CHALLENGE_EXAMPLES,
+    }
+    used = [text for text, cut in limits.items() if cut]
+    return [f"Of larger splits examples are drawn at random: at most {', '.join(used)}."] if used else []
 
 
-def _from_joint(test: JointTest) -> ScoreLine:
-    return ScoreLine(
-        split="forget",
-        metric=test.metric,
-        value=test.value,
-        oracle=test.floor,
-        oracle_high=test.floor_high,
-        p_value=test.p_value,
-        unit="share" if test.metric.startswith("classifier") else "squared kernel distance",
-        ideal=test.ideal,
-        side="off the oracle" if test.p_value <= 0.05 else "not told from the oracle",
-        failed=test.failed,
-    )
+def _looks_permuted(margins: Array, oracle: Array, who: str, split: SplitName) -> bool:
+    """Return whether a side's examples seem to be in another order than the oracles'.
+
+    Training on the forget set can undo the order of its margins, so there only other oracles are looked at. Elsewhere
+    sound models find the same examples hard. Two halves of the oracles say how far that can be seen at all; under
+    another order the rank correlation of mean margins is 0 with a standard error of 1 / sqrt(examples - 1).
+    """
+    if split == "forget" and who != "held_out":
+        return False
+    alive = margins[np.isfinite(margins).all(1)]
+    examples = margins.shape[1]
+    if not len(alive) or examples < 3 or np.ptp(alive.mean(0)) == 0 or np.ptp(oracle.mean(0)) == 0:
+        return False
+    within = spearmanr(oracle[::2].mean(0), oracle[1::2].mean(0)).statistic
+    across = spearmanr(alive.mean(0), oracle.mean(0)).statistic
+    return bool(within > ALIKE and across + 3 / np.sqrt(examples - 1) < within / 2)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,17 @@ from expunge.metrics.arrays import to_labels
 
 FEWEST = 5
 """Members of either side below which nothing is computed: floors then exceed what could be found."""
+
+MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
+"""How the files of NumPy begin."""
+
+PICKLES = {bytes([0x80, protocol]) for protocol in range(2, 6)}
+"""How pickles begin."""
+
+PICKLED = (
+    "holds Python objects (a pickle), which could run code when read, so it is refused; save a plain array of numbers "
+    "with numpy.save(path, array.astype('float32'))."
+)
 
 Path_ = str | Path
 Labels = Mapping[SplitName, NDArray[Any] | None]
@@ -77,7 +89,8 @@ def read_inputs(
         labels: Files of labels by split; needed with logits.
 
     Raises:
-        InputError: If a file cannot be read or holds objects, shapes disagree, or there are fewer than 5 members.
+        InputError: If a file cannot be read or holds objects, shapes disagree, or a side has fewer than 5 members: the
+            floor of every metric is then above what could be found.
     """
     files = {who: str(path) for who, path in given.items() if path is not None}
     sides = {who: Side(raw=_read_splits(path, who)) for who, path in given.items() if path is not None}
@@ -109,25 +122,51 @@ def read_arrays(path: Path_) -> dict[str, NDArray[Any]]:
     if not file.is_file():
         raise InputError(f"{file} is not a file, expected .npy, .npz, .safetensors or .csv.")
     try:
+        if file.suffix in MAGIC:
+            _check_magic(file)
         if file.suffix == ".npy":
             return {"": np.load(file, allow_pickle=False)}
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+            return _read_npz(file)
         if file.suffix == ".safetensors":
             return _read_safetensors(file)
         if file.suffix == ".csv":
             return {"": _read_csv(file)}
-    except (ValueError, OSError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, MemoryError, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InputError):
             raise
-        if "pickle" in str(error).lower() or "object" in str(error).lower():
-            raise InputError(
-                f"{file} holds Python objects (a pickle), which could run code when read, so it is refused; save "
-                "a plain array of numbers with numpy.save(path, array.astype('float32'))."
-            ) from error
-        raise InputError(f"{file} cannot be read ({error}); save it again as {file.suffix}.") from error
+        if str(error).startswith("Object arrays"):
+            raise InputError(f"{file} {PICKLED}") from error
+        damaged = "is damaged or cut short" if file.suffix in MAGIC else "cannot be read"
+        raise InputError(f"{file} {damaged} ({error}); save it again as {file.suffix}.") from error
     raise InputError(f"{file} ends in {file.suffix or 'nothing'!r}, expected .npy, .npz, .safetensors or .csv.")
+
+
+def _check_magic(file: Path) -> None:
+    """Refuse what NumPy did not write, before NumPy sees it: it takes anything that it does not know for a pickle."""
+    with file.open("rb") as handle:
+        begin = handle.read(8)
+    if begin.startswith(MAGIC[file.suffix]):
+        return
+    if begin[:2] in PICKLES:
+        raise InputError(f"{file} {PICKLED}")
+    for suffix, magic in MAGIC.items():
+        if begin.startswith(magic):
+            raise InputError(f"{file} holds what numpy writes as {suffix}; rename it to end in {suffix}.")
+    came = f"it begins with {begin!r}" if begin else "it is empty"
+    raise InputError(
+        f"{file} is damaged, cut short or no {file.suffix} file ({came}, expected {MAGIC[file.suffix]!r}); save it "
+        f"again with numpy.{'save' if file.suffix == '.npy' else 'savez'}."
+    )
+
+
+def _read_npz(file: Path) -> dict[str, NDArray[Any]]:
+    with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{file} holds {name!r}, which is no array; save it again with numpy.savez.")
+    return arrays
 
 
 def _read_safetensors(file: Path) -> dict[str, NDArray[Any]]:

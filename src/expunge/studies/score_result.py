@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from expunge.core.record import SPLITS, SplitName
+
+Group = Literal["KLoM", "attacks", "distances", "joint tests", "outputs", "epsilon", "published elsewhere"]
+"""Kinds of metrics, in the order in which they are printed."""
 
 
 class Model(BaseModel):
@@ -20,6 +23,8 @@ class ScoreLine(Model):
     """One metric on one split."""
 
     split: SplitName
+    group: Group
+    """The kind of metric."""
     metric: str
     value: float
     low: float | None = None
@@ -92,23 +97,8 @@ def print_scores(result: ScoreResult, console: Any) -> None:
             table.add_column(column, justify=justify)  # type: ignore[arg-type]
         table.add_column("oracles read", justify="right")
         table.add_column("reading")
-        for line in lines:
-            table.add_row(
-                line.metric + (" (published)" if line.published and "published" not in line.metric else ""),
-                _number(line.value),
-                "" if line.low is None or np.isnan(line.low) else f"{_number(line.low)} to {_number(line.high)}",
-                _number(line.oracle),
-                "; ".join(
-                    part
-                    for part in (
-                        line.side,
-                        None if line.p_value is None else f"p = {line.p_value:.3g}",
-                        f"{line.failed} failed" if line.failed else None,
-                        f"ideal: {line.ideal}" if line.side is None else None,
-                    )
-                    if part
-                ),
-            )
+        for group in get_args(Group):
+            _add_group(table, group, [line for line in lines if line.group == group])
         console.print(table)
     console.print(
         "Compare a value with what oracles read, not with 0 or 1. KLoM and the distances are lower the nearer the "
@@ -124,6 +114,29 @@ def print_scores(result: ScoreResult, console: Any) -> None:
         for missing in result.missing:
             table.add_row(missing.metric, missing.needs)
         console.print(table)
+
+
+def _add_group(table: Any, group: str, lines: list[ScoreLine]) -> None:
+    """Append the lines of one kind under its name, closed by a rule."""
+    if not lines:
+        return
+    table.add_row(f"[bold]{group}[/bold]")
+    for line in lines:
+        failed = f"{line.failed} failed" if line.failed else None
+        parts = (
+            line.side,
+            None if line.p_value is None else f"p = {line.p_value:.3g}",
+            failed,
+            f"ideal: {line.ideal}" if line.side is None else None,
+        )
+        table.add_row(
+            f"  {line.metric}",
+            "no number" if np.isnan(line.value) else _number(line.value),
+            "" if line.low is None or np.isnan(line.low) else f"{_number(line.low)} to {_number(line.high)}",
+            _number(line.oracle),
+            "; ".join(part for part in parts if part),
+        )
+    table.add_section()
 
 
 def _number(value: float | None) -> str:
