@@ -66,3 +66,4 @@ $(VENV)/.installed-docs: $(BUILD) | $(VENV)/.created
 
 clean:
 	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f src/expunge/ensembles/_direct.so src/expunge/ensembles/_direct.part

@@ -117,6 +117,17 @@ def test_every_predicted_point_is_a_mark_at_its_scores(page: tuple[ForecastRun, 
             assert all(line["x"][0] == 0 for line in lines)
 
 
+def test_epochs_are_whole_ticks(page: tuple[ForecastRun, Path]) -> None:
+    figures = payload(page[1].read_text())["figures"]
+    assert figures["0-time-forget"]["layout"]["xaxis"]["dtick"] == 1
+
+
+def test_letters_are_explained(page: tuple[ForecastRun, Path]) -> None:
+    text = text_of(page[1].read_text())
+    assert "Forget set (F), retain set (R), validation (V)" in text
+    assert "lr is the learning rate" in text
+
+
 def test_histogram_counts_every_example(page: tuple[ForecastRun, Path], forecasts: ModuleType) -> None:
     bars = payload(page[1].read_text())["figures"]["0-change"]["data"]
     assert {bar["name"].split(" ")[0] for bar in bars} == set(SPLITS)

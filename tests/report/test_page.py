@@ -144,6 +144,51 @@ def test_checks_selection_facts_and_command_are_there(drawn: tuple[Record, Path]
     assert all(term in parsed.text for term, _ in wording.DEFINITIONS)
 
 
+def test_timing_is_of_what_starts_from_the_pretrained_models(record: Record, parsed: Parsed) -> None:
+    source = render(record, {})
+    listed = set(re.findall(r'<div class="timing" data-method="([^"]+)"', source))
+    methods = {c.method for c in record.forget_sets[0].configurations}
+    assert listed == methods - {"do_nothing", "retrain_early"}
+    for forget in record.forget_sets:
+        forget.configurations = [c for c in forget.configurations if c.method in ("do_nothing", "retrain_early")]
+        forget.selections = []
+    assert "Over unlearning time" not in Parsed(render(record, {})).text
+
+
+def test_a_match_that_saves_nothing_is_marked_in_the_summary(record: Record) -> None:
+    chosen = next(c for c in record.forget_sets[1].configurations if c.id == record.forget_sets[1].selections[0].chosen)
+    assert chosen.verdict.name == "indistinguishable"
+    assert "of the cost" not in Parsed(render(record, {})).text.partition("Forget set")[0]
+    chosen.cost = 1.11
+    row = next(row for row in Parsed(render(record, {})).rows if row.startswith(chosen.label))
+    assert "indistinguishable at 111 % of the cost" in row
+
+
+def test_a_failed_check_does_not_read_as_the_finding(record: Record) -> None:
+    check = record.forget_sets[0].checklist[1]
+    check.name, check.passed = "the gap is on F, not on R and V", False
+    text = Parsed(render(record, {})).text
+    assert f'Before any method ran, 1 check failed. Not so here: "{check.name}".' in text
+    assert f"not so: {check.name}" in text
+
+
+def test_letters_and_terms_are_explained(parsed: Parsed) -> None:
+    words = " ".join(text for _, text in wording.DEFINITIONS)
+    terms = " ".join(term for term, _ in wording.DEFINITIONS)
+    for term in ("(F)", "(R)", "(V)", "Excess", "Lemma 1"):
+        assert term in terms
+    for term in ("P95", "nats (", "msteps", "lr is"):
+        assert term in words
+    assert "F, R, V" not in parsed.text
+    assert not re.search(r"[0-9] sd\b", re.sub(r"margins [+-][0-9.]+ sd from oracles", "", parsed.text))
+
+
+def test_the_condition_for_identical_numbers_is_said(parsed: Parsed) -> None:
+    again = parsed.text[parsed.text.index("Run it again") :]
+    assert "last digit" in again
+    assert "--chunk" in again
+
+
 def test_failed_check_stands_beside_its_score(record: Record) -> None:
     forget = record.forget_sets[0]
     chosen = next(c for c in forget.configurations if c.id == forget.selections[0].chosen)

@@ -85,6 +85,34 @@ def test_good_news_is_qualified(forget: ForgetRecord) -> None:
     assert "earns no credit" not in wording.headline(forget).action
 
 
+def test_what_costs_as_much_as_retraining_is_not_recommended(forget: ForgetRecord) -> None:
+    verdicts(forget, scrub="indistinguishable")
+    row = next(row for row in wording.rows(forget) if row.method == "scrub")
+    assert row.chosen is not None
+    row.chosen.cost = 1.11
+    words = wording.headline(forget)
+    assert words.tone == "open"
+    assert words.sentence.startswith("SCRUB matches retraining, but saves nothing: it costs 111 % of retraining")
+    assert words.sentence.endswith("(1 of 3 candidates passes).")
+    assert words.action.startswith("Retrain instead, unless ")
+    assert "Use the setting" not in words.action
+    assert "earns no credit" not in words.action
+    row.chosen.cost = 0.99
+    assert wording.headline(forget).tone == "good"
+
+
+def test_a_dear_method_is_named_only_if_no_cheaper_one_passes(forget: ForgetRecord) -> None:
+    verdicts(forget, scrub="indistinguishable", gradient_ascent="indistinguishable", fine_tune="indistinguishable")
+    chosen = {row.method: row.chosen for row in wording.rows(forget) if row.chosen}
+    chosen["scrub"].cost, chosen["gradient_ascent"].cost, chosen["fine_tune"].cost = 1.2, 0.3, 0.2
+    assert wording.headline(forget).tone == "good"
+    chosen["gradient_ascent"].cost = 1.0
+    words = wording.headline(forget)
+    assert words.sentence.startswith("Gradient ascent matches retraining, but saves nothing: it costs 100 %")
+    assert "the others that do: SCRUB" in words.sentence
+    assert "the control Fine-tuning on the retain set passes at no greater cost" in words.action
+
+
 def test_control_alone_passes(forget: ForgetRecord) -> None:
     verdicts(forget, fine_tune="indistinguishable")
     words = wording.headline(forget)
@@ -199,6 +227,10 @@ def test_percent_is_close(share: float) -> None:
 )
 def test_values_of_options(value: Any, text: str) -> None:
     assert numbers.value_text(value) == text
+
+
+def test_options_have_names_that_people_understand() -> None:
+    assert wording.options_text({"msteps": 3, "forget_batch": 32}) == "ascent epochs (msteps) 3, forget batch 32"
 
 
 def test_every_verdict_is_explained() -> None:

@@ -31,6 +31,9 @@ SYMBOLS = (
 )
 """Marker shapes of methods, in order; circle and star are kept for pretrained models and oracles."""
 
+EPOCH_TICKS = 10
+"""Epochs up to which each has a tick."""
+
 COST_SCALE = [[step / 4, f"var(--cost-{step})"] for step in range(5)]
 """Colour scale of cost and of the rate, from cheap (small) to dear (large)."""
 
@@ -119,6 +122,14 @@ def log_axis(axis: dict[str, Any], scale: Axis) -> None:
     ticks = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
     shown = [tick for tick in ticks if scale.low <= tick <= scale.off]
     axis.update(type="log", range=scale.ranges()["log"], tickvals=shown, ticktext=[f"{tick:g}" for tick in shown])
+
+
+def epoch_axis(axis: dict[str, Any], last: int) -> None:
+    """Make an axis count epochs from 0 to the last one, with whole numbers as ticks."""
+    axis.update(rangemode="tozero", tickformat="d", tick0=0)
+    if last <= EPOCH_TICKS:
+        # Left alone, a short axis gets ticks at halves, which are written as whole numbers, each twice.
+        axis.update(dtick=1)
 
 
 def wrap(text: str, width: int = 64) -> str:

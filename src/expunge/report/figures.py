@@ -15,7 +15,7 @@ import numpy as np
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SelectionRecord, SplitName
 from expunge.core.score import Score
 from expunge.report import numbers, wording
-from expunge.report.axes import COST_SCALE, HOVER, SYMBOLS, Axis, Figure, base_layout, log_axis, short, wrap
+from expunge.report.axes import COST_SCALE, HOVER, SYMBOLS, Axis, Figure, base_layout, epoch_axis, log_axis, short, wrap
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -246,13 +246,14 @@ def _landmarks(forget: ForgetRecord, other: SplitName, x_axis: Axis, y_axis: Axi
 def over_time(forget: ForgetRecord, split: SplitName, tolerance: float) -> Figure:
     """Return KLoM over unlearning time, one line a run, all methods (figure 2 of the paper).
 
-    Every run starts at epoch 0 with the pretrained models, except retraining, which starts from nothing. Lines are
-    coloured by the learning rate (log scale within a method; grey where a method has none). Each trace's `meta.method`
-    lets the page show one method at a time.
+    Every run starts at epoch 0 with the pretrained models; those that do not, such as retraining, are left out. Lines
+    are coloured by the learning rate (log scale within a method; grey where a method has none). Each trace's
+    `meta.method` lets the page show one method at a time.
     """
     axis = Axis.over([*_values(forget, "forget"), *_values(forget, "validation")])
     layout = base_layout("epochs of unlearning", f"KLoM on {split} (nats, 95th percentile)", f"time-{split}")
-    layout["xaxis"].update(rangemode="tozero", tickformat="d")
+    moving = [c for c in forget.configurations if wording.starts_pretrained(c)]
+    epoch_axis(layout["xaxis"], max((c.epoch for c in moving), default=0))
     log_axis(layout["yaxis"], axis)
     layout["shapes"] = []
     floor, start = forget.floor.get(split), forget.pretrained.get(split)
@@ -290,8 +291,8 @@ def over_time(forget: ForgetRecord, split: SplitName, tolerance: float) -> Figur
     data: list[dict[str, Any]] = []
     chosen = {s.chosen for s in forget.selections}
     at = _positions(forget)
-    for method in dict.fromkeys(c.method for c in forget.configurations):
-        own = [c for c in forget.configurations if c.method == method and split in c.scores]
+    for method in dict.fromkeys(c.method for c in moving):
+        own = [c for c in moving if c.method == method and split in c.scores]
         rates = _rate_places(own)
         runs: dict[str, list[ConfigurationRecord]] = {}
         for c in own:
@@ -303,7 +304,7 @@ def over_time(forget: ForgetRecord, split: SplitName, tolerance: float) -> Figur
             x: list[float] = [c.epoch for c in run]
             y = [axis.place(c.scores[split].value) for c in run]
             words: list[int | list[str]] = [at[c.id] for c in run]
-            if start and run[0].statistics != "retrained" and run[0].epoch > 0:
+            if start:
                 x, y = [0, *x], [axis.place(start.value), *y]
                 words = [["<b>pretrained</b>", "epoch 0", "", ""], *words]
             data.append(

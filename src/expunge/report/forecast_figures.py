@@ -15,7 +15,7 @@ import numpy as np
 from expunge.core.forecast import ForecastRecord, MethodForecast, PathPoint
 from expunge.core.schema import SPLITS, SplitName
 from expunge.report import numbers
-from expunge.report.axes import COST_SCALE, HOVER, SYMBOLS, Axis, Figure, base_layout, log_axis, short, wrap
+from expunge.report.axes import COST_SCALE, HOVER, SYMBOLS, Axis, Figure, base_layout, epoch_axis, log_axis, short, wrap
 
 CHANGE_BINS = 30
 """Bins of the histogram of predicted changes."""
@@ -50,7 +50,7 @@ def hover(forecast: ForecastRecord) -> list[list[str]]:
 def _hover(label: str, point: PathPoint) -> list[str]:
     scores = "<br>".join(
         f"{split} {numbers.number(point.excess[split])} above the floor, margins "
-        f"{numbers.signed(point.shifts[split])} sd from the oracle's"
+        f"{numbers.signed(point.shifts[split])} standard deviations from the oracle's"
         for split in SPLITS
     )
     return [
@@ -98,8 +98,8 @@ def plane(forecast: ForecastRecord, other: SplitName, shapes: Mapping[str, str],
     """
     x_axis, y_axis = _axis(forecast, other), _axis(forecast, "forget")
     layout = base_layout(
-        f"KLoM on {other} above the floor (nats, predicted)",
-        "on forget above the floor (nats, predicted)",
+        f"predicted KLoM above the floor, {other} (nats)",
+        "predicted KLoM above the floor, forget (nats)",
         f"plane-{other}",
     )
     log_axis(layout["xaxis"], x_axis)
@@ -221,8 +221,8 @@ def over_time(forecast: ForecastRecord, split: SplitName) -> Figure:
     method at a time.
     """
     axis = _axis(forecast, "forget", "validation")
-    layout = base_layout("epochs of unlearning", f"KLoM on {split} above the floor (nats, predicted)", f"time-{split}")
-    layout["xaxis"].update(rangemode="tozero", tickformat="d")
+    layout = base_layout("epochs of unlearning", f"predicted KLoM above the floor, {split} (nats)", f"time-{split}")
+    epoch_axis(layout["xaxis"], max((p.epoch for method in forecast.methods for p in method.path), default=0))
     log_axis(layout["yaxis"], axis)
     level = axis.place(forecast.nothing.excess[split])
     layout["shapes"] = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from expunge.core.forecast import ForecastRecord, Outlook
 from expunge.report.wording import DEFINITIONS as AUDIT_DEFINITIONS
-from expunge.report.wording import Headline
+from expunge.report.wording import SETTING_TERM, SPLITS_TERM, Headline
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,10 @@ DEFINITIONS: list[tuple[str, str]] = [
     ),
     (
         "KLoM above the floor",
-        "KL divergence of margins between the predicted unlearned and the predicted retrained models, in nats, 95th "
-        "percentile over examples. Both are the same members moved differently, so the noise that makes the floor of "
-        "an audit cancels: 0 is a perfect match.",
+        "Kullback-Leibler (KL) divergence of margins between the predicted unlearned and the predicted retrained "
+        "models, in nats (units of the natural logarithm), 95th percentile over examples: 95 % score lower. Both are "
+        "the same members moved differently, so the noise that makes the floor of an audit cancels: 0 is a perfect "
+        "match.",
     ),
     (
         "Damage at target",
@@ -104,7 +105,7 @@ DEFINITIONS: list[tuple[str, str]] = [
     *[
         (term, text)
         for term, text in AUDIT_DEFINITIONS
-        if term in ("Forget set, retain set, validation", "Margin", "Cost", "Control")
+        if term in (SPLITS_TERM, SETTING_TERM, "Margin", "Cost", "Control")
     ],
 ]
 """Terms and their explanation, for someone who has not read the paper."""

@@ -140,7 +140,8 @@ def _cell(oracle: Floats, who: Floats, edges: Floats, label: str) -> Cell:
         if len(finite) and len(reference) and spread > 0
         else math.nan
     )
-    shift_text = f"{numbers.signed(shift)} sd" if math.isfinite(shift) else ""
+    shift_text = numbers.signed(shift) if math.isfinite(shift) else ""
+    away = f"{shift_text} standard deviations of the oracles" if shift_text else "not comparable"
     heights = [_shares(reference, edges, len(oracle)), _shares(finite, edges, len(who))]
     top = max(float(h.max()) for h in heights) or 1.0
     zero = (0.0 - edges[0]) / (edges[-1] - edges[0]) * CELL_WIDTH
@@ -151,8 +152,7 @@ def _cell(oracle: Floats, who: Floats, edges: Floats, label: str) -> Cell:
         shift=shift_text,
         note=", ".join(notes),
         broken=broken > 0,
-        title=f"{label}: mean margin {shift_text or 'not comparable'} from the oracles"
-        + (f"; {', '.join(notes)}" if notes else ""),
+        title=f"{label}: mean margin {away} from theirs" + (f"; {', '.join(notes)}" if notes else ""),
     )
 
 

@@ -94,6 +94,7 @@ def render(record: Record, margins: Mapping[str, Margins]) -> str:
             "environment": flat(record.environment),
         },
         splits=SPLITS,
+        as_dear=wording.AS_DEAR,
         options_text=wording.options_text,
         failed_ensembles=[e for e in record.ensembles if e.failed],
         cell_width=CELL_WIDTH,
@@ -236,7 +237,7 @@ def _panel(
                 figures.rate_legend(forget, row.method),
             )
             for row in rows
-            if row.configurations
+            if any(c.method == row.method and wording.starts_pretrained(c) for c in forget.configurations)
         ],
         grid=margin_grid(forget, margins) if margins is not None else None,
         selections=[
@@ -352,7 +353,9 @@ def _cautions(forget: ForgetRecord, record: Record) -> list[str]:
         )
     failed = [check for check in forget.checklist if not check.passed]
     if failed and not forget.nothing_to_unlearn:
-        found.append(f"Failed before any method ran: {numbers.listing([check.name for check in failed])}.")
+        # A check is named by the sentence that it tests, which must not be read as the finding.
+        sentences = numbers.listing([f'"{check.name}"' for check in failed])
+        found.append(f"Before any method ran, {numbers.count(len(failed), 'check')} failed. Not so here: {sentences}.")
     if forget.size < 20:
         found.append(
             f"With {numbers.count(forget.size, 'forget example')} the 95th percentile on forget is set by the "

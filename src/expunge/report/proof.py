@@ -18,6 +18,15 @@ from expunge.report.theory_figures import STYLE
 
 Row = Sequence[str]
 
+WORDING = (
+    "F, R and V are forget set, retain set and validation; |F| is the number of forget examples. KLoM is the "
+    "divergence between the margins of unlearned and of retrained models, in nats; P95 its 95th percentile over "
+    "examples; above the floor: less what other retrained models read. Spearman's \u03c1 is a rank correlation, r an "
+    "ordinary one, slope that of the measured on the predicted change. Choices were made on the development half of "
+    "the forget sets only."
+)
+"""What the letters of the tables mean, for somebody who has nothing but the tables."""
+
 
 def draw(folder: Path | str) -> Path:
     """Draw every figure of a proof into `figures/` and its tables into `tables.md`, and return the tables' path.
@@ -36,7 +45,7 @@ def draw(folder: Path | str) -> Path:
         with matplotlib.rc_context(STYLE):
             figure.savefig(buffer, format="png", dpi=110)
         write_atomically(folder / "figures" / f"{name}.png", buffer.getvalue())
-    text = "\n".join(_markdown(title, header, rows) for title, header, rows in tables(record))
+    text = "\n".join([f"{WORDING}\n", *(_markdown(title, header, rows) for title, header, rows in tables(record))])
     return write_atomically(folder / "tables.md", text.encode())
 
 
@@ -49,6 +58,7 @@ def print_tables(folder: Path | str, console: Console) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    console.print(WORDING, style="dim", markup=False, highlight=False)
 
 
 def tables(record: ProofRecord) -> Iterator[tuple[str, Row, list[Row]]]:

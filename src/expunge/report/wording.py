@@ -62,7 +62,11 @@ VERDICTS: dict[VerdictName, VerdictWords] = {
 }
 """Every verdict of the record's schema, in the order in which a page lists them."""
 
-SPLIT_NAMES = {"forget": "forget", "retain": "retain", "validation": "validation"}
+AS_DEAR = 0.995
+"""Share of the cost of retraining from which on it is written as 100 %: nothing is saved."""
+
+OPTION_NAMES = {"msteps": "ascent epochs (msteps)"}
+"""Options whose name in Python says little to somebody who does not know the code that it comes from."""
 
 
 def options_text(options: Mapping[str, Any], keys: Sequence[str] | None = None) -> str:
@@ -86,7 +90,7 @@ def options_text(options: Mapping[str, Any], keys: Sequence[str] | None = None) 
             if "lr" not in shown:
                 parts.append(f"rate {numbers.value_text(options[key])} of the recipe peak")
         else:
-            parts.append(f"{key.replace('_', ' ')} {numbers.value_text(options[key])}")
+            parts.append(f"{OPTION_NAMES.get(key, key.replace('_', ' '))} {numbers.value_text(options[key])}")
     return ", ".join(parts)
 
 
@@ -179,7 +183,9 @@ def headline(forget: ForgetRecord) -> Headline:
             "Finish or repeat the audit; until then, retrain if the examples have to be forgotten.",
         )
     passing = sorted((row for row in judged if _passes(row.chosen)), key=lambda row: _cost(row.chosen))
-    rivals = [row for row in all_rows if row.control and _passes(row.chosen) and _cost(row.chosen) < 0.999]
+    rivals = [row for row in all_rows if row.control and _passes(row.chosen) and _cost(row.chosen) < AS_DEAR]
+    if passing and _cost(passing[0].chosen) >= AS_DEAR:
+        return _dear_news(passing, rivals, len(judged))
     if passing:
         return _good_news(passing, rivals, len(judged))
     return _bad_news(judged, rivals)
@@ -189,22 +195,51 @@ def _good_news(passing: list[Row], rivals: list[Row], judged: int) -> Headline:
     first = passing[0]
     assert first.chosen is not None
     who = f"{first.label} cannot be told from retraining, at {numbers.percent(first.chosen.cost)} of its cost"
-    total = "the only candidate" if judged == 1 else f"{len(passing)} of {judged} candidates pass"
-    if len(passing) > 1:
-        total += f"; the others that do: {numbers.listing([row.label for row in passing[1:]])}"
+    cautions = _cautions(first, rivals)
+    action = "Use the setting listed below, for this task and forget sets of this kind"
+    action += "; but " + "; ".join(cautions) + "." if cautions else "; keep this report as the evidence."
+    return Headline("good", f"{who} ({_count_passing(passing, judged)}).", action)
+
+
+def _dear_news(passing: list[Row], rivals: list[Row], judged: int) -> Headline:
+    """Say that what passes saves nothing, `passing[0]` being the cheapest."""
+    first = passing[0]
+    assert first.chosen is not None
+    cost = numbers.percent(first.chosen.cost)
+    who = f"{first.label} matches retraining, but saves nothing: it costs {cost} of retraining"
+    action = (
+        "Retrain instead, unless the models at hand must be kept for another reason: retraining is certain, has no "
+        "setting to find, and costs no more."
+    )
+    cautions = _cautions(first, rivals)
+    if cautions:
+        caution = "; ".join(cautions)
+        action += f" If you use it all the same: {caution}."
+    return Headline("open", f"{who} ({_count_passing(passing, judged)}).", action)
+
+
+def _count_passing(passing: list[Row], judged: int) -> str:
+    if judged == 1:
+        return "the only candidate"
+    total = f"{len(passing)} of {judged} candidates {'passes' if len(passing) == 1 else 'pass'}"
+    others = numbers.listing([row.label for row in passing[1:]])
+    return f"{total}; the others that do: {others}" if others else total
+
+
+def _cautions(row: Row, rivals: list[Row]) -> list[str]:
+    """Return what somebody must know who wants to use a method that passes."""
+    assert row.chosen is not None
     cautions = []
-    if any(not check.passed for check in first.chosen.checks):
+    if any(not check.passed for check in row.chosen.checks):
         cautions.append("a runtime check of the method failed: read it before trusting the score")
-    if first.selection and first.selection.edge:
+    if row.selection and row.selection.edge:
         cautions.append("its setting lies on the edge of the grid, so widen the grid")
-    cheaper = [row for row in rivals if _cost(row.chosen) <= _cost(first.chosen) * 1.001]
+    cheaper = [rival for rival in rivals if _cost(rival.chosen) <= _cost(row.chosen) * 1.001]
     if cheaper:
         cautions.append(
             f"the control {cheaper[0].label} passes at no greater cost, so the method itself earns no credit"
         )
-    action = "Use the setting listed below, for this task and forget sets of this kind"
-    action += "; but " + "; ".join(cautions) + "." if cautions else "; keep this report as the evidence."
-    return Headline("good", f"{who} ({total}).", action)
+    return cautions
 
 
 def _bad_news(judged: list[Row], rivals: list[Row]) -> Headline:
@@ -251,6 +286,14 @@ def is_rate_zero(configuration: ConfigurationRecord) -> bool:
     return any(isinstance(rate, int | float) and not isinstance(rate, bool) and rate == 0 for rate in rates)
 
 
+def starts_pretrained(configuration: ConfigurationRecord) -> bool:
+    """Return whether a configuration is a stopping time of a run from the pretrained models on.
+
+    Retraining, whole or cut short, starts from nothing, and doing nothing has no time.
+    """
+    return configuration.statistics != "retrained" and configuration.epoch > 0
+
+
 def timing_sentence(forget: ForgetRecord, method: str) -> str:
     """Count how many runs of a method ever match retraining on forget, and how many still do at their last epoch."""
     runs: dict[str, list[ConfigurationRecord]] = {}
@@ -276,7 +319,7 @@ def timing_sentence(forget: ForgetRecord, method: str) -> str:
         f"{len(ever)} of {numbers.count(len(runs), 'run')} {'pass' if len(ever) != 1 else 'passes'} through at some "
         "time, "
         f"{len(last) or 'none'} {'are' if len(last) > 1 else 'is'} still there at the end. To use the method one must "
-        "know the rate and the stopping time beforehand."
+        "know the setting and the stopping time beforehand."
     )
 
 
@@ -316,12 +359,15 @@ def disagreements(forget: ForgetRecord) -> list[Disagreement]:
     return sorted(found, key=lambda d: weight((d.configuration, d.splits)), reverse=True)
 
 
+SPLITS_TERM = "Forget set (F), retain set (R), validation (V)"
+SETTING_TERM = "Setting, run, configuration"
+
 DEFINITIONS: list[tuple[str, str]] = [
     (
-        "Forget set, retain set, validation",
+        SPLITS_TERM,
         "The forget set is the part of the training data that is to be forgotten, the retain set all the rest. "
         "Validation examples were never trained on. A method must change behaviour on the first as retraining "
-        "would, and must leave the other two as retraining would leave them.",
+        "would, and must leave the other two as retraining would leave them. Tables and checks call them F, R and V.",
     ),
     (
         "Pretrained, oracle, member",
@@ -337,18 +383,23 @@ DEFINITIONS: list[tuple[str, str]] = [
     ),
     (
         "KLoM",
-        "KL divergence of margins, in nats. For each example the margins of all unlearned members are compared, as "
-        "a distribution, with those of all oracles, in both directions, and the two divergences are averaged. Bins "
-        "are placed at quantiles of the oracles with open ends, so that no outlier can stretch them; margins of "
-        "failed members are put where they do most harm. A split is summarised by its 95th percentile: 95 % of its "
-        "examples score lower. KLoM saturates (near 2.3 with 100 members on each side) when no margin is left "
-        "among the oracles'.",
+        "Kullback-Leibler (KL) divergence of margins, in nats (units of the natural logarithm). For each example the "
+        "margins of all unlearned members are compared, as a distribution, with those of all oracles, in both "
+        "directions, and the two divergences are averaged. Bins are placed at quantiles of the oracles with open ends, "
+        "so that no outlier can stretch them; margins of failed members are put where they do most harm. A split is "
+        "summarised by its 95th percentile (P95): 95 % of its examples score lower. KLoM saturates (near 2.3 with 100 "
+        "members on each side) when no margin is left among the oracles'.",
     ),
     (
         "Floor",
         "What KLoM reads when both sides are oracles, so what a perfect method would score. It is above 0 because "
         "the number of members is finite, and it falls as members are added. Compare every score with its floor, "
         "never with 0. It is measured with a second, independent set of oracles (held out).",
+    ),
+    (
+        "Excess",
+        "KLoM less its floor: how much further from retraining the models are than other retrained models would be. "
+        "Perfect is 0. The excess on the worst of the three splits decides a verdict and the choice of a setting.",
     ),
     (
         "Interval",
@@ -377,10 +428,16 @@ DEFINITIONS: list[tuple[str, str]] = [
     ),
     (
         "Chosen, best of grid, illusion gap",
-        "Every method has settings. The chosen one was found without looking at the oracles of this forget set: "
-        "on a calibration forget set of the same kind, with its own oracles. The best of the grid was picked by "
+        "The grid is all settings of a method. The chosen one was found without looking at the oracles of this forget "
+        "set: on a calibration forget set of the same kind, with its own oracles. The best of the grid was picked by "
         "looking at the answer; it is biased, and nobody with a real request could find it. The gap between them "
         "is the illusion gap.",
+    ),
+    (
+        SETTING_TERM,
+        "A setting is a method's options, by their names in Python: lr is the learning rate, batch and forget_batch "
+        "are the examples that a step takes, msteps the epochs in which SCRUB pushes away from the forget set. A "
+        "method with one setting is a run; a run stopped after some epoch is a configuration.",
     ),
     (
         "Normalisation statistics",
@@ -393,6 +450,12 @@ DEFINITIONS: list[tuple[str, str]] = [
         "A row that should not work, or works for a known reason: doing nothing, a rate of 0, fine-tuning on the "
         "retain set, retraining cut short at the same cost. A method deserves credit only for what it does beyond "
         "its controls.",
+    ),
+    (
+        "Lemma 1",
+        'A result of the paper "Ascent Fails to Forget" (arXiv 2509.26427): if F was drawn at random, an oracle '
+        "treats it like fresh data, so its accuracies on F and on V differ by no more than chance in drawing "
+        "examples allows.",
     ),
 ]
 """Terms and their explanation, for someone who has not read the paper."""

@@ -137,7 +137,7 @@ def mislabelled(task: Task, size: int, seed: int = 0) -> tuple[Task, ForgetSet]:
         InputError: If the size does not fit.
     """
     draw = _draw(task, "mislabelled", size, seed, None, {})
-    return _plant(task, size, [draw]), _named(task, "mislabelled", size, seed, draw)
+    return _plant(task, [draw]), _named(task, "mislabelled", size, seed, draw)
 
 
 def from_file(task: Task, path: str | Path) -> ForgetSet:
@@ -219,7 +219,7 @@ def choose(task: Task, spec: str | Path | ForgetSet, seed: int = 0) -> Choice:
         chooser=forget.chooser if forget.chooser in CHOOSERS else "random",
         options={"size": len(forget), "seed": second, **draw.options},
     )
-    return Choice(_plant(task, len(forget), draws), forget, calibration)
+    return Choice(_plant(task, draws), forget, calibration)
 
 
 def _draw_random(task: Task, size: int, seed: int, avoid: Indices) -> Draw:
@@ -337,7 +337,7 @@ def _draw(task: Task, chooser: str, size: int, seed: int, avoid: Indices | None,
     return CHOOSERS[chooser].draw(task, int(size), seed, avoid, **options)
 
 
-def _plant(task: Task, size: int, draws: list[Draw]) -> Task:
+def _plant(task: Task, draws: list[Draw]) -> Task:
     wrong = [draw for draw in draws if draw.labels is not None]
     if not wrong:
         return task

@@ -157,7 +157,7 @@ def _step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any], what
         stack.append(_reduce(_expect(function, _Name), _expect(arguments, tuple), what))
     elif name == "BUILD":
         state = stack.pop()
-        _build(stack[-1], state, what)
+        _build(stack[-1], state)
     else:
         raise InputError(
             f"{what} holds the pickle opcode {name}, expected plain values and arrays only; it is not read."
@@ -187,7 +187,7 @@ def _reduce(function: _Name, arguments: tuple[Any, ...], what: str) -> Any:
     )
 
 
-def _build(target: Any, state: Any, what: str) -> None:
+def _build(target: Any, state: Any) -> None:
     state = _expect(state, tuple)
     if isinstance(target, _Dtype):
         target.order = state[1]

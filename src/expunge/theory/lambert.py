@@ -13,14 +13,11 @@ Source: R. M. Corless et al., On the Lambert W function, Adv. Comput. Math. 5 (1
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from scipy.special import lambertw
 
 from expunge.core import InputError
-
-Array = np.ndarray[Any, Any]
 
 EDGE = -math.exp(-1.0)
 """Smallest argument with a real solution, -1/e."""
@@ -66,15 +63,6 @@ def real_solutions(argument: float) -> tuple[float, ...]:
         return (upper,)
     lower = float(np.real(lambertw(argument, -1)))
     return (upper, _polish(lower if math.isfinite(lower) else _far_below(argument), argument))
-
-
-def principal_array(arguments: Array) -> Array:
-    """Return W_0 elementwise, NaN below -1/e: for sweeps whose caller treats NaN as "no stationary point"."""
-    arguments = np.asarray(arguments, dtype=float)
-    inside = arguments >= EDGE
-    result = np.full(arguments.shape, np.nan)
-    result[inside] = np.real(lambertw(arguments[inside]))
-    return result
 
 
 def _far_below(argument: float) -> float:

@@ -223,20 +223,15 @@ def _point(a: float, b: float, correlation: float, x: float, y: float) -> Point:
 
 
 def lemma_7(problem: TwoDirections) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the bounds on x_D and on y_D, each (lower, upper)."""
+    """Return the bounds on x_D and on y_D, each (lower, upper).
+
+    The lower one on x_D and the upper one on y_D are derived here from y_D <= x_D, which holds exactly for alpha <= 1:
+    then exp(-y) >= exp(-x), so x >= b_D (p + q alpha) exp(-x) and y <= b_D (q + p alpha) exp(-y).
+    """
     p, q, b, alpha = problem.p, problem.q, problem.b_D, problem.alpha
     x = (principal(b * (p + q * alpha)), principal(b * p) + q / p * principal(alpha * b * p))
     y = (principal(alpha * b * p), principal(b * (q + alpha * p)))
     return x, y
-
-
-def lemma_7_orders(problem: TwoDirections) -> bool:
-    """Return whether y_D <= x_D, the assumption under which Lemma 7's outer bounds are derived here.
-
-    With x_D >= y_D, exp(-y) >= exp(-x), so x >= b_D (p + q alpha) exp(-x) and y <= b_D (q + p alpha) exp(-y): the
-    bounds W_0(b_D (p + q alpha)) <= x_D and y_D <= W_0(b_D (q + alpha p)). It holds exactly for alpha <= 1.
-    """
-    return problem.alpha <= 1
 
 
 def lemma_8(problem: TwoDirections) -> tuple[float | None, float | None]:

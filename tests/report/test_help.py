@@ -1,0 +1,51 @@
+"""What the command line's help names is what exists, from the registries themselves."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from expunge.cli import app
+from expunge.methods import METHODS
+from expunge.metrics import DEFAULT_TOLERANCE
+from expunge.studies.audit import FEWEST_MEMBERS
+from expunge.studies.theory import STUDIES
+from expunge.tasks import CHOOSERS
+from expunge.tasks.forget_sets import FILES
+from expunge.tasks.user_task import BUILT_IN, FROM_FOLDER
+
+
+def help_of(*verb: str) -> str:
+    done = CliRunner().invoke(app, [*verb, "--help"])
+    assert done.exit_code == 0
+    return re.sub(r"\s+", " ", done.output)
+
+
+@pytest.mark.parametrize("verb", ["audit", "forecast"])
+def test_tasks_methods_forget_sets_and_defaults_are_named(verb: str) -> None:
+    text = help_of(verb)
+    names = [*BUILT_IN, *(f"{name}:FOLDER" for name in FROM_FOLDER), *(f"{name}:SIZE" for name in CHOOSERS), *FILES]
+    names += [name for name, method in METHODS.items() if not method.control]
+    names += ["default: random:70", f"default: {DEFAULT_TOLERANCE}"]
+    assert [name for name in names if name not in text] == []
+
+
+def test_an_audit_names_its_controls_and_its_fewest_members() -> None:
+    text = help_of("audit")
+    assert all(name in text for name, method in METHODS.items() if method.control)
+    assert f"at least {FEWEST_MEMBERS}" in text
+    assert "x>=1" not in text
+
+
+def test_a_forecast_claims_no_controls() -> None:
+    assert "always run" not in help_of("forecast")
+
+
+def test_theory_names_its_results() -> None:
+    assert [name for name in STUDIES if name not in help_of("theory")] == []
+
+
+def test_every_verb_is_described_in_one_whole_line() -> None:
+    assert "..." not in help_of().partition("Commands:")[2]
