@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from expunge import report, studies
-from expunge.core import ForgetSet, Record, Task
+from expunge.core import ForgetSet, InputError, Record, Task
+from expunge.core.checks import described, instance, positive, seeds
 from expunge.core.forecast import ForecastRun
+from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods import Method
+
+ForgetItem = ForgetSet | str | Path
+"""How a forget set is asked for."""
+
+FORGET_EXPECTED = (
+    "a forget set: text such as 'random:70', the path of a file of indices, or ForgetSet.of(task, indices, name=..., "
+    "how=...)"
+)
+METHOD_EXPECTED = "a method: a name such as 'gradient_ascent', or one with its options such as GradientAscent(lr=0.01)"
 
 
 @dataclass(frozen=True)
@@ -41,8 +53,8 @@ class Forecast:
 def audit(
     task: Task,
     *,
-    forget: Sequence[ForgetSet | str | Path],
-    methods: Sequence[str | Method] | None = None,
+    forget: ForgetItem | Sequence[ForgetItem],
+    methods: str | Method | Sequence[str | Method] | None = None,
     members: int = 100,
     out: Path | str = "runs/audit",
     seed: int = 0,
@@ -58,9 +70,11 @@ def audit(
 
     Args:
         task: Data, model and recipe.
-        forget: Forget sets: `ForgetSet`, a file of indices, or a chooser such as `"random:70"`.
-        methods: Registry names (whole grids) or methods with options; None tries all. Controls always run.
-        members: Members of every ensemble, at least 20.
+        forget: One forget set or several: `ForgetSet`, a file of indices, or a chooser such as `"random:70"`.
+        methods: Registry names (whole grids) or methods with options, one or several; None tries all. Controls always
+            run.
+        members: Members of every ensemble, at least 20: with fewer, the floor (what two sets of oracles read of each
+            other) is as high as the effects to be seen.
         out: Folder of the run.
         seed: The study's seed.
         tolerance: Largest excess over the floor, in nats, that counts as indistinguishable; None for the default.
@@ -79,10 +93,11 @@ def audit(
     Raises:
         InputError: If something given cannot be used; before any training.
     """
+    _check_request(task, out, seed, tolerance)
     folder, record = studies.audit(
         task,
-        forget=forget,
-        methods=methods,
+        forget=_forget_sets(forget),
+        methods=_methods(methods),
         members=members,
         out=Path(out),
         seed=seed,
@@ -100,8 +115,8 @@ def audit(
 def forecast(
     task: Task,
     *,
-    forget: Sequence[ForgetSet | str | Path],
-    methods: Sequence[str | Method] | None = None,
+    forget: ForgetItem | Sequence[ForgetItem],
+    methods: str | Method | Sequence[str | Method] | None = None,
     members: int = 100,
     followed: int = 12,
     out: Path | str = "runs/forecast",
@@ -117,9 +132,11 @@ def forecast(
 
     Args:
         task: Data, model and recipe.
-        forget: Forget sets: `ForgetSet`, a file of indices, or a chooser such as `"random:70"`.
-        methods: Registry names (whole grids) or methods with options; None tries all. Fine-tuning is always shown.
-        members: Members of the pretrained ensemble, at least 2; 100 as in an audit.
+        forget: One forget set or several: `ForgetSet`, a file of indices, or a chooser such as `"random:70"`.
+        methods: Registry names (whole grids) or methods with options, one or several; None tries all. Fine-tuning is
+            always shown.
+        members: Members of the pretrained ensemble, at least 2, since differences between members are the scale of a
+            prediction; 100 as in an audit.
         followed: Members whose training is retraced and whose weights are linearised, at least 2.
         out: Folder of the run; an audit of the same seed in the same folder finds the pretrained ensemble there.
         seed: The study's seed.
@@ -136,10 +153,11 @@ def forecast(
     Raises:
         InputError: If something given cannot be used, or the model cannot be linearised; before any training.
     """
+    _check_request(task, out, seed, tolerance)
     folder, record = studies.forecast_run(
         task,
-        forget=forget,
-        methods=methods,
+        forget=_forget_sets(forget),
+        methods=_methods(methods),
         members=members,
         followed=followed,
         out=Path(out),
@@ -152,3 +170,33 @@ def forecast(
         command=command,
     )
     return Forecast(folder, record, report.draw_forecast(folder))
+
+
+def _check_request(task: Task, out: Path | str, seed: int, tolerance: float | None) -> None:
+    """Refuse what is of the wrong kind, in words, before a study meets it somewhere inside."""
+    instance(Task, TASK_EXPECTED, task=task)
+    instance((str, Path), "the path of a folder", out=out)
+    seeds(seed=seed)
+    if tolerance is not None:
+        positive(tolerance=tolerance)
+
+
+def _forget_sets(given: ForgetItem | Sequence[ForgetItem]) -> list[ForgetItem]:
+    return _listed(given, (ForgetSet, str, Path), "forget", FORGET_EXPECTED)
+
+
+def _methods(given: str | Method | Sequence[str | Method] | None) -> list[str | Method] | None:
+    return None if given is None else _listed(given, (str, Method), "methods", METHOD_EXPECTED)
+
+
+def _listed(given: Any, kinds: tuple[type, ...], name: str, expected: str) -> list[Any]:
+    """Return one item, or several, as a list; a text is one item, never a sequence of letters."""
+    if isinstance(given, kinds):
+        return [given]
+    if isinstance(given, type) or not isinstance(given, Iterable):
+        raise InputError(f"{name} is {described(given)}, expected {expected}; or a list of them.")
+    items = list(given)
+    for place, item in enumerate(items):
+        if not isinstance(item, kinds):
+            raise InputError(f"{name}[{place}] is {described(item)}, expected {expected}.")
+    return items

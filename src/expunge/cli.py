@@ -14,7 +14,16 @@ from rich.console import Console
 from expunge import report
 from expunge.core import DamagedFileError, DivergedError, InputError, Record
 from expunge.core.forecast import ForecastRun
+from expunge.core.schema import RECORDS
+from expunge.methods import METHODS
+from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.report.table import print_forecast, print_table
+from expunge.studies.audit import FEWEST_MEMBERS
+from expunge.studies.proof import DEFAULT_TASKS
+from expunge.studies.theory import STUDIES
+from expunge.tasks import CHOOSERS
+from expunge.tasks.forget_sets import FILES
+from expunge.tasks.user_task import BUILT_IN, FROM_FOLDER
 from expunge.version import __version__
 
 app = typer.Typer(
@@ -26,28 +35,55 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RECORDS = ("record.json", "forecast.json", "proof.json", "theory.json")
-"""Files by which the folder of an audit, a forecast and a theory run is known."""
+TASKS = ", ".join([*BUILT_IN, *(f"{name}:FOLDER" for name in FROM_FOLDER)])
+"""Tasks that have a name."""
 
-Out = Annotated[Path, typer.Option(help="Folder of the run.")]
-TaskName = Annotated[str, typer.Argument(help="digits, digits:cnn, tabular, or path/to/task.py[:name].")]
+CANDIDATES = ", ".join(name for name, method in METHODS.items() if not method.control)
+CONTROLS = ", ".join(name for name, method in METHODS.items() if method.control)
+
+Out = Annotated[Path, typer.Option(help="Folder of the run, made if it does not exist.")]
+TaskName = Annotated[
+    str, typer.Argument(help=f"{TASKS} (the folder holds the original files), or path/to/task.py[:name].")
+]
 ForgetSets = Annotated[
     list[str] | None,
     typer.Option(
-        help="A file of indices (.npy, .csv); CHOOSER:SIZE with random, class_part, cluster or mislabelled; or "
-        "component:NUMBER:SIDE:SIZE with top, bottom or both. Once a forget set; random:70 by default."
+        help=f"What to forget: a file of positions in the training data ({', '.join(FILES)}); SIZE examples as "
+        f"{', '.join(f'{name}:SIZE' for name in CHOOSERS)}, or class_part:SIZE:CLASS; or component:NUMBER:SIDE:SIZE "
+        "with top, bottom or both. Give the option again for another forget set.  [default: random:70]"
     ),
 ]
 Methods = Annotated[
-    str | None, typer.Option(help="Methods to try, separated by commas; all by default. Controls always run.")
+    str | None,
+    typer.Option(
+        help=f"Methods to try, separated by commas: {CANDIDATES}; all by default. The controls always run as well: "
+        f"{CONTROLS}."
+    ),
+]
+ForecastMethods = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Methods to forecast, separated by commas, of those that start from the pretrained models: "
+        f"{CANDIDATES}; all by default. Fine-tuning is always shown as well."
+    ),
 ]
 Tolerance = Annotated[
-    float | None, typer.Option(help="Excess over the floor, in nats, that still counts as indistinguishable.")
+    float | None,
+    typer.Option(
+        help="How far above the floor KLoM may be, in nats, and still count as indistinguishable.  "
+        f"[default: {DEFAULT_TOLERANCE}]"
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="The study's seed.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Chunk = Annotated[int | None, typer.Option(help="Members computed together; the fastest is measured by default.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in that folder.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:NUMBER.")]
+Chunk = Annotated[
+    int | None,
+    typer.Option(
+        help="Models computed together; the fastest number is measured by default. Fix it where two runs must agree to "
+        "the last digit."
+    ),
+]
 
 
 def _version(show: bool) -> None:
@@ -62,7 +98,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options that belong to no verb."""
+    """Does this model behave as if it had never seen that data? Unlearning, measured against retraining."""
 
 
 @app.command()
@@ -70,18 +106,26 @@ def audit(
     task: TaskName = "digits",
     forget: ForgetSets = None,
     methods: Methods = None,
-    members: Annotated[int, typer.Option(help="Models in every ensemble.", min=1)] = 100,
+    members: Annotated[int, typer.Option(help=f"Models in every ensemble, at least {FEWEST_MEMBERS}.")] = 100,
     out: Out = Path("runs/audit"),
     seed: Seed = 0,
     tolerance: Tolerance = None,
     resume: Resume = False,
     forecast: Annotated[
-        bool, typer.Option("--forecast/--no-forecast", help="Forecast first, and show forecast beside outcome.")
+        bool,
+        typer.Option(
+            "--forecast/--no-forecast",
+            help="Forecast first, and show forecast beside outcome; margin_matching needs it.",
+        ),
     ] = True,
     device: Device = "auto",
     chunk: Chunk = None,
 ) -> None:
-    """Train, unlearn, score against retrained oracles, choose, judge, report: the main job."""
+    """Judge unlearning against retrained models.
+
+    The main job: train ensembles, forecast, retrain without the forget set (oracles), unlearn with every setting,
+    choose settings without looking at the answer, judge, and write a report.
+    """
     from expunge.api import audit as run_audit
     from expunge.tasks import load_task
 
@@ -109,7 +153,7 @@ def audit(
 def forecast(
     task: TaskName = "digits",
     forget: ForgetSets = None,
-    methods: Methods = None,
+    methods: ForecastMethods = None,
     members: Annotated[int, typer.Option(help="Models in the pretrained ensemble.", min=2)] = 100,
     followed: Annotated[int, typer.Option(help="Models whose training is retraced and linearised.", min=2)] = 12,
     out: Out = Path("runs/forecast"),
@@ -119,7 +163,11 @@ def forecast(
     device: Device = "auto",
     chunk: Chunk = None,
 ) -> None:
-    """Before unlearning: what retraining would change, what each method would reach, and advice. Needs no oracle."""
+    """Predict outcomes before any unlearning.
+
+    What retraining would change, what each method would reach, and advice, from the pretrained models alone: nothing is
+    retrained or unlearned.
+    """
     from expunge.api import forecast as run_forecast
     from expunge.tasks import load_task
 
@@ -146,7 +194,11 @@ def forecast(
 @app.command(name="prove-forecast")
 def prove_forecast(
     tasks: Annotated[
-        list[str] | None, typer.Argument(help="Tasks, as for audit, or teacher-mixture for the dependence dial.")
+        list[str] | None,
+        typer.Argument(
+            help="Tasks, as for audit, or teacher-mixture: synthetic data with a dial for the dependence between "
+            f"forget and retain set.  [default: {' '.join(DEFAULT_TASKS)}]"
+        ),
     ] = None,
     members: Annotated[int, typer.Option(help="Models in every ensemble.", min=20)] = 60,
     out: Out = Path("runs/proof"),
@@ -154,10 +206,14 @@ def prove_forecast(
     resume: Resume = False,
     device: Device = "auto",
 ) -> None:
-    """Over forty forget sets a task: does what the forecast predicts rank what then happens?"""
+    """Test the forecast on many forget sets.
+
+    Forty forget sets a task are forecast, retrained and unlearned: does the forecast rank what then happens? That is
+    the work of many audits.
+    """
     from expunge.report.proof import draw as draw_proof
     from expunge.report.proof import print_tables
-    from expunge.studies.proof import DEFAULT_TASKS, prove
+    from expunge.studies.proof import prove
 
     console = Console()
     folder, _ = prove(
@@ -187,7 +243,10 @@ def _command() -> str:
 def draw_report(
     run: Annotated[Path, typer.Argument(help="Folder of an audit, a forecast, a proof of forecasts or a theory run.")],
 ) -> None:
-    """Draw the page of a run again, from its record alone."""
+    """Draw the page of a run again.
+
+    From its record alone; for a proof of forecasts its tables and figures, which have no page.
+    """
     from expunge.report import proof as proof_report
     from expunge.report import theory as theory_report
 
@@ -213,22 +272,35 @@ def draw_report(
 
 @app.command()
 def score(
-    unlearned: Annotated[Path, typer.Option(help="Margins (members, examples), or logits with --labels.")],
-    oracle: Annotated[Path, typer.Option(help="The same of retrained members, same examples, same order.")],
-    held_out_oracle: Annotated[Path | None, typer.Option(help="Other retrained members, for an honest floor.")] = None,
-    pretrained: Annotated[Path | None, typer.Option(help="The members before unlearning.")] = None,
+    unlearned: Annotated[
+        Path, typer.Option(help="File of the unlearned models: margins (models, examples), or logits with --labels.")
+    ],
+    oracle: Annotated[Path, typer.Option(help="The same of retrained models, same examples, same order.")],
+    held_out_oracle: Annotated[
+        Path | None, typer.Option(help="Of other retrained models, for an honest floor.")
+    ] = None,
+    pretrained: Annotated[Path | None, typer.Option(help="Of the models before unlearning.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Labels of the forget examples; needed with logits.")] = None,
-    retain: Annotated[list[str] | None, typer.Option(help="WHO=FILE on retain examples, such as oracle=r.npy.")] = None,
-    validation: Annotated[list[str] | None, typer.Option(help="WHO=FILE on validation examples.")] = None,
+    retain: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="WHO=FILE on retain examples, such as oracle=r.npy; WHO is unlearned, oracle, held_out or pretrained. "
+            "Once for each."
+        ),
+    ] = None,
+    validation: Annotated[list[str] | None, typer.Option(help="The same on validation examples.")] = None,
     labels_retain: Annotated[Path | None, typer.Option(help="Labels of the retain examples.")] = None,
     labels_validation: Annotated[Path | None, typer.Option(help="Labels of the validation examples.")] = None,
-    tolerance: Annotated[
-        float | None, typer.Option(help="Excess over the floor that the verdict accepts, nats.")
-    ] = None,
+    tolerance: Tolerance = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Score saved margins or logits (.npy, .npz, .safetensors, .csv) from any source."""
+    """Score saved margins or logits of any models.
+
+    They are compared with those of retrained models, at least 5 on each side. Files are .npy, .npz, .safetensors or
+    .csv (a row a model). FILE:NAME takes the arrays under NAME, such as
+    runs/digits/margins/random-70.safetensors:oracle. A verdict needs retain and validation examples as well.
+    """
     from expunge.studies.score import score_files
     from expunge.studies.score_result import print_scores
 
@@ -268,12 +340,17 @@ def _files_by_side(items: list[str] | None, option: str) -> dict[str, Path]:
 @app.command()
 def theory(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Results to check, such as lemma-1 or fig-5; all by default.")
+        list[str] | None, typer.Argument(help=f"Results to check: {', '.join(STUDIES)}; all by default.")
     ] = None,
     out: Out = Path("runs/theory"),
     seed: Annotated[int, typer.Option(help="Seed of every sweep and simulation.")] = 0,
+    resume: Resume = False,
 ) -> None:
-    """Check the paper's lemmas and figures, and the solvable model that goes further."""
+    """Check what is proved about unlearning.
+
+    The lemmas and figures of "Ascent Fails to Forget" (arXiv 2509.26427), and solvable models that go further, each
+    computed again.
+    """
     from expunge.report.theory import draw as draw_theory
     from expunge.report.theory import print_tables
     from expunge.studies.theory import run as run_theory
@@ -284,6 +361,7 @@ def theory(
         out,
         lambda name, position, total: console.print(f"[{position}/{total}] {name}", markup=False, highlight=False),
         seed=seed,
+        resume=resume,
     )
     print_tables(folder, console)
     console.print(f"\nReport: {draw_theory(folder)}", soft_wrap=True, highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -49,6 +50,10 @@ BAD = [
     ({"classes": 2}, r"labels run from 0 to 2, expected 0 to 1"),
     ({"train": (X, Y * 0), "validation": (X, Y * 0), "classes": None}, "one class only"),
     ({"validation": (X[:, :5], Y)}, "expected the same"),
+    ({"model": lambda: nn.Linear(7, 3)}, r"failed for 2 examples, x of shape \(2, 6\).*mat1 and mat2.*shape \(6,\)"),
+    ({"train": ((X * 9).long(), Y)}, "type torch.int64"),
+    ({"classes": "3"}, "classes = '3', expected a whole number"),
+    ({"name": 3}, "name is empty or no text"),
     ({"train": spoiled(float("nan"))}, r"train.x has 1 non-finite values in 1 rows \(first row 3\)"),
     ({"validation": spoiled(float("inf"))}, "validation.x has 1 non-finite"),
 ]
@@ -134,6 +139,7 @@ BAD_SETS = [
     ([[1, 2]], "expected one list"),
     (np.zeros(20, dtype=bool), "is a mask"),
     (range(20), "whole training set"),
+    ([[1, 2], [3]], "cannot be read"),
 ]
 
 
@@ -141,6 +147,11 @@ BAD_SETS = [
 def test_a_forget_set_that_makes_no_sense_is_refused(indices, message):
     with pytest.raises(InputError, match=message):
         ForgetSet.of(task_with(), indices, name="f", how="a test")
+
+
+def test_a_forget_set_of_something_that_is_no_task_is_refused():
+    with pytest.raises(InputError, match=r"task is the text 'digits', expected an expunge\.Task"):
+        ForgetSet.of("digits", [1], name="f", how="a test")
 
 
 @given(st.sets(st.integers(0, 19), min_size=1, max_size=19), st.randoms())
@@ -172,6 +183,8 @@ BAD_RECIPES = [
     {"precision": "float16"},
     {"last_batch": "pad"},
     {"epochs": 3, "peak_epoch": 5.0},
+    {"lr": "fast"},
+    {"momentum": None},
 ]
 
 
@@ -188,6 +201,33 @@ def test_the_papers_triangular_rate():
     assert [recipe.rate(e) for e in xs] == pytest.approx(np.interp(xs, [0, 5, 24], [0, 0.4, 0]))
     assert Recipe(epochs=4, lr=1.0, peak_epoch=0.0).rate(0) == 1.0
     assert Recipe(epochs=4, lr=1.0, peak_epoch=4.0).rate(4) == 1.0
+
+
+@pytest.mark.parametrize("epochs", [5, 6, 24, 100])
+def test_the_peak_is_in_epoch_5_unless_the_recipe_says_otherwise(epochs):
+    assert Recipe(epochs=epochs).to_dict()["peak_epoch"] == 5.0
+    assert Recipe(epochs=epochs) == Recipe(epochs=epochs, peak_epoch=5.0)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
+def test_other_schedules_keep_peak_5_in_their_description_at_any_length(schedule):
+    assert Recipe(epochs=1, schedule=schedule).to_dict()["peak_epoch"] == 5.0
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 4])
+def test_a_short_triangular_recipe_peaks_at_the_papers_share_and_says_so(epochs):
+    recipe = Recipe(epochs=epochs, lr=0.4)
+    assert recipe.to_dict()["peak_epoch"] == pytest.approx(epochs * 5 / 24)
+    shares = np.linspace(0, 1, 50)
+    paper = Recipe(epochs=24, lr=0.4)
+    assert [recipe.rate(epochs * s) for s in shares] == pytest.approx([paper.rate(24 * s) for s in shares])
+
+
+def test_a_peak_beyond_the_end_names_the_way_out():
+    with pytest.raises(InputError, match=r"peak_epoch = 5\.0, expected a number from 0\.0 to 2 .*leave it out"):
+        Recipe(epochs=2, peak_epoch=5.0)
+    with pytest.raises(InputError, match="peak_epoch is the text 'early'"):
+        Recipe(peak_epoch="early")
 
 
 @given(st.sampled_from(["constant", "triangular", "cosine", "linear"]), st.floats(0, 1), st.integers(1, 50))
@@ -268,6 +308,39 @@ def test_questions_to_an_ensemble_that_make_no_sense(resnets):
         ensemble.logits(task.train.x[:0])
     with pytest.raises(InputError, match="20 examples but y has 3"):
         ensemble.margins(task.validation.x, task.validation.y[:3])
+    with pytest.raises(InputError, match="20 examples but y has 3"):
+        ensemble.accuracy(task.validation.x, task.validation.y[:3])
+
+
+def test_inputs_and_labels_that_the_models_cannot_take_are_named(resnets):
+    task, ensemble = resnets
+    x, y = task.validation.x, task.validation.y
+    with pytest.raises(InputError, match=r"x of shape \(20, 2, 8, 8\) .*does not fit the models"):
+        ensemble.margins(x.repeat(1, 2, 1, 1), y)
+    with pytest.raises(InputError, match=r"x of shape \(20, 1\)"):
+        ensemble.logits(x[:, :, 0, 0])
+    with pytest.raises(InputError, match="x is a Split, expected a tensor"):
+        ensemble.margins(task.validation, y)
+    for ask in (ensemble.margins, ensemble.accuracy):
+        with pytest.raises(InputError, match="y runs from 1 to 3, expected 0 to 2: the models tell 3 classes apart"):
+            ask(x, y + 1)
+        with pytest.raises(InputError, match="y runs from -1"):
+            ask(x, y - 1)
+        with pytest.raises(InputError, match=r"y has shape \(20, 1\)"):
+            ask(x, y[:, None])
+        with pytest.raises(InputError, match="y is fractional"):
+            ask(x, y + 0.5)
+
+
+def test_an_error_that_inputs_are_not_to_blame_for_stays_what_it_is(resnets):
+    task, ensemble = resnets
+
+    def network(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    network.template, network.widest = ensemble.network.template, 1
+    with pytest.raises(RuntimeError, match="out of memory"):
+        dataclasses.replace(ensemble, network=network).logits(task.validation.x)
 
 
 def test_a_forget_set_is_checked_against_the_task():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from expunge.core import InputError, checks, margins_from_logits, tree
+from expunge.core import DamagedFileError, InputError, checks, margins_from_logits, tree
 from expunge.core.digest import digest_json, digest_tensors
 from expunge.core.record import write_atomically
+from expunge.core.schema import Strict, read_record
 from expunge.core.seeds import derive, generator
 
 
@@ -61,10 +63,11 @@ def test_digests_see_names_types_shapes_and_every_bit():
 
 
 GOOD_AND_BAD = [
-    (checks.positive, {}, [1e-300, 1, 0.5], [0, -1, math.inf, math.nan]),
-    (checks.non_negative, {}, [0, 1e9], [-1e-300, math.inf, math.nan]),
+    (checks.positive, {}, [1e-300, 1, 0.5], [0, -1, math.inf, math.nan, "1", None, [1]]),
+    (checks.non_negative, {}, [0, 1e9], [-1e-300, math.inf, math.nan, "1"]),
     (checks.whole, {}, [1, np.int64(3)], [0, -2, 1.0, True, "1"]),
     (checks.whole, {"minimum": 0}, [0], [-1]),
+    (checks.seeds, {}, [0, -3, np.int64(3)], [1.0, True, "1", None]),
 ]
 
 
@@ -80,7 +83,7 @@ def test_checks_of_numbers(check, options, good, bad):
 def test_checks_of_ranges_words_and_tensors():
     checks.between(0, 1, x=0)
     checks.between(0, 1, x=1)
-    for value in (-1e-9, 1.1, math.nan):
+    for value in (-1e-9, 1.1, math.nan, "0.5"):
         with pytest.raises(InputError, match="from 0 to 1"):
             checks.between(0, 1, x=value)
     checks.one_of(("a", "b"), x="a")
@@ -91,6 +94,22 @@ def test_checks_of_ranges_words_and_tensors():
     bad[2, 0, 1], bad[3] = math.nan, math.inf
     with pytest.raises(InputError, match=r"t has 5 non-finite values in 2 rows \(first row 2\)"):
         checks.finite(bad, "t")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("digits", "x is the text 'digits', expected a list"),
+        ("a" * 100, "x is a str, expected"),
+        (None, "x is None"),
+        (int, "x is the class int"),
+        (3, "x is an int"),
+    ],
+)
+def test_a_value_of_the_wrong_class_is_described(value, message):
+    checks.instance(list, "a list", x=[])
+    with pytest.raises(InputError, match=message):
+        checks.instance((list, tuple), "a list", x=value)
 
 
 rows = hnp.arrays(np.float64, (3, 4), elements=st.floats(-30, 30))
@@ -125,7 +144,6 @@ def state(members=3):
 
 def test_tree_maths():
     whole = state()
-    assert tree.members_in(whole) == 3
     parts = [tree.take(whole, slice(0, 2)), tree.take(whole, slice(2, 3))]
     joined = tree.concatenate(parts)
     assert all(torch.equal(joined[name], whole[name]) for name in whole)
@@ -175,3 +193,44 @@ def test_many_threads_may_write_the_same_file(tmp_path):
     assert not errors
     assert path.read_bytes() in contents
     assert [child.name for child in tmp_path.iterdir()] == ["file"]
+
+
+class Small(Strict):
+    schema_version: int
+    members: int
+    tolerance: float
+    name: str
+
+
+GOOD_RECORD = {"schema_version": 1, "members": 3, "tolerance": 0.1, "name": "n"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            json.dumps({**GOOD_RECORD, "members": "many"}),
+            r"members: input should be a valid integer.*, got 'many'\. Res",
+        ),
+        (json.dumps({**GOOD_RECORD, "members": "a", "tolerance": None, "x": 1}), r"got 'a' \(and 2 more problems\)"),
+        (json.dumps({"schema_version": 1, "members": 3, "tolerance": 1}), r"name: field required\. Restore"),
+        (json.dumps({**GOOD_RECORD, "name": 0 * [1]}), "name: input should be a valid string"),
+        (json.dumps(GOOD_RECORD)[:-9], "not a record of expunge, or damaged"),
+        ("", "not a record of expunge, or damaged"),
+        ("[" * 100_000, "not a record of expunge, or damaged"),
+        ("[]", "has no schema_version"),
+        (json.dumps({**GOOD_RECORD, "schema_version": 9}), "record format 9, this version of expunge reads 1"),
+    ],
+)
+def test_a_damaged_record_is_described_in_one_line(tmp_path, content, message):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(GOOD_RECORD))
+    assert read_record(Small, path, 1).members == 3
+    path.write_text(content)
+    with pytest.raises(DamagedFileError, match=message) as caught:
+        read_record(Small, path, 1)
+    text = str(caught.value)
+    assert str(path) in text
+    assert "\n" not in text
+    assert "http" not in text
+    assert len(text) < 400 + len(str(path))

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from expunge.core import InputError
 from expunge.ensembles import chunks
 from expunge.ensembles.chunks import even, measure_chunk, pick_device, run_chunks, split, worker_count
 
@@ -130,6 +131,24 @@ def test_the_first_error_stops_the_rest():
     with pytest.raises(ZeroDivisionError):
         run_chunks(work, split(100, 1), CPU, 2)
     assert len(done) < 20
+
+
+@pytest.mark.parametrize("device", ["tpu", "gpu", "cuda:", "cuda:x", "mps", "", "CPU", torch.device("meta")])
+def test_a_device_of_another_kind_is_refused(device):
+    with pytest.raises(InputError, match="expected one of: auto, cpu, cuda, cuda:NUMBER"):
+        pick_device(device)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda", "cuda:0", torch.device("cuda")):
+        with pytest.raises(InputError, match="no CUDA device here; choose auto or cpu"):
+            pick_device(device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(InputError, match="'cuda:2', but there are 2 CUDA devices, expected cuda:0 to cuda:1"):
+        pick_device("cuda:2")
 
 
 def test_devices_and_workers():

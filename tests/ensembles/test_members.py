@@ -324,6 +324,12 @@ BAD = [
     ({"members": 2, "examples": np.array([[0, 1], [-1, 3]])}, "-1"),
     ({"members": 2, "examples": np.array([[0, 1], [7, 7]])}, "twice for member 1"),
     ({"members": 2, "examples": np.array([[True] * 50, [False] * 50])}, "no examples"),
+    ({"members": 2, "examples": [[0, 1], [0]]}, "cannot be read as one array"),
+    ({"members": 2, "without": [1, 2]}, "without is a list, expected an expunge.ForgetSet"),
+    ({"members": 2, "seed": "x"}, "seed = 'x', expected a whole number"),
+    ({"members": 2, "recipe": {"lr": 0.1}}, "recipe is a dict, expected an expunge.Recipe"),
+    ({"members": 2, "workers": "all"}, "workers = 'all'"),
+    ({"members": 2, "device": "tpu"}, "device = 'tpu'"),
 ]
 
 
@@ -333,6 +339,11 @@ def test_requests_that_cannot_be_carried_out_are_refused_before_training(options
     with pytest.raises(InputError, match=message):
         train(small_task("mlp"), progress=lambda *now: seen.append(now), **options)
     assert not seen
+
+
+def test_a_name_is_no_task():
+    with pytest.raises(InputError, match=r"task is the text 'digits', expected an expunge\.Task, such as"):
+        train("digits")
 
 
 def test_a_forget_set_of_another_task_or_with_examples_is_refused():

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from expunge.core import InputError
 from expunge.core.tree import distance
@@ -347,6 +348,30 @@ def test_a_foreign_forget_set_or_method_is_refused(normed):
         unlearn(pretrained, task, forget_set(small_task("mlp_norm", n=60)), small("fine_tune"))
     with pytest.raises(InputError, match=r"expected one of expunge\.methods"):
         unlearn(pretrained, task, forget, "gradient_ascent")
+
+
+def test_arguments_of_the_wrong_kind_are_refused(normed):
+    task, forget, pretrained = normed
+    method = small("fine_tune")
+    with pytest.raises(InputError, match=r"pretrained is a Sequential, expected an expunge\.Ensemble"):
+        unlearn(pretrained.module(0), task, forget, method)
+    with pytest.raises(InputError, match=r"task is the text 'digits', expected an expunge\.Task"):
+        unlearn(pretrained, "digits", forget, method)
+    with pytest.raises(InputError, match=r"forget is a list, expected an expunge\.ForgetSet"):
+        unlearn(pretrained, task, [1, 2], method)
+    for name, value in (("seed", "x"), ("chunk", 0), ("workers", 1.5)):
+        with pytest.raises(InputError, match=f"{name} = "):
+            unlearn(pretrained, task, forget, method, **{name: value})
+
+
+def test_an_ensemble_of_another_task_is_refused_and_its_parameter_is_named(normed):
+    task, forget, _ = normed
+    with pytest.raises(InputError, match=r"does not fit the task 'small-mlp_norm': parameter '0\.weight' .*none"):
+        unlearn_with(train(small_task("logistic"), members=2), task, forget, small("fine_tune"))
+    wider = train(small_task("mlp", model=lambda: nn.Linear(6, 3, bias=False)), members=2)
+    plain = small_task("logistic")
+    with pytest.raises(InputError, match=r"parameter 'bias' has shape none in the ensemble, \(3,\) in the task's"):
+        unlearn_with(wider, plain, forget_set(plain), small("fine_tune"))
 
 
 BAD = [

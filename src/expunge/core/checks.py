@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,35 +21,45 @@ from torch import Tensor
 
 from expunge.core.errors import InputError
 
+LONGEST_TEXT = 60
+"""Characters of a text that a message repeats."""
+
 
 def positive(**values: float) -> None:
     """Raise unless every value is a finite number above 0."""
     for name, value in values.items():
-        if not math.isfinite(value) or value <= 0:
-            raise InputError(f"{name} = {value}, expected a finite number above 0.")
+        if not _is_finite(value) or value <= 0:
+            raise InputError(f"{name} = {_shown(value)}, expected a finite number above 0.")
 
 
 def non_negative(**values: float) -> None:
     """Raise unless every value is a finite number of at least 0."""
     for name, value in values.items():
-        if not math.isfinite(value) or value < 0:
-            raise InputError(f"{name} = {value}, expected a finite number of at least 0.")
+        if not _is_finite(value) or value < 0:
+            raise InputError(f"{name} = {_shown(value)}, expected a finite number of at least 0.")
 
 
 def whole(minimum: int = 1, **values: int) -> None:
     """Raise unless every value is an integer of at least `minimum`."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        if not _is_whole(value):
             raise InputError(f"{name} = {value!r}, expected a whole number of at least {minimum}.")
         if value < minimum:
             raise InputError(f"{name} = {value}, expected a whole number of at least {minimum}.")
 
 
+def seeds(**values: int) -> None:
+    """Raise unless every value is an integer, of either sign."""
+    for name, value in values.items():
+        if not _is_whole(value):
+            raise InputError(f"{name} = {value!r}, expected a whole number.")
+
+
 def between(low: float, high: float, **values: float) -> None:
     """Raise unless every value lies in the closed range [low, high]."""
     for name, value in values.items():
-        if not math.isfinite(value) or not low <= value <= high:
-            raise InputError(f"{name} = {value}, expected a number from {low} to {high}.")
+        if not _is_finite(value) or not low <= value <= high:
+            raise InputError(f"{name} = {_shown(value)}, expected a number from {low} to {high}.")
 
 
 def one_of(allowed: Collection[str], **values: str) -> None:
@@ -56,6 +67,50 @@ def one_of(allowed: Collection[str], **values: str) -> None:
     for name, value in values.items():
         if value not in allowed:
             raise InputError(f"{name} = {value!r}, expected one of: {', '.join(sorted(allowed))}.")
+
+
+def instance(kind: type | tuple[type, ...], expected: str, **values: Any) -> None:
+    """Raise unless every value is of a class, or of one of several.
+
+    Args:
+        kind: The class or classes.
+        expected: What the message says was expected, such as "an expunge.Task".
+        values: What came, by name.
+    """
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise InputError(f"{name} is {described(value)}, expected {expected}.")
+
+
+def described(value: Any) -> str:
+    """Return how a message calls a value of the wrong kind: its class, and short text as it is.
+
+    >>> described("digits"), described([1, 2]), described(int), described(None)
+    ("the text 'digits'", 'a list', 'the class int', 'None')
+    """
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, str) and len(value) <= LONGEST_TEXT:
+        return f"the text {value!r}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def finite(tensor: Tensor, what: str) -> None:

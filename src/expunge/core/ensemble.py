@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core import tree
+from expunge.core.checks import described
 from expunge.core.errors import InputError
 from expunge.core.margins import margins_from_logits
 from expunge.core.tree import State
@@ -120,6 +121,9 @@ class Ensemble:
 
         Returns:
             Shape (members, examples, classes), on the CPU.
+
+        Raises:
+            InputError: If the network cannot take inputs of this shape.
         """
         return torch.cat(list(self._batched_logits(x, budget)), dim=1)
 
@@ -133,13 +137,18 @@ class Ensemble:
 
         Returns:
             Shape (members, examples), on the CPU; NaN where a member is not finite.
+
+        Raises:
+            InputError: If the network cannot take inputs of this shape, or labels do not fit inputs or classes.
         """
-        if len(x) != len(y):
-            raise InputError(f"x has {len(x)} examples but y has {len(y)} labels, expected the same number.")
+        x, y = _as_tensor(x, "x"), _as_tensor(y, "y")
+        _check_pairs(x, y)
         parts, start = [], 0
         for logits in self._batched_logits(x, budget):
+            if start == 0:
+                _check_labels(y, logits.shape[-1])
             stop = start + logits.shape[1]
-            parts.append(margins_from_logits(logits, torch.as_tensor(y[start:stop])))
+            parts.append(margins_from_logits(logits, y[start:stop]))
             start = stop
         return torch.cat(parts, dim=1)
 
@@ -148,8 +157,11 @@ class Ensemble:
 
         An example whose logits are not all finite counts as wrong: argmax would call it class 0.
         """
+        x, y = _as_tensor(x, "x"), _as_tensor(y, "y")
+        _check_pairs(x, y)
         logits = self.logits(x)
-        correct = (logits.argmax(-1) == torch.as_tensor(y).cpu()) & torch.isfinite(logits).all(-1)
+        _check_labels(y, logits.shape[-1])
+        correct = (logits.argmax(-1) == y.cpu()) & torch.isfinite(logits).all(-1)
         return correct.double().mean(1)
 
     def finite(self) -> Tensor:
@@ -158,8 +170,8 @@ class Ensemble:
 
     @torch.no_grad()
     def _batched_logits(self, x: Tensor, budget: int) -> Iterator[Tensor]:
-        x = torch.as_tensor(x)
-        if len(x) == 0:
+        x = _as_tensor(x, "x")
+        if x.ndim == 0 or len(x) == 0:
             raise InputError("x has no examples, expected at least one.")
         reference = next(iter(self.params.values()))
         if x.is_floating_point():
@@ -167,4 +179,45 @@ class Ensemble:
         examples = max(1, budget // max(1, self.network.widest * len(self)))
         for start in range(0, len(x), examples):
             batch = x[start : start + examples].to(self.device)
-            yield self.network(self.params, self.buffers, batch.unsqueeze(0)).cpu()
+            try:
+                logits = self.network(self.params, self.buffers, batch.unsqueeze(0))
+            except Exception:
+                self._check_inputs(x)
+                raise
+            yield logits.cpu()
+
+    def _check_inputs(self, x: Tensor) -> None:
+        """Raise `InputError` if a single member cannot take one example either: then the inputs are to blame."""
+        try:
+            self.module(0)(x[:1].cpu())
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise InputError(
+                f"x of shape {tuple(x.shape)} and type {x.dtype} does not fit the models (they said: {said}); expected "
+                "(examples, ...) with examples shaped as those of their task, such as task.validation.x."
+            ) from error
+
+
+def _as_tensor(values: Any, name: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} is {described(values)}, expected a tensor or an array of numbers.") from error
+
+
+def _check_pairs(x: Tensor, y: Tensor) -> None:
+    if y.ndim != 1:
+        raise InputError(f"y has shape {tuple(y.shape)}, expected one class number an example, shape (examples,).")
+    examples = len(x) if x.ndim else 0
+    if examples != len(y):
+        raise InputError(f"x has {examples} examples but y has {len(y)} labels, expected the same number.")
+
+
+def _check_labels(y: Tensor, classes: int) -> None:
+    if y.is_floating_point() and not bool((y == y.round()).all()):
+        raise InputError("y is fractional, expected class numbers 0, 1, 2, ...")
+    low, high = int(y.long().min()), int(y.long().max())
+    if low < 0 or high >= classes:
+        raise InputError(
+            f"y runs from {low} to {high}, expected 0 to {classes - 1}: the models tell {classes} classes apart."
+        )

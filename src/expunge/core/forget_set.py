@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from expunge.core.checks import instance
 from expunge.core.errors import InputError
 from expunge.core.task import Task
 
@@ -60,7 +61,13 @@ class ForgetSet:
             InputError: If there are no indices, if one repeats, is out of range or fractional, or if they are the
                 whole training set.
         """
-        raw = np.asarray(indices.cpu() if isinstance(indices, torch.Tensor) else indices)
+        instance(Task, "an expunge.Task", task=task)
+        try:
+            raw = np.asarray(indices.cpu() if isinstance(indices, torch.Tensor) else indices)
+        except ValueError as error:
+            raise InputError(
+                f"forget set {name!r} cannot be read ({error}), expected one list of positions."
+            ) from error
         n = len(task.train)
         if raw.dtype == bool:
             raise InputError(
@@ -106,6 +113,7 @@ class ForgetSet:
 
     def check(self, task: Task) -> None:
         """Raise `InputError` if the set was made for a task with another number of training examples."""
+        instance(Task, "an expunge.Task", task=task)
         if self.examples != len(task.train):
             raise InputError(
                 f"forget set {self.name!r} was made for {self.examples} training examples, the task {task.name!r} has "

@@ -7,12 +7,17 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from expunge.core.checks import between, non_negative, one_of, positive, whole
+import numpy as np
+
+from expunge.core.checks import between, instance, non_negative, one_of, positive, whole
 from expunge.core.errors import InputError
 
 Optimiser = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "triangular", "cosine", "linear"]
 Precision = Literal["float32", "float64", "bfloat16"]
+
+PEAK, PEAK_SHARE = 5.0, 5 / 24
+"""Where the triangular rate peaks unless the recipe says otherwise: the epoch, and the share of a shorter recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +43,10 @@ class Recipe:
     schedule: Schedule = "triangular"
     """Rate over training: `constant`; `triangular` (linear from 0 up to `lr` at `peak_epoch`, then linear down to 0);
     `cosine` (from `lr` to 0); `linear` (from `lr` to 0)."""
-    peak_epoch: float = 5.0
-    """Epoch at which the triangular rate peaks, from 0 to `epochs`; other schedules ignore it."""
+    peak_epoch: float | None = None
+    """Epoch at which the triangular rate peaks, from 0 to `epochs`; other schedules ignore it. Left out (None), it is
+    5, or 5/24 of the epochs (the same share of the paper's 24) where a triangular rate has fewer than 5 of them. A
+    recipe always holds, and describes itself with, the number that results."""
     precision: Precision = "float32"
     """Arithmetic: `float32`; `bfloat16` (autocast around the forward pass, weights stay float32); `float64`."""
     last_batch: Literal["keep", "drop"] = "keep"
@@ -55,10 +62,28 @@ class Recipe:
         one_of(("constant", "triangular", "cosine", "linear"), schedule=self.schedule)
         one_of(("float32", "float64", "bfloat16"), precision=self.precision)
         one_of(("keep", "drop"), last_batch=self.last_batch)
-        if self.schedule == "triangular":
-            between(0.0, self.epochs, peak_epoch=self.peak_epoch)
+        self._place_peak()
         if self.momentum == 1.0:
             raise InputError("momentum = 1, expected less than 1: the velocity would never decay.")
+
+    def _place_peak(self) -> None:
+        triangular = self.schedule == "triangular"
+        if self.peak_epoch is None:
+            # Other schedules keep 5 whatever their length: the field is part of every digest of a recipe.
+            peak = self.epochs * PEAK_SHARE if triangular and self.epochs < PEAK else PEAK
+            object.__setattr__(self, "peak_epoch", peak)
+            return
+        instance((int, float, np.number), "a number of epochs", peak_epoch=self.peak_epoch)
+        if triangular and not 0.0 <= self.peak_epoch <= self.epochs:
+            raise InputError(
+                f"peak_epoch = {self.peak_epoch}, expected a number from 0.0 to {self.epochs} (epochs); leave it out "
+                "for a peak that fits, or shorten a whole recipe with recipe.compressed(epochs)."
+            )
+
+    @property
+    def _peak(self) -> float:
+        assert self.peak_epoch is not None
+        return self.peak_epoch
 
     def rate(self, epoch: float) -> float:
         """Return the learning rate after `epoch` epochs (a fraction of an epoch is allowed).
@@ -73,9 +98,10 @@ class Recipe:
             return self.lr * 0.5 * (1 + math.cos(math.pi * done))
         if self.schedule == "linear":
             return self.lr * (1 - done)
-        if epoch <= self.peak_epoch:
-            return self.lr * (epoch / self.peak_epoch if self.peak_epoch > 0 else 1.0)
-        return self.lr * (self.epochs - epoch) / (self.epochs - self.peak_epoch) if epoch < self.epochs else 0.0
+        peak = self._peak
+        if epoch <= peak:
+            return self.lr * (epoch / peak if peak > 0 else 1.0)
+        return self.lr * (self.epochs - epoch) / (self.epochs - peak) if epoch < self.epochs else 0.0
 
     def training_time(self, examples: int, first: int = 0, last: int | None = None) -> float:
         """Return how long training lasts as a gradient flow: the sum of the learning rates / (1 - momentum).
@@ -105,7 +131,7 @@ class Recipe:
     def compressed(self, epochs: int) -> Recipe:
         """Return the same recipe squeezed into fewer epochs: the schedule is stretched to fit, not cut off."""
         whole(epochs=epochs)
-        return dataclasses.replace(self, epochs=epochs, peak_epoch=self.peak_epoch * epochs / self.epochs)
+        return dataclasses.replace(self, epochs=epochs, peak_epoch=self._peak * epochs / self.epochs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for specifications and records."""

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -14,6 +14,15 @@ from expunge.core.errors import DamagedFileError, InputError
 
 SplitName = Literal["forget", "retain", "validation"]
 SPLITS: tuple[SplitName, ...] = ("forget", "retain", "validation")
+
+RECORDS = ("record.json", "forecast.json", "proof.json", "theory.json")
+"""Files by which the folder of an audit, a forecast, a proof of forecasts and a theory run is known."""
+
+LONGEST_INPUT = 40
+"""Characters of a wrong value that a message repeats."""
+
+
+REPAIR = "Restore the file, or make the run again in another folder."
 
 
 class Strict(BaseModel):
@@ -41,12 +50,37 @@ def read_record(kind: type[R], path: Path, schema: int) -> R:
         raise InputError(f"{path} does not exist, expected the folder of a finished run (it holds {path.name}).")
     try:
         raw = json.loads(path.read_text())
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if version != schema:
-            raise DamagedFileError(f"{path} has record format {version}, this version of expunge reads {schema}.")
+        if not isinstance(raw, dict) or "schema_version" not in raw:
+            raise DamagedFileError(f"{path} is not a record of expunge: it has no schema_version. {REPAIR}")
+        if raw["schema_version"] != schema:
+            raise DamagedFileError(
+                f"{path} has record format {raw['schema_version']}, this version of expunge reads {schema}."
+            )
         return kind.model_validate(raw)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise DamagedFileError(f"{path} is not a record of expunge: {error}") from error
+    except ValidationError as error:
+        raise DamagedFileError(f"{path} is not a record of expunge: {_in_words(error)}. {REPAIR}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DamagedFileError(f"{path} is not a record of expunge, or damaged ({error}). {REPAIR}") from error
+    except OSError as error:
+        raise DamagedFileError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def _in_words(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a record, where and what stands there, and a count of the rest."""
+    problems = error.errors(include_url=False, include_context=False)
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the whole"
+    text = f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}{_came(first['input'])}"
+    rest = len(problems) - 1
+    return text + (f" (and {rest} more problem{'s' if rest > 1 else ''})" if rest else "")
+
+
+def _came(value: Any) -> str:
+    """Return a short wrong value; a whole part of a record would say nothing."""
+    if not isinstance(value, str | int | float | None):
+        return ""
+    text = repr(value)
+    return f", got {text if len(text) <= LONGEST_INPUT else text[:LONGEST_INPUT] + '...'}"
 
 
 class StudyRecord(Strict):

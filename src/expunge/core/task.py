@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from expunge.core.checks import finite
+from expunge.core.checks import finite, whole
 from expunge.core.digest import digest_json, digest_tensors
 from expunge.core.errors import InputError
 from expunge.core.recipe import Recipe
@@ -69,8 +69,8 @@ class Task:
         recipe: Recipe,
         classes: int | None = None,
     ) -> None:
-        if not name:
-            raise InputError("name is empty, expected a short name for the task.")
+        if not isinstance(name, str) or not name:
+            raise InputError("name is empty or no text, expected a short name for the task.")
         if not isinstance(recipe, Recipe):
             raise InputError(f"recipe is a {type(recipe).__name__}, expected expunge.Recipe(...).")
         if not callable(model) or isinstance(model, nn.Module):
@@ -78,6 +78,8 @@ class Task:
                 f"model is a {type(model).__name__}, expected a function that returns a fresh torch.nn.Module each "
                 "time; write model=lambda: MyNet(...)."
             )
+        if classes is not None:
+            whole(classes=classes)
         dtype = torch.float64 if recipe.precision == "float64" else torch.float32
         self.name = name
         self.train = _split(train, "train", dtype)
@@ -107,14 +109,26 @@ class Task:
         module = self.build(0)
         if not any(True for _ in module.parameters()):
             raise InputError("the model has no parameters, expected something that can be trained.")
-        with torch.no_grad():
-            out = module.eval()(self.train.x[:2])
+        out = self._try(module.eval())
         if not isinstance(out, Tensor) or tuple(out.shape) != (min(2, len(self.train)), self.classes):
             came = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise InputError(
                 f"model()(x) for 2 examples returned {came}, expected logits of shape (2, {self.classes}). "
                 "Change the last layer, or pass classes=."
             )
+
+    def _try(self, module: nn.Module) -> Any:
+        x = self.train.x[:2]
+        try:
+            with torch.no_grad():
+                return module(x)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise InputError(
+                f"model()(x) failed for {len(x)} examples, x of shape {tuple(x.shape)} and type {x.dtype} (it said: "
+                f"{said}); expected a model that takes one example of shape {tuple(x.shape[1:])} behind a batch axis. "
+                "Change its first layer, or the shape or type of the inputs."
+            ) from error
 
     def build(self, seed: int) -> nn.Module:
         """Return a fresh module whose initial weights depend on `seed` and on nothing else."""

@@ -13,11 +13,6 @@ from torch import Tensor
 State = dict[str, Tensor]
 
 
-def members_in(state: Mapping[str, Tensor]) -> int:
-    """Return the number of members M of a stacked state (every tensor is (M, ...))."""
-    return len(next(iter(state.values())))
-
-
 def take(state: Mapping[str, Tensor], members: slice) -> State:
     """Return the members in a slice of the leading axis; the tensors are views."""
     return {name: tensor[members] for name, tensor in state.items()}

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import re
 import statistics
 import sys
 import time
@@ -18,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from expunge.core import InputError
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -30,10 +33,30 @@ TRIAL_SECONDS = 0.03
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """Return the device to use: `auto` is CUDA where there is one, else the CPU."""
-    if str(device) == "auto":
+    """Return the device to use: `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: If it is not `auto`, `cpu`, `cuda` or `cuda:NUMBER`, or there is no such device here.
+    """
+    name = str(device)
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
+        raise InputError(f"device = {name!r}, expected one of: auto, cpu, cuda, cuda:NUMBER.")
+    if name != "cpu":
+        _check_cuda(name)
+    return torch.device(name)
+
+
+def _check_cuda(name: str) -> None:
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"device = {name!r}, but PyTorch finds no CUDA device here; choose auto or cpu, or install a driver and a "
+            "PyTorch with CUDA."
+        )
+    count = torch.cuda.device_count()
+    if ":" in name and int(name.partition(":")[2]) >= count:
+        raise InputError(f"device = {name!r}, but there are {count} CUDA devices, expected cuda:0 to cuda:{count - 1}.")
 
 
 def worker_count(device: torch.device, workers: int | None = None) -> int:

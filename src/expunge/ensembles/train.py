@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from expunge.core import DivergedError, Ensemble, ForgetSet, InputError, Network, Recipe, Split, Task
 from expunge.core import tree as trees
-from expunge.core.checks import between, whole
+from expunge.core.checks import between, instance, seeds, whole
 from expunge.core.seeds import derive, generator
 from expunge.ensembles.batches import batches, epoch_order, gather
 from expunge.ensembles.chunks import measure_chunk, pick_device, run_chunks, split, worker_count
@@ -29,6 +29,9 @@ TRAINER = 1
 
 PARTIAL_SECONDS = 30.0
 """How often training in progress is written to the store."""
+
+TASK_EXPECTED = "an expunge.Task, such as expunge.tasks.digits() or expunge.tasks.load_task('digits')"
+"""What a message says where something else came for a task."""
 
 Progress = Callable[[int, int], None]
 """Called with member-epochs done and member-epochs in all."""
@@ -113,8 +116,14 @@ def train(
         DivergedError: If every member became non-finite.
         DamagedFileError: If a file in the store is altered.
     """
+    instance(Task, TASK_EXPECTED, task=task)
     whole(members=members)
     whole(minimum=0, first=first)
+    seeds(seed=seed)
+    if recipe is not None:
+        instance(Recipe, "an expunge.Recipe, or None for the task's own", recipe=recipe)
+    if workers is not None:
+        whole(minimum=0, workers=workers)
     begin = time.perf_counter()
     recipe = recipe or task.recipe
     if chunk is not None:
@@ -352,12 +361,23 @@ def _example_sets(task: Task, members: int, without: ForgetSet | None, examples:
     n = len(task.train)
     if examples is None:
         if without is not None:
+            instance(
+                ForgetSet,
+                "an expunge.ForgetSet, such as ForgetSet.of(task, [1, 2], name=..., how=...)",
+                without=without,
+            )
             without.check(task)
         row = torch.arange(n) if without is None else torch.from_numpy(without.retain)
         return [row] * members
     if without is not None:
         raise InputError("both `without` and `examples` were given, expected one of them.")
-    array = np.asarray(examples.cpu() if isinstance(examples, Tensor) else examples)
+    try:
+        array = np.asarray(examples.cpu() if isinstance(examples, Tensor) else examples)
+    except ValueError as error:
+        raise InputError(
+            f"examples cannot be read as one array ({error}); for members with different numbers give a mask of shape "
+            f"({members}, {n})."
+        ) from error
     if array.ndim != 2 or len(array) != members:
         raise InputError(
             f"examples has shape {array.shape}, expected ({members}, k) positions or ({members}, {n}) mask."

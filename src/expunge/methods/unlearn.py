@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
-from expunge.core.checks import non_negative
+from expunge.core.checks import instance, non_negative, seeds, whole
 from expunge.core.record import CheckRecord
 from expunge.core.tree import concatenate
 from expunge.ensembles.chunks import even, run_chunks, split, worker_count
-from expunge.ensembles.train import check_batch_norm, check_recipe
+from expunge.ensembles.train import TASK_EXPECTED, check_batch_norm, check_recipe
 from expunge.methods.checks import run_checks
 from expunge.methods.method import Method
 from expunge.methods.problem import Checkpoint, Problem
@@ -116,10 +116,19 @@ def unlearn(
             of the methods that read the targets.
 
     Raises:
-        InputError: If forget set and task do not fit, a batch is too small for batch norm in training, or targets are
-            missing, of another shape, or unknown on the whole forget set.
+        InputError: If ensemble, task and forget set do not fit, a batch is too small for batch norm in training, or
+            targets are missing, of another shape, or unknown on the whole forget set.
     """
+    instance(Ensemble, "an expunge.Ensemble, such as expunge.train(task) returns", pretrained=pretrained)
+    instance(Task, TASK_EXPECTED, task=task)
+    instance(ForgetSet, "an expunge.ForgetSet, such as expunge.tasks.random_forget_set(task, size=70)", forget=forget)
+    seeds(seed=seed)
+    if chunk is not None:
+        whole(chunk=chunk)
+    if workers is not None:
+        whole(minimum=0, workers=workers)
     forget.check(task)
+    _check_architecture(pretrained, task)
     if not isinstance(method, Method):
         raise InputError(
             f"method is a {type(method).__name__}, expected one of expunge.methods, such as GradientAscent(...)."
@@ -155,6 +164,20 @@ def unlearn(
         concatenate([final.buffers for final in finals]) if finals[0].buffers else {},
         trace=Trace(method, tuple(stops)),
         provenance={"method": method.name, "options": method.options(), "seed": seed, "from": pretrained.provenance},
+    )
+
+
+def _check_architecture(pretrained: Ensemble, task: Task) -> None:
+    """Refuse an ensemble whose weights are not those of the task's model: it was trained for another task."""
+    expected = {name: tuple(p.shape) for name, p in task.build(0).named_parameters()}
+    came = {name: tuple(p.shape[1:]) for name, p in pretrained.params.items()}
+    if came == expected:
+        return
+    name = next(name for name in [*expected, *came] if came.get(name) != expected.get(name))
+    raise InputError(
+        f"the ensemble does not fit the task {task.name!r}: parameter {name!r} has shape {came.get(name, 'none')} in "
+        f"the ensemble, {expected.get(name, 'none')} in the task's model; expected an ensemble that was trained on "
+        "this task, as expunge.train(task) returns."
     )
 
 

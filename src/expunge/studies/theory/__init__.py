@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from expunge.core import InputError
-from expunge.core.finding import Finding, TheoryRecord, save_arrays
+from expunge.core import DamagedFileError, InputError
+from expunge.core.checks import seeds
+from expunge.core.finding import Finding, TheoryRecord, load_arrays, save_arrays
+from expunge.studies.run_folder import check_folder
 from expunge.studies.theory import beyond, one, random_sets, two
 from expunge.studies.theory.outcome import Outcome
 
@@ -41,36 +43,46 @@ def run(
     progress: Progress | None = None,
     *,
     seed: int = 0,
+    resume: bool = False,
 ) -> Path:
     """Check results and write `theory.json` and `arrays/` into a folder.
 
     Args:
         names: Some of `NAMES`, in any order.
-        out: Folder; results of an earlier run there are replaced.
-        progress: Called before each result.
+        out: Folder; a new one, unless `resume`.
+        progress: Called before each result that is not there yet.
         seed: Of every sweep and simulation.
+        resume: Go on with a run that was interrupted; what is finished is kept.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: If a name is unknown; before anything runs.
+        InputError: If a name is unknown, the folder cannot be written, or it holds another run; before anything runs.
     """
+    names = [names] if isinstance(names, str) else names
     unknown = [name for name in names if name not in NAMES]
     if unknown or not names:
         raise InputError(f"theory result {', '.join(unknown) or '(none)'}, expected one of: {', '.join(NAMES)}.")
     wanted = [name for name in STUDIES if "all" in names or name in names]
+    seeds(seed=seed)
     folder = Path(out)
-    begin = time.perf_counter()
-    findings = []
+    check_folder(folder, TheoryRecord.FILE, resume)
+    words = ["expunge", "theory", *(["all"] if "all" in names else wanted), *(["--seed", str(seed)] if seed else [])]
+    record = _opened(folder, words)
+    begin, before = time.perf_counter(), record.seconds
+    record.findings = [finding for finding in record.findings if finding.name in wanted and _sound(folder, finding)]
+    kept = {finding.name for finding in record.findings}
     for position, name in enumerate(wanted, 1):
+        if name in kept:
+            continue
         if progress is not None:
             progress(name, position, len(wanted))
         started = time.perf_counter()
         found = STUDIES[name](seed)
         arrays = Path("arrays") / f"{name}.safetensors"
         save_arrays(folder / arrays, found.arrays)
-        findings.append(
+        record.findings.append(
             Finding(
                 name=name,
                 title=found.title,
@@ -84,6 +96,28 @@ def run(
                 seconds=time.perf_counter() - started,
             )
         )
-    command = shlex.join(["expunge", "theory", *(["all"] if "all" in names else wanted), "--out", str(folder)])
-    TheoryRecord(command=command, seconds=time.perf_counter() - begin, findings=findings).save(folder)
+        record.findings.sort(key=lambda finding: wanted.index(finding.name))
+        record.seconds = before + time.perf_counter() - begin
+        record.save(folder)
     return folder
+
+
+def _sound(folder: Path, finding: Finding) -> bool:
+    """Return whether the arrays of a finding are there and can be read."""
+    try:
+        load_arrays(folder, finding)
+    except (InputError, DamagedFileError):
+        return False
+    return True
+
+
+def _opened(folder: Path, words: Sequence[str]) -> TheoryRecord:
+    """Return the record of an earlier start of this run, or a new one; refuse to mix it with another."""
+    if not (folder / TheoryRecord.FILE).exists():
+        return TheoryRecord(command=shlex.join([*words, "--out", str(folder)]), seconds=0.0)
+    record = TheoryRecord.load(folder)
+    if shlex.split(record.command)[:-2] != list(words):
+        raise InputError(
+            f"{folder} holds another theory run; repeat its command ({record.command}), or choose another --out."
+        )
+    return record
