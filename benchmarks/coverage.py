@@ -9,7 +9,8 @@ have in common over all examples. Laws: Gaussian; skewed (log-normal); heavy (si
 
 Covered means that the 95 % interval of a run holds the average reading (or excess) over all runs. Standard error of a
 coverage of 95 % over 300 runs: 1.3 points. `sd` and `est`: standard deviation of the excess over runs, and the root
-mean square of what the bootstrap estimates. The last lines say how the cells of the table are spread.
+mean square of what the bootstrap estimates. The last tables say how the cells are spread, and what they cover on
+average for each law and number of members.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def main():
     options = parser.parse_args()
     print(f"{options.runs} runs of 70 examples")
     print("law        N  shared shift  examples   summary  reading covered   excess covered      sd    est")
-    seen = {}
+    seen, by_law = {}, {}
     for law in options.laws:
         for members in options.members:
             for shared in (0.0, 0.3):
@@ -74,6 +75,7 @@ def main():
                         for summary, (value, low, high, excess, excess_low, excess_high, spread) in got.items():
                             both = covered(value, low, high), covered(excess, excess_low, excess_high)
                             seen.setdefault((members, shared, summary), []).append(both)
+                            by_law.setdefault((law, members, summary), []).append(both)
                             estimated = np.sqrt((spread**2).mean())
                             kind = "resampled" if resample else "fixed"
                             print(
@@ -87,6 +89,9 @@ def main():
         three = [np.quantile(column, (0, 0.5, 1)) for column in np.array(rates).T]
         cells = ["  ".join(f"{rate:6.1%}" for rate in column) for column in three]
         print(f"{members:7d}  {shared:6.1f}  {summary:7}   {cells[0]:32}   {cells[1]}")
+    print("\nlaw       members  summary   average over the settings: reading, excess")
+    for (law, members, summary), rates in by_law.items():
+        print(f"{law:8}  {members:7d}  {summary:7}   " + "  ".join(f"{rate:6.1%}" for rate in np.mean(rates, axis=0)))
 
 
 if __name__ == "__main__":
