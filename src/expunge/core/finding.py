@@ -78,8 +78,8 @@ def load_arrays(folder: Path, finding: Finding) -> dict[str, np.ndarray[Any, Any
 
     path = folder / finding.arrays
     if not path.is_file():
-        raise InputError(f"{path} does not exist; the run's folder is incomplete, run `expunge theory` again.")
+        raise InputError(f"{path} does not exist; the run's folder is incomplete, run `expunge theory --resume`.")
     try:
         return dict(load_file(path))
     except Exception as error:
-        raise DamagedFileError(f"{path} cannot be read ({error}); run `expunge theory` again.") from error
+        raise DamagedFileError(f"{path} cannot be read ({error}); run `expunge theory --resume`.") from error
