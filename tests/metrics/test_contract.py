@@ -12,15 +12,18 @@ honest one lies within the noise of the oracles'.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from expunge import metrics
 from expunge.core import InputError
 from expunge.metrics import Ruler, accuracy, distances, klom
 from expunge.metrics.fade import fade_reading
@@ -276,3 +279,28 @@ def test_the_suite_catches_public_codes(variant, name):
     oracle, members = oracles(), honest()
     before = klom(members, oracle, variant).mean()
     assert klom(MANIPULATIONS[name](members, oracle), oracle, variant).mean() < before
+
+
+NOT_TRIED = {
+    **dict.fromkeys(("DEFAULT_TOLERANCE", "Reading", "SplitVerdict", "Verdict", "margins"), "no metric"),
+    **dict.fromkeys(("default_bins", "failed_members", "member_scores"), "a part of metrics that are tried"),
+    **dict.fromkeys(("Judge", "judge"), "made from the ruler; test_verdict.py tries to fool it"),
+    **dict.fromkeys(("distance_floor", "distance_score"), "the distances that are tried, with floor and interval"),
+    **dict.fromkeys(("activation_distance", "fade", "zrf"), "their readings are tried"),
+    **dict.fromkeys(("audit_epsilon", "gaussian_epsilon", "one_run_epsilon"), "read counts or scores, not members"),
+    "challenge_score": "points for the epsilons that are tried",
+    "fade_from_samples": "reads log-probabilities; test_fade_relearning_gus.py",
+    "gus": "reads gradients; test_fade_relearning_gus.py",
+    "relearning": "reads curves; test_fade_relearning_gus.py",
+    "roc": "reads scores of any origin; whoever makes them places failures",
+    "svc_attack": "accuracy of the attack whose scores are tried; test_membership.py",
+}
+
+
+def test_every_public_metric_is_tried_or_says_why_not():
+    """A new metric gets a row above, or a reason here."""
+    text = Path(__file__).read_text()
+    tried = text[text.index("def forget(") : text.index("NOT_TRIED = {")]
+    for name in metrics.__all__:
+        assert name in NOT_TRIED or re.search(rf"(?<![\w.]){name}[()]|distances\.{name}\(", tried), name
+    assert set(NOT_TRIED) <= set(metrics.__all__)

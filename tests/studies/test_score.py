@@ -371,3 +371,10 @@ def test_the_table_names_metrics_sides_and_what_is_missing(full):
 def test_bfloat16_safetensors_are_read(tmp_path):
     save_torch({"forget": torch.ones(M, N, dtype=torch.bfloat16)}, tmp_path / "b.safetensors")
     assert read_arrays(tmp_path / "b.safetensors")["forget"].dtype == np.float32
+
+
+def test_a_tolerance_that_means_nothing_is_refused_even_where_no_verdict_can_be_given(tmp_path):
+    array = np.random.default_rng(0).normal(size=(30, 5))
+    path = save(tmp_path / "u.npy", array)
+    with pytest.raises(InputError, match=r"tolerance = -1.0, expected"):
+        score_files(path, save(tmp_path / "o.npy", array + 1), tolerance=-1.0)

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from expunge import metrics
+from expunge.core.checks import positive
 from expunge.core.record import SPLITS, SplitName
 from expunge.studies.score_inputs import Labels, Path_, Side, read_inputs
 from expunge.studies.score_lines import SUBSAMPLES, Array, sample
@@ -81,6 +82,8 @@ def score_files(
     Raises:
         InputError: If a file cannot be read or holds objects, shapes disagree, or there are fewer than 5 members.
     """
+    if tolerance is not None:
+        positive(tolerance=tolerance)
     inputs = read_inputs(
         {"unlearned": unlearned, "oracle": oracle, "held_out": held_out, "pretrained": pretrained},
         {"retain": retain, "validation": validation},
