@@ -93,6 +93,9 @@ def test_equal_cost_takes_the_cheapest_that_is_dear_enough():
 def test_what_is_chosen_by_cost_is_not_an_optimum_on_the_edge():
     tried = [configuration(str(cost), 1.0, None, cost=cost, share=cost) for cost in (0.1, 0.25, 0.5)]
     assert [select_at_cost(tried, cost).edge for cost in (0.0, 0.9)] == [[], []]
+    better = [configuration("cheap", 2.0, None, cost=0.2), configuration("dear", 0.1, None, cost=0.9)]
+    record = select_at_cost(better, 0.1)
+    assert (record.chosen, record.best, record.illusion_gap) == ("cheap", "cheap", 0.0)
 
 
 def test_within_a_cost_the_best_on_calibration_is_chosen_and_the_cheapest_if_all_cost_more():

@@ -83,11 +83,13 @@ def select_within_cost(configurations: Sequence[ConfigurationRecord], cost: floa
 
 
 def select_at_cost(configurations: Sequence[ConfigurationRecord], cost: float) -> SelectionRecord:
-    """Choose the cheapest configuration that costs at least `cost`, or the dearest there is; it is not an optimum."""
+    """Choose the cheapest configuration that costs at least `cost`, or the dearest there is.
+
+    It is not an optimum that more knowledge could better at this cost: no best of the grid is set beside it.
+    """
     enough = [c for c in configurations if c.cost >= cost]
-    if enough:
-        return _record(configurations, min(enough, key=lambda c: c.cost), EQUAL_COST)
-    return _record(configurations, max(configurations, key=lambda c: c.cost), NONE_AS_DEAR)
+    chosen = min(enough, key=lambda c: c.cost) if enough else max(configurations, key=lambda c: c.cost)
+    return _record([chosen], chosen, EQUAL_COST if enough else NONE_AS_DEAR)
 
 
 def _record(
