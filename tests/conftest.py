@@ -10,8 +10,9 @@ from hypothesis import settings
 
 # A failure must be there again on the next run. `EXPUNGE_TEST_SEED=random make test` explores instead.
 EXPLORE = os.environ.get("EXPUNGE_TEST_SEED") == "random"
-settings.register_profile("same", derandomize=True)
-settings.register_profile("explore")
+# A busy machine is not a failure: no deadlines.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if EXPLORE else "same")
 
 # PyTorch seeds itself from the machine's entropy. Files that make tensors when they are read come after this line.
