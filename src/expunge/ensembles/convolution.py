@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from expunge.ensembles.layers import Unsupported
-from expunge.ensembles.written import Layer, Memory
+from expunge.ensembles.written import Layer, Memory, windows
 
 
 class Convolution(Layer):
@@ -28,12 +28,7 @@ class Convolution(Layer):
 
     def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Channels become outputs, pixels become windows."""
-        height, width = (
-            (size + 2 * pad - apart * (kernel - 1) - 1) // stride + 1
-            for size, pad, apart, kernel, stride in zip(
-                shape[2:4], self.padding, self.dilation, self.kernel, self.stride, strict=True
-            )
-        )
+        height, width = windows(shape[2:4], self.kernel, self.stride, self.padding, self.dilation)
         return (shape[0], self.outputs, height, width, shape[4])
 
     def place(self, shape: Sequence[int], like: Tensor) -> Tensor:

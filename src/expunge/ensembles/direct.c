@@ -34,13 +34,9 @@ static int64_t padded(int64_t size, int64_t multiple) { return (size + multiple 
 #define LANES 1
 #define SUFFIX float_1
 #include "direct_kernels.h"
-#undef LANES
-#undef SUFFIX
 #define LANES 4
 #define SUFFIX float_4
 #include "direct_kernels.h"
-#undef LANES
-#undef SUFFIX
 #undef REAL
 #undef WHOLE
 #define REAL double
@@ -48,13 +44,9 @@ static int64_t padded(int64_t size, int64_t multiple) { return (size + multiple 
 #define LANES 1
 #define SUFFIX double_1
 #include "direct_kernels.h"
-#undef LANES
-#undef SUFFIX
 #define LANES 2
 #define SUFFIX double_2
 #include "direct_kernels.h"
-#undef LANES
-#undef SUFFIX
 #undef REAL
 #undef WHOLE
 #undef TARGET
@@ -66,8 +58,6 @@ static int64_t padded(int64_t size, int64_t multiple) { return (size + multiple 
 #define LANES 8
 #define SUFFIX float_8
 #include "direct_kernels.h"
-#undef LANES
-#undef SUFFIX
 #undef REAL
 #undef WHOLE
 #define REAL double
@@ -75,8 +65,6 @@ static int64_t padded(int64_t size, int64_t multiple) { return (size + multiple 
 #define LANES 4
 #define SUFFIX double_4
 #include "direct_kernels.h"
-#undef LANES
-#undef SUFFIX
 #undef REAL
 #undef WHOLE
 #undef TARGET
@@ -89,8 +77,6 @@ static int64_t padded(int64_t size, int64_t multiple) { return (size + multiple 
 #define LANES 16
 #define SUFFIX float_16
 #include "direct_kernels.h"
-#undef LANES
-#undef SUFFIX
 #undef REAL
 #undef WHOLE
 #define REAL double
@@ -98,8 +84,6 @@ static int64_t padded(int64_t size, int64_t multiple) { return (size + multiple 
 #define LANES 8
 #define SUFFIX double_8
 #include "direct_kernels.h"
-#undef LANES
-#undef SUFFIX
 #undef REAL
 #undef WHOLE
 #undef TARGET

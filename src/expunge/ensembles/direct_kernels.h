@@ -325,3 +325,5 @@ TARGET void NAME(unpool)(const geometry *g, const REAL *dy, REAL *dx, const WHOL
 #undef VECTORS
 #undef OUTPUTS
 #undef COLUMNS
+#undef LANES
+#undef SUFFIX

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from expunge.ensembles.direct import NUMBERS, at, library, numbers
 from expunge.ensembles.layers import Unsupported
-from expunge.ensembles.written import Layer, Memory, Setting
+from expunge.ensembles.written import Layer, Memory, Setting, windows
 
 WHOLE = {torch.float32: torch.int32, torch.float64: torch.int64}
 """Integers of the size of each type of numbers, for positions in a window."""
@@ -41,12 +41,7 @@ class Pooling(Layer):
 
     def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Pixels become windows."""
-        height, width = (
-            (size + 2 * pad - apart * (kernel - 1) - 1) // stride + 1
-            for size, pad, apart, kernel, stride in zip(
-                shape[2:4], self.padding, self.apart, self.kernel, self.stride, strict=True
-            )
-        )
+        height, width = windows(shape[2:4], self.kernel, self.stride, self.padding, self.apart)
         return (*shape[:2], height, width, shape[4])
 
     def forward(self, setting: Setting, x: Tensor, out: Tensor | None) -> Tensor:

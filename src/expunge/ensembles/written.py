@@ -78,6 +78,29 @@ class Layer:
         return any(name in setting.gradients for name in self.parameters)
 
 
+def windows(
+    pixels: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    apart: Sequence[int],
+) -> tuple[int, int]:
+    """Return how many windows fit into an image along its height and width.
+
+    Args:
+        pixels: Height and width.
+        kernel: Positions of a window along each.
+        stride: Pixels between neighbouring windows.
+        padding: Pixels added at each end.
+        apart: Pixels between neighbouring positions of a window (dilation).
+    """
+    height, width = (
+        (size + 2 * pad - gap * (positions - 1) - 1) // step + 1
+        for size, positions, step, pad, gap in zip(pixels, kernel, stride, padding, apart, strict=True)
+    )
+    return height, width
+
+
 def parameter_gradients(setting: Setting, weight: str, bias: str, g: Tensor, x: Tensor) -> None:
     """Write the gradients of a weight and a bias, given those of the outputs (members, outputs, n)."""
     if weight in setting.gradients:

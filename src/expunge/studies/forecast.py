@@ -54,7 +54,8 @@ FOLLOWED = 12
 
 LARGEST_CHECKED = 6.0
 """Predicted move of the forget margins, in standard deviations between members, up to which predictions were good.
-Parts of a class move by 4 to 5; wrong labels move by 10 to 15 and are predicted badly: see
+On digits 70 examples of a class move by 4, 70 or 20 wrong labels by 10 to 15 (`expunge forecast digits --forget
+class_part:70 --forget mislabelled:70` says so in its advice), and those are predicted badly:
 docs/dependence/forecast-proof.md.
 """
 
