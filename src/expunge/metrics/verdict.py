@@ -190,8 +190,8 @@ class Judge:
         ready = {split: self.rulers[split].prepare(unlearned[split], f"unlearned {split}") for split in SPLITS}
         counts = {split: len(ready[split].margins) for split in SPLITS}
         members = counts["forget"]
-        if len(set(counts.values())) > 1 or members < 2:
-            raise InputError(f"unlearned has {counts} members by split, expected the same number, at least 2.")
+        if len(set(counts.values())) > 1:
+            raise InputError(f"unlearned has {counts} members by split, expected the same number.")
         splits = {split: self._split(split, ready[split]) for split in SPLITS}
         failed = int(np.logical_or.reduce([ready[split].failed for split in SPLITS]).sum())
         copies = self._copies(ready)
