@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Iterator
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -20,8 +24,27 @@ if not EXPLORE:
     torch.manual_seed(0)
 
 
+def generators(module: ModuleType) -> Iterator[np.random.Generator]:
+    return (value for value in vars(module).values() if isinstance(value, np.random.Generator))
+
+
+@pytest.fixture(scope="module")
+def states(request: pytest.FixtureRequest) -> list[object]:
+    """How a file's own generators stand before its first test."""
+    module = getattr(request.node, "module", None)  # an example in a docstring has none
+    if module is None:
+        return []
+    return [
+        (np.random.default_rng() if EXPLORE else copy.deepcopy(generator)).bit_generator.state
+        for generator in generators(module)
+    ]
+
+
 @pytest.fixture(autouse=True)
-def same_torch_numbers() -> None:
-    """Start each test from the same state of PyTorch's generator, whichever tests ran before it."""
+def same_numbers(request: pytest.FixtureRequest, states: list[object]) -> None:
+    """Start each test from the same state of every generator, whichever tests this process ran before it."""
     if not EXPLORE:
         torch.manual_seed(0)
+    if states:
+        for generator, state in zip(generators(request.node.module), states, strict=True):
+            generator.bit_generator.state = state

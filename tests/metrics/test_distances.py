@@ -116,9 +116,10 @@ class TestEveryDistance:
             DISTANCES[name](np.zeros((3, 4)), np.full((3, 4), np.nan))
 
     def test_floor_with_held_out_oracles_and_from_halves(self, name):
-        o, h, u = (rng.normal(size=(60, 300)) for _ in range(3))
+        # The bounds are four standard deviations of the noisiest of them, the Gaussian KL.
+        o, h, u = (rng.normal(size=(60, 1200)) for _ in range(3))
         floor = distance_floor(DISTANCES[name], o, h).mean()
-        assert DISTANCES[name](u, o).mean() == pytest.approx(floor, rel=0.1)
+        assert DISTANCES[name](u, o).mean() == pytest.approx(floor, rel=0.15)
         assert distance_floor(DISTANCES[name], o).mean() == pytest.approx(floor, rel=0.2)
         few = distance_floor(DISTANCES[name], o, h, members=20).mean()
         assert distance_floor(DISTANCES[name], o, members=20).mean() == pytest.approx(few, rel=0.2)
@@ -199,10 +200,10 @@ def test_one_outlier_cannot_hide_a_shift():
 @pytest.mark.parametrize("name", DISTANCES)
 def test_distance_score_has_a_floor_and_an_interval_that_covers(name):
     # Jackknife standard error against the spread over repetitions, at a shift where the metric is smooth.
-    scores = [distance_score(name, rng.normal(1, 1, (40, 30)), rng.normal(size=(40, 30))) for _ in range(30)]
+    scores = [distance_score(name, rng.normal(1, 1, (40, 30)), rng.normal(size=(40, 30))) for _ in range(60)]
     half = np.mean([score.high - score.value for score in scores])
-    assert 0.6 < half / (1.96 * np.std([score.value for score in scores], ddof=1)) < 1.8
-    o, h, u = rng.normal(size=(40, 100)), rng.normal(size=(40, 100)), rng.normal(size=(40, 100))
+    assert 0.6 < half / (1.96 * np.std([score.value for score in scores], ddof=1)) < 2.2
+    o, h, u = rng.normal(size=(40, 400)), rng.normal(size=(40, 400)), rng.normal(size=(40, 400))
     score = distance_score(name, u, o, h)
     assert score.excess == pytest.approx(0, abs=0.3 * score.floor)
     u[3] = np.nan

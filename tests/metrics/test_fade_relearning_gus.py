@@ -29,10 +29,11 @@ def test_fade_equals_the_sum_and_is_symmetric(monkeypatch):
 
 
 def test_fade_floor_and_failures():
+    honest = [fade_reading(rng.normal(size=(8, 30, 3)), rng.normal(size=(8, 30, 3))).side for _ in range(40)]
+    assert honest.count("off the oracle") <= 8  # 40 intervals at 95 %; 7 % off in 150 draws
     o, h, far = rng.normal(size=(8, 30, 3)), rng.normal(size=(8, 30, 3)), 5 * rng.normal(size=(8, 30, 3))
-    assert fade_reading(h, o).side == "not told from the oracle"
     assert fade_reading(far, o).side == "off the oracle"
-    assert fade_reading(h, o).oracle == pytest.approx(fade_reading(h, o).value, rel=0.1)
+    assert fade_reading(h, o).oracle == pytest.approx(fade_reading(h, o).value, rel=0.25)
     broken = h.copy()
     broken[0, 0, 0] = np.nan
     assert fade(broken, o)[0, 0] == np.inf
@@ -131,7 +132,7 @@ def test_sides_of_relearning_are_about_evidence():
 
 def test_relearning_interval_covers_for_oracles_as_unlearned():
     covered = []
-    for _ in range(200):
+    for _ in range(800):
         a, b = (curve(2.0, 0.05, 30, 60) for _ in range(2))
         result = relearning(a, b, 0.5, replicates=200)
         covered.append(result.low <= 0 <= result.high)

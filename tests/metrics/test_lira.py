@@ -232,15 +232,16 @@ def test_failures_constants_and_outliers_do_not_improve_it(d):
 @pytest.mark.parametrize("members", [20, 60])
 @pytest.mark.parametrize("d", [0.0, 2.0])
 def test_the_worst_example_has_the_floor_of_its_number_of_members(members, d):
+    # Two worst examples of 400 differ by .011 (20 members) and .006 (60 members), one standard deviation.
     o, h, u = (rng.normal(size=(members, 400)) for _ in range(3))
     null = ulira(h, o).worst
     assert null > 0.55
     for held_out in (None, rng.normal(size=(members, 400)), rng.normal(size=(members // 2, 400))):
         found = ulira(u + d, o, held_out=held_out)
-        assert found.worst_floor == pytest.approx(null, abs=0.3 / members + 0.02)
+        assert found.worst_floor == pytest.approx(null, abs=1 / members + 0.015)
         assert (found.worst > found.worst_floor + 0.1) == (d > 0)
     goal = rng.normal(size=(members, 400)) + d, rng.normal(size=(members, 400))
-    assert ulira(u + d, o, targets=goal).worst_floor == pytest.approx(null, abs=0.3 / members + 0.02)
+    assert ulira(u + d, o, targets=goal).worst_floor == pytest.approx(null, abs=1 / members + 0.015)
 
 
 @pytest.mark.parametrize("d", [0.0, 1.0, 2.0])
