@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -200,7 +201,9 @@ def prove_forecast(
             f"forget and retain set.  [default: {' '.join(DEFAULT_TASKS)}]"
         ),
     ] = None,
-    members: Annotated[int, typer.Option(help="Models in every ensemble.", min=20)] = 60,
+    members: Annotated[
+        int, typer.Option(help="Models in every ensemble; with fewer than 20 the outcome is mostly chance.", min=20)
+    ] = 60,
     out: Out = Path("runs/proof"),
     seed: Seed = 0,
     resume: Resume = False,
@@ -367,6 +370,12 @@ def theory(
     console.print(f"\nReport: {draw_theory(folder)}", soft_wrap=True, highlight=False)
 
 
+def _takes_resume(words: Sequence[str]) -> bool:
+    commands = getattr(typer.main.get_command(app), "commands", {})
+    command = commands.get(next(iter(words), ""))
+    return command is not None and any(option.name == "resume" for option in command.params)
+
+
 def main() -> None:
     """Run the command line; what a person can correct ends in one clear line, not in a traceback."""
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
@@ -376,7 +385,8 @@ def main() -> None:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; add --resume to go on where it was", markup=False, highlight=False)
+        hint = "; add --resume to go on where it was" if _takes_resume(sys.argv[1:]) else ""
+        Console(stderr=True).print(f"stopped{hint}", markup=False, highlight=False)
         sys.exit(130)
 
 

@@ -224,7 +224,9 @@ def test_a_short_triangular_recipe_peaks_at_the_papers_share_and_says_so(epochs)
 
 
 def test_a_peak_beyond_the_end_names_the_way_out():
-    with pytest.raises(InputError, match=r"peak_epoch = 5\.0, expected a number from 0\.0 to 2 .*leave it out"):
+    with pytest.raises(
+        InputError, match=r"peak_epoch = 5\.0, expected a number from 0\.0 to 2 .*leave it out, or give None"
+    ):
         Recipe(epochs=2, peak_epoch=5.0)
     with pytest.raises(InputError, match="peak_epoch is the text 'early'"):
         Recipe(peak_epoch="early")

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from expunge.core import DamagedFileError
+from expunge.core import DamagedFileError, InputError
 from expunge.ensembles import build_network, train
 from expunge.ensembles.store import Shelf
 from reference.problems import forget_set, small_task
@@ -407,3 +407,9 @@ def test_training_in_progress_is_only_for_exactly_these_members(tmp_path):
     (shelf.folder / "partial-00000-00002.safetensors").rename(shelf.folder / "partial-00005-00006.safetensors")
     assert shelf.load_partial([5, 6]) is None
     assert shelf.load_partial([0, 1, 2]) is None
+
+
+def test_a_file_where_the_store_should_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"store = '.*file/store', but .*file is a file"):
+        train(small_task(), members=2, store=tmp_path / "file" / "store")

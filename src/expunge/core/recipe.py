@@ -76,8 +76,8 @@ class Recipe:
         instance((int, float, np.number), "a number of epochs", peak_epoch=self.peak_epoch)
         if triangular and not 0.0 <= self.peak_epoch <= self.epochs:
             raise InputError(
-                f"peak_epoch = {self.peak_epoch}, expected a number from 0.0 to {self.epochs} (epochs); leave it out "
-                "for a peak that fits, or shorten a whole recipe with recipe.compressed(epochs)."
+                f"peak_epoch = {self.peak_epoch}, expected a number from 0.0 to {self.epochs} (epochs); leave it out, "
+                "or give None, for a peak that fits; recipe.compressed(epochs) shortens a whole recipe."
             )
 
     @property

@@ -24,7 +24,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from expunge.core import DamagedFileError
+from expunge.core import DamagedFileError, InputError
 from expunge.core.digest import digest_json
 from expunge.core.record import write_atomically
 from expunge.core.tree import State
@@ -41,12 +41,16 @@ class Shelf:
 
     Raises:
         DamagedFileError: If the manifest there cannot be read or belongs to another specification.
+        InputError: If a file lies where the folder should be.
     """
 
     def __init__(self, root: Path, specification: Mapping[str, Any]) -> None:
         self.specification = json.loads(json.dumps(dict(specification), sort_keys=True))
         self.key = digest_json(self.specification)[:20]
         self.folder = Path(root) / self.key
+        for place in (self.folder, *self.folder.parents):
+            if place.exists() and not place.is_dir():
+                raise InputError(f"store = {str(root)!r}, but {place} is a file; expected a folder, or a new name.")
         self._lock = threading.Lock()
         self._shards: list[dict[str, Any]] = []
         self.chunk = 0

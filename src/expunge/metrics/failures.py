@@ -27,6 +27,8 @@ EXPLODED = 100.0
 """How many times further from the oracles' centre than any oracle a member's typical margin may lie."""
 DISTINCT = 0.1
 """Share of distinct margins at or below which a member's output no longer depends on its input."""
+FAILED_SHARE = 0.05
+"""Share of failed members above which an ensemble has failed: no score of the others speaks for it."""
 FEWEST = 20
 """Examples needed to say that a member has collapsed."""
 

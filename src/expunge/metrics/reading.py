@@ -2,7 +2,7 @@
 
 Sides in words, in this order:
 
-    failed                    more than 5 % of the unlearned members failed (`expunge.metrics.verdict.FAILED_SHARE`)
+    failed                    more than 5 % of the unlearned members failed (`expunge.metrics.failures.FAILED_SHARE`)
     undecided                 fewer than 2 sound members, or fewer than 2 oracles: nothing to tell a difference by
     not told from the oracle  the 95 % interval of the difference holds 0; no evidence that they are alike, which only
                               the verdict tests
@@ -19,7 +19,7 @@ from scipy import stats
 
 from expunge.core import InputError
 from expunge.metrics.arrays import Array, to_array
-from expunge.metrics.verdict import FAILED_SHARE
+from expunge.metrics.failures import FAILED_SHARE
 
 Side = Literal["not told from the oracle", "under-forgotten", "over-forgotten", "off the oracle", "failed", "undecided"]
 

@@ -40,12 +40,11 @@ from expunge.core.checks import positive
 from expunge.core.record import SPLITS, SplitName, VerdictName
 from expunge.metrics.arrays import Array
 from expunge.metrics.bootstrap import summarise
+from expunge.metrics.failures import FAILED_SHARE
 from expunge.metrics.ruler import REPLICATES, Prepared, Ruler
 
 DEFAULT_TOLERANCE = 0.125
 """Nats above the floor that still count as indistinguishable; the module says why."""
-FAILED_SHARE = 0.05
-"""Share of failed members above which an ensemble is called diverged."""
 CLEAR = 2.0
 """Standard errors from 0 at which the sign of a shift is believed."""
 MOST_MEMBERS = 100_000
