@@ -17,16 +17,18 @@ from expunge.methods import GradientAscent
 from expunge.report.proof import draw
 from expunge.studies import proof
 from expunge.studies.proof import prove, sets
-from expunge.studies.proof.judge import _interval, _spearman_rows, comparisons, correlations, spearman
+from expunge.studies.proof.judge import _interval, comparisons, correlations, spearman, spearman_rows
 from expunge.studies.proof.outcomes import Halves, choose, damage_at_target
+from expunge.studies.proof.pooled import pooled_comparisons
 from expunge.studies.proof.sets import Case, dial_cases
 from expunge.tasks import load_task
 from reference.problems import forget_set, small_task
 
 
-def outcome(name, achieved, forecast, damage=0.1, half="judged", **predictors):
+def outcome(name, achieved, forecast, damage=0.1, half="judged", task="t", dial=None, **predictors):
     return ForgetSetOutcome(
-        task="t",
+        task=task,
+        dial=dial,
         name=str(name),
         family="random",
         half=half,
@@ -116,9 +118,64 @@ def test_intervals_cover_the_true_rank_correlation():
     for run in range(200):
         a = rng.normal(size=40)
         b = rho * a + np.sqrt(1 - rho**2) * rng.normal(size=40)
-        low, high = _interval(lambda pick, a=a, b=b: _spearman_rows(a[pick], b[pick]), 40, seed=run)
+        low, high = _interval(lambda pick, a=a, b=b: spearman_rows(a[pick], b[pick]), 40, seed=run)
         covered += low <= truth <= high
     assert stats.binom.ppf(0.001, 200, 0.93) <= covered
+
+
+def three_tasks(rng, sets=40, forecast_noise=0.3, loss_noise=0.3):
+    rows = []
+    for task in ("t", "u", "v"):
+        for i in range(sets):
+            achieved = rng.normal()
+            rows.append(
+                outcome(
+                    f"{task}{i}",
+                    achieved,
+                    achieved + forecast_noise * rng.normal(),
+                    damage=achieved,
+                    half=("development", "judged")[i % 2],
+                    task=task,
+                    mean_loss=achieved + loss_noise * rng.normal(),
+                )
+            )
+    return rows
+
+
+@pytest.mark.parametrize("half", ["development", "judged", "all"])
+def test_pooled_comparison_is_the_mean_of_the_comparisons_of_the_tasks(half):
+    rows = three_tasks(np.random.default_rng(0))
+    dial = [outcome(f"d{i}", float(i), -float(i), task="dial", dial=0.1 * i, mean_loss=float(i)) for i in range(8)]
+    pooled = find(pooled_comparisons([*rows, *dial], "t"), half=half, outcome="achievable")
+    single = [c for c in comparisons(rows, "t") if c.half == half and c.outcome == "achievable"]
+    assert (pooled.task, len(single)) == ("all", 3)
+    assert pooled.difference == pytest.approx(np.mean([c.difference for c in single]))
+    assert pooled.forecast == pytest.approx(np.mean([c.forecast for c in single]))
+    assert pooled.sets == sum(c.sets for c in single)
+    assert pooled.high - pooled.low < 0.9 * np.mean([c.high - c.low for c in single])
+    assert pooled_comparisons(rows[:40], "t") == []
+
+
+def test_pooled_methods_share_the_resampled_forget_sets():
+    """A method that is there twice tells nothing new: the interval must not shrink."""
+    rows = three_tasks(np.random.default_rng(1))
+    for row in rows:
+        row.methods.append(row.methods[0].model_copy(update={"method": "twin"}))
+    found = [c for c in pooled_comparisons(rows, "t") if c.half == "all" and c.outcome == "achievable"]
+    assert [c.method for c in found] == ["gradient_ascent", "twin", "all"]
+    assert [c.low for c in found] == pytest.approx([found[0].low] * 3)
+    assert [c.high for c in found] == pytest.approx([found[0].high] * 3)
+
+
+def test_pooled_intervals_cover_the_true_difference():
+    rng = np.random.default_rng(2)
+    truth = 6 / np.pi * (np.arcsin(1 / np.sqrt(1 + 0.3**2) / 2) - np.arcsin(1 / np.sqrt(1 + 0.6**2) / 2))
+    covered = 0
+    for run in range(40):
+        rows = three_tasks(rng, sets=24, loss_noise=0.6)
+        found = find(pooled_comparisons(rows, "t", seed=run), half="all", outcome="achievable")
+        covered += found.low <= truth <= found.high
+    assert stats.binom.ppf(0.001, 40, 0.93) <= covered
 
 
 def measured(margins):

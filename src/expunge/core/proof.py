@@ -11,6 +11,9 @@ from expunge.core.schema import SplitName, Strict, StudyRecord
 PROOF_SCHEMA = 1
 """Number of the format of `proof.json`."""
 
+POOLED = "all"
+"""Task, or method, of a comparison that is an average over them."""
+
 Half = Literal["development", "judged"]
 OutcomeName = Literal["achievable", "achievable_mean", "damage", "illusion_gap"]
 
@@ -89,7 +92,8 @@ class Correlation(Strict):
 
 
 class Comparison(Strict):
-    """The forecast against the trivial predictor that did best on the development half."""
+    """The forecast against the trivial predictor that did best on the development half: rank correlations, and their
+    difference with its 95 % interval, over the forget sets of a task or averaged over tasks (`POOLED`)."""
 
     task: str
     half: Half | Literal["all"]

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from expunge.core.proof import Comparison, Correlation, OutcomeName, ProofRecord
+from expunge.core.proof import POOLED, Comparison, Correlation, OutcomeName, ProofRecord
 from expunge.core.record import SPLITS, write_atomically
 from expunge.report.proof_figures import MEASURES, WORDS, figures
 from expunge.report.theory_figures import STYLE
@@ -166,8 +166,8 @@ def _followed(record: ProofRecord) -> Iterator[Row]:
 
 def _comparison(c: Comparison) -> Row:
     return (
-        c.task,
-        c.method,
+        "mean over tasks" if c.task == POOLED else c.task,
+        "mean over methods" if c.method == POOLED else c.method,
         WORDS[c.outcome],
         str(c.sets),
         f"{c.forecast:.2f}",

@@ -41,6 +41,7 @@ from expunge.studies.grid import run_name
 from expunge.studies.measure import Parts
 from expunge.studies.proof.judge import comparisons, correlations, spearman
 from expunge.studies.proof.outcomes import Halves, Measured, choose, damage_at_target
+from expunge.studies.proof.pooled import pooled_comparisons
 from expunge.studies.proof.sets import Case, cases, dial_cases
 from expunge.studies.run_folder import check_folder, open_run
 from expunge.studies.selection import objective
@@ -145,6 +146,7 @@ def prove(
     _transfer(record.outcomes, tables)
     record.correlations = correlations(record.outcomes, seed)
     record.comparisons = comparisons(record.outcomes, tasks[0], seed)
+    record.comparisons += pooled_comparisons(record.outcomes, tasks[0], seed)
     record.status = "complete"
     record.save(out)
     return out, record

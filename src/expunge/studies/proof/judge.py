@@ -35,10 +35,10 @@ def spearman(a: Array, b: Array) -> float:
     >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]))
     0.5
     """
-    return float(_spearman_rows(a[None], b[None])[0])
+    return float(spearman_rows(a[None], b[None])[0])
 
 
-def _spearman_rows(a: Array, b: Array) -> Array:
+def spearman_rows(a: Array, b: Array) -> Array:
     """Return Spearman's rank correlation of each row, (rows,)."""
     x, y = rankdata(a, axis=1), rankdata(b, axis=1)
     x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
@@ -50,14 +50,14 @@ def correlations(outcomes: Sequence[ForgetSetOutcome], seed: int = 0) -> list[Co
     """Return the correlation of every predictor with every outcome, by task, half and method."""
     found = []
     for task, half, method, outcome, rows in _groups(outcomes):
-        values, predicted, predictors = _columns(rows, method, outcome)
+        values, predicted, predictors = columns(rows, method, outcome)
         for name, column in {"forecast": predicted, **predictors}.items():
             usable = ~np.isnan(column)
             if usable.sum() < FEWEST:
                 continue
 
             def statistic(pick: Array, a: Array = column[usable], b: Array = values[usable]) -> Array:
-                return _spearman_rows(a[pick], b[pick])
+                return spearman_rows(a[pick], b[pick])
 
             low, high = _interval(statistic, int(usable.sum()), seed)
             found.append(
@@ -84,23 +84,16 @@ def comparisons(outcomes: Sequence[ForgetSetOutcome], fixed_on: str, seed: int =
         fixed_on: Task whose development half chooses the trivial predictor and its sign.
         seed: Of the bootstrap.
     """
-    found = []
-    chosen: dict[tuple[str, OutcomeName], tuple[str, float]] = {}
-    for task, half, method, outcome, rows in _groups(outcomes):
-        if task == fixed_on and half == "development":
-            values, _, predictors = _columns(rows, method, outcome)
-            signed = {name: spearman(predictors[name], values) for name in TRIVIAL}
-            best = max(signed, key=lambda name: abs(np.nan_to_num(signed[name])))
-            chosen[method, outcome] = (best, 1.0 if signed[best] >= 0 else -1.0)
+    found, chosen = [], trivial_to_beat(outcomes, fixed_on)
     for task, half, method, outcome, rows in _groups(outcomes):
         if (method, outcome) not in chosen:
             continue
         name, sign = chosen[method, outcome]
-        values, predicted, predictors = _columns(rows, method, outcome)
+        values, predicted, predictors = columns(rows, method, outcome)
         trivial = sign * predictors[name]
 
         def difference(pick: Array, p: Array = predicted, t: Array = trivial, v: Array = values) -> Array:
-            return _spearman_rows(p[pick], v[pick]) - _spearman_rows(t[pick], v[pick])
+            return spearman_rows(p[pick], v[pick]) - spearman_rows(t[pick], v[pick])
 
         low, high = _interval(difference, len(values), seed)
         ours, theirs = spearman(predicted, values), spearman(trivial, values)
@@ -110,7 +103,7 @@ def comparisons(outcomes: Sequence[ForgetSetOutcome], fixed_on: str, seed: int =
                 half=half,
                 method=method,
                 outcome=outcome,
-                trivial=("-" if sign < 0 else "") + name,
+                trivial=signed_name(name, sign),
                 forecast=ours,
                 trivial_spearman=theirs,
                 difference=ours - theirs,
@@ -120,6 +113,25 @@ def comparisons(outcomes: Sequence[ForgetSetOutcome], fixed_on: str, seed: int =
             )
         )
     return found
+
+
+def trivial_to_beat(
+    outcomes: Sequence[ForgetSetOutcome], fixed_on: str
+) -> dict[tuple[str, OutcomeName], tuple[str, float]]:
+    """Return the trivial predictor that ranks a task's development half best, and its sign, by method and outcome."""
+    chosen: dict[tuple[str, OutcomeName], tuple[str, float]] = {}
+    for task, half, method, outcome, rows in _groups(outcomes):
+        if task == fixed_on and half == "development":
+            values, _, predictors = columns(rows, method, outcome)
+            found = {name: spearman(predictors[name], values) for name in TRIVIAL}
+            best = max(found, key=lambda name: abs(np.nan_to_num(found[name])))
+            chosen[method, outcome] = (best, 1.0 if found[best] >= 0 else -1.0)
+    return chosen
+
+
+def signed_name(name: str, sign: float) -> str:
+    """Return the name of a predictor that is taken with a sign."""
+    return ("-" if sign < 0 else "") + name
 
 
 def _groups(
@@ -145,7 +157,7 @@ def _method(one: ForgetSetOutcome, method: str) -> MethodOutcome:
     return next(m for m in one.methods if m.method == method)
 
 
-def _columns(
+def columns(
     rows: Sequence[ForgetSetOutcome], method: str, outcome: OutcomeName
 ) -> tuple[Array, Array, dict[str, Array]]:
     """Return what happened, the forecast of it, and every predictor, each (forget sets,)."""
