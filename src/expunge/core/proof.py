@@ -92,8 +92,11 @@ class Correlation(Strict):
 
 
 class Comparison(Strict):
-    """The forecast against the trivial predictor that did best on the development half: rank correlations, and their
-    difference with its 95 % interval, over the forget sets of a task or averaged over tasks (`POOLED`)."""
+    """The forecast against the trivial predictor that did best on the development half.
+
+    Rank correlations, and their difference with its 95 % interval, over the forget sets of a task or averaged over
+    tasks (`POOLED`).
+    """
 
     task: str
     half: Half | Literal["all"]
