@@ -40,6 +40,7 @@ tests/metrics/test_intervals.py and benchmarks/coverage.py measure what the inte
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -125,6 +126,7 @@ class Bootstrap:
         self._position = np.argsort(lot, axis=1).astype(np.int32)
         self._oracle = Ranked(lot.astype(np.int32), np.zeros((self.examples, 1), np.float32), np.zeros(self.examples))
         self._moved = self._moved_edges()
+        self._draws: dict[tuple[int, int], Single] = {}
 
     def rank(self, margins: Array, codes: Codes, failed: Logical, klom: Array) -> Ranked:
         """Return an ensemble by its ranks among the oracles.
@@ -215,10 +217,21 @@ class Bootstrap:
         part = slice(0, self.examples, step)
         members = ranked.order.shape[1]
         count = self._noise(ranked, members, stream, part, min(PILOT, self.replicates))
-        pilot = [summarise(self._read(ranked, w, members, count, part), summary).mean() for w in WEIGHTS]
-        rising = np.maximum.accumulate(pilot)
-        seen = float(summarise(ranked.klom[part], summary))
-        return float(np.sqrt(np.interp(seen, rising, WEIGHTS**2))) if rising[-1] > rising[0] else 0.0
+
+        @cache
+        def reading(place: int) -> float:
+            return float(summarise(self._read(ranked, WEIGHTS[place], members, count, part), summary).mean())
+
+        seen, low, high = float(summarise(ranked.klom[part], summary)), -1, len(WEIGHTS) - 1
+        if seen >= reading(high):
+            return float(WEIGHTS[high]) if reading(high) > reading(0) else 0.0
+        # Readings rise with the weight: halve until the one seen lies between two neighbours.
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if reading(middle) <= seen else (low, middle)
+        if low < 0:
+            return 0.0
+        return float(np.sqrt(np.interp(seen, [reading(low), reading(high)], WEIGHTS[[low, high]] ** 2)))
 
     # replicates ---------------------------------------------------------------------------------------------------
 
@@ -234,7 +247,7 @@ class Bootstrap:
         order = ranked.order[part]
         own = order.shape[1]
         # The draw does not depend on what is scored: two ensembles are compared with as little noise as can be.
-        weights = member_weights(np.random.default_rng([self.seed, 1, stream]), own, self.replicates)[:replicates] - 1
+        weights = self._drawn(own, stream)[:replicates] - 1
         if ranked is self._oracle:
             theirs = self._weights[:replicates] - 1
             weights = weights - (weights * theirs).sum(1, keepdims=True) / own * theirs
@@ -244,6 +257,12 @@ class Bootstrap:
         # Own ranks have no spread to estimate: 1 of M is too much.
         count *= np.float32(np.sqrt(members / own * max(0.0, 1 - 1 / own - self._rounded / members)))
         return count
+
+    def _drawn(self, members: int, stream: int) -> Single:
+        if (members, stream) not in self._draws:
+            draw = np.random.default_rng([self.seed, 1, stream])
+            self._draws[members, stream] = member_weights(draw, members, self.replicates)
+        return self._draws[members, stream]
 
     def _read(self, ranked: Ranked, weight: float, members: int, count: Single, part: slice) -> Array:
         """KLoM of the replicates that `count` is for, (replicates, examples of the part)."""
