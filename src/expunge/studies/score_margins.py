@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,23 +33,11 @@ WAYS: dict[Direction, str] = {
 
 def klom_lines(split: SplitName, ruler: metrics.Ruler, u: Array, h: Array | None, seed: int) -> list[ScoreLine]:
     """Return KLoM with interval and floor, and each direction of KL alone."""
-    ready, o = ruler.prepare(u), ruler.oracle
-    lines = [from_score(split, ruler.score(ready, summary), f"KLoM, {summary}", "KLoM") for summary in ("p95", "mean")]
+    lines = [from_score(split, ruler.score(u, summary), f"KLoM, {summary}", "KLoM") for summary in ("p95", "mean")]
     for way, name in WAYS.items():
-        read = partial(_klom_p95, oracle=o, direction=way)
-        (value,) = at_equal_counts(u, h, o, read, seed)
-        lines.append(
-            ScoreLine(
-                split=split,
-                group="KLoM",
-                metric=f"{name}, p95",
-                value=value,
-                oracle=None if h is None else read(h[: len(u)])[0],
-                unit="nats",
-                ideal="the floor",
-                failed=int(ready.failed.sum()),
-            )
-        )
+        read = partial(_klom_p95, oracle=ruler.oracle, direction=way)
+        line = _read_at_equal_counts(read, u, ruler.oracle, h, seed)
+        lines.append(ScoreLine(split=split, group="KLoM", metric=f"{name}, p95", ideal="the floor", **line))
     return lines
 
 
@@ -77,22 +66,27 @@ def published_lines(split: SplitName, u: Array, o: Array, h: Array | None, seed:
     """Return KLoM as public codes compute it, at equal numbers of members."""
     lines = []
     for name in PUBLISHED:
-        read = partial(_klom_p95, oracle=o, variant=name)
-        (value,) = at_equal_counts(u, h, o, read, seed)
+        line = _read_at_equal_counts(partial(_klom_p95, oracle=o, variant=name), u, o, h, seed)
         lines.append(
             ScoreLine(
                 split=split,
                 group="published elsewhere",
                 metric=f"KLoM as published ({name}), p95",
-                value=value,
-                oracle=None if h is None else read(h[: len(u)])[0],
-                unit="nats",
                 ideal="the floor; can be fooled",
-                failed=int(metrics.failed_members(u, o).sum()),
                 published=True,
+                **line,
             )
         )
     return lines
+
+
+def _read_at_equal_counts(
+    read: Callable[[Array], Sequence[float]], u: Array, o: Array, h: Array | None, seed: int
+) -> dict[str, Any]:
+    """Return what a line says of a divergence: its value at the number of held-out oracles, and theirs."""
+    (value,) = at_equal_counts(u, h, o, read, seed)
+    floor = None if h is None else read(h[: len(u)])[0]
+    return {"value": value, "oracle": floor, "unit": "nats", "failed": int(metrics.failed_members(u, o).sum())}
 
 
 def _klom_p95(
