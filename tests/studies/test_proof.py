@@ -123,6 +123,14 @@ def test_intervals_cover_the_true_rank_correlation():
     assert stats.binom.ppf(0.001, 200, 0.93) <= covered
 
 
+def test_damage_of_methods_with_repair_is_forecast_by_the_straight_step():
+    row = outcome("a", 0.5, 0.4, ascent_excess=1.7)
+    row.methods.append(row.methods[0].model_copy(update={"method": "scrub"}, deep=True))
+    proof._forecast_repaired_damage([row])
+    assert [m.forecast["damage"] for m in row.methods] == [0.4, 1.7]
+    assert proof.STRAIGHT_STEP in MEASURES
+
+
 def three_tasks(rng, sets=40, forecast_noise=0.3, loss_noise=0.3):
     rows = []
     for task in ("t", "u", "v"):
