@@ -23,7 +23,7 @@ from scipy import stats
 from torch import nn
 
 import expunge
-from expunge.core import DivergedError, InputError, Recipe, Score, Task
+from expunge.core import DivergedError, InputError, Recipe, Score
 from expunge.core.record import SPLITS, ConfigurationRecord, VerdictRecord
 from expunge.ensembles import train
 from expunge.methods import Checkpoint, GradientAscent, GradientDescentAscent, Method, Problem, Scrub, unlearn
@@ -40,7 +40,7 @@ from expunge.studies.parts import PartStore
 from expunge.studies.score import score_files
 from expunge.studies.selection import select
 from reference.one_by_one import train_one
-from reference.problems import forget_set, small_task
+from reference.problems import forget_set, poisoned, small_task
 
 MEMBERS, EXAMPLES = 100, 400
 ROOT = Path(__file__).resolve().parent.parent
@@ -193,24 +193,11 @@ def test_easydub_members_depend_on_how_many_are_trained_together():
         assert all(float((stacks[0][key] - other[key]).abs().max()) < 1e-10 for key in other)
 
 
-def poisoned(task: Task, positions: np.ndarray) -> Task:
-    x = task.train.x.clone()
-    x[torch.as_tensor(positions)] = 1e300
-    return Task(
-        name=task.name,
-        train=(x, task.train.y),
-        validation=(task.validation.x, task.validation.y),
-        model=task.model,
-        recipe=task.recipe,
-        classes=3,
-    )
-
-
 def test_dub_oracles_were_not_ignoring_the_forget_set():
     """Commit 56757ac. Poison in the forget examples must not reach an oracle, and kills whoever reads it."""
     task = small_task("mlp")
     forget = forget_set(task, 7)
-    bad = poisoned(task, forget.indices)
+    bad = poisoned(task, forget.indices, 1e300)
     clean, other = (train(each, members=2, without=forget) for each in (task, bad))
     assert all(torch.equal(clean.params[key], other.params[key]) for key in clean.params)
     with pytest.raises(DivergedError):

@@ -15,7 +15,7 @@ from expunge.ensembles.batches import batches, epoch_order, gather
 from expunge.ensembles.descent import cross_entropy, cross_entropy_with_gradient
 from expunge.ensembles.initialise import initialise
 from reference.one_by_one import stack, train_one
-from reference.problems import blobs, forget_set, mlp, small_task
+from reference.problems import blobs, forget_set, mlp, poisoned, small_task
 
 
 def state_of(ensemble):
@@ -143,19 +143,6 @@ def test_a_step_with_the_loss_given_equals_one_with_the_usual_loss():
     assert largest_difference(states[0], states[2]) < 1e-13
     assert largest_difference(states[1], states[3]) < 1e-13
     assert largest_difference(states[0], states[1]) > 1e-3
-
-
-def poisoned(task, positions, value):
-    x = task.train.x.clone()
-    x[torch.as_tensor(positions)] = value
-    return Task(
-        name=task.name,
-        train=(x, task.train.y),
-        validation=(task.validation.x, task.validation.y),
-        model=task.model,
-        recipe=task.recipe,
-        classes=3,
-    )
 
 
 @pytest.mark.parametrize("name", ["mlp_norm", "resnet"])

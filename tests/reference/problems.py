@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,3 +102,17 @@ def small_task(name: str = "mlp", n: int = 50, model: Callable[[], nn.Module] | 
 def forget_set(task: Task, size: int = 7, seed: int = 0) -> ForgetSet:
     chosen = np.random.default_rng(seed).choice(len(task.train), size, replace=False)
     return ForgetSet.of(task, chosen, name=f"some-{size}", how="drawn for a test")
+
+
+def poisoned(task: Task, positions: Sequence[int] | np.ndarray, value: float) -> Task:
+    """The same task with a value in place of every feature of some training examples."""
+    x = task.train.x.clone()
+    x[torch.as_tensor(positions)] = value
+    return Task(
+        name=task.name,
+        train=(x, task.train.y),
+        validation=(task.validation.x, task.validation.y),
+        model=task.model,
+        recipe=task.recipe,
+        classes=task.classes,
+    )

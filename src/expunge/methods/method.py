@@ -67,6 +67,11 @@ class Method:
         """Batch sizes by the set they are drawn from (`forget`, `retain`), for checks before the work."""
         return {}
 
+    @property
+    def repairs(self) -> bool:
+        """Whether it descends on R as well as it climbs on F."""
+        return bool(self.raises) and "retain" in self.batch_sizes
+
     def examples_an_epoch(self, forget: int, retain: int) -> int:
         """Return about how many examples an epoch visits, for progress.
 

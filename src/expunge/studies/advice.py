@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from expunge.core import ForgetSet
 from expunge.core.forecast import MethodForecast, PathPoint
 from expunge.core.record import SplitName
-from expunge.methods import GradientDescentAscent, Scrub
+from expunge.methods import METHODS
 from expunge.studies.selection import objective
-
-REPAIRING = (GradientDescentAscent.name, Scrub.name)
-"""Methods whose descent the linearised model makes too strong; see docs/dependence/forecast-proof.md."""
 
 
 def advise(
@@ -79,8 +76,9 @@ def _about(method: MethodForecast, nothing: PathPoint) -> str:
         else "no setting is predicted to be better than doing nothing"
     )
     if method.at_target is None or method.damage is None:
+        # The linearised model makes the descent too strong: docs/dependence/forecast-proof.md, "Damage on the way".
         undone = ", since its descent on the retain set undoes the ascent (real runs may get there)"
-        why = undone if method.method in REPAIRING else ""
+        why = undone if METHODS[method.method]().repairs else ""
         return f"{method.label}: no setting brings the forget margins down to the retrained level{why}; {best}."
     return (
         f"{method.label}: where the forget margins reach the retrained level ({method.at_target.run}, by epoch "

@@ -33,6 +33,7 @@ from expunge.core.record import SPLITS, write_atomically
 from expunge.core.seeds import derive
 from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
+from expunge.methods import METHODS as REGISTRY
 from expunge.methods import GradientAscent, GradientDescentAscent, Method, Scrub, unlearn
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.environment import describe_environment
@@ -369,7 +370,7 @@ def _forecast_repaired_damage(outcomes: Sequence[ForgetSetOutcome]) -> None:
     """
     for one in outcomes:
         for method in one.methods:
-            if method.method != GradientAscent.name:
+            if REGISTRY[method.method]().repairs:
                 method.forecast["damage"] = one.predictors.get(STRAIGHT_STEP)
 
 
