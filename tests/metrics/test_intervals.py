@@ -6,7 +6,15 @@ from scipy import stats
 
 from expunge.core import InputError
 from expunge.metrics import Ruler, klom
-from expunge.metrics.bootstrap import Bootstrap, directions_of, member_weights, oracle_weights, summarise
+from expunge.metrics.bootstrap import (
+    PILOT,
+    WEIGHTS,
+    Bootstrap,
+    directions_of,
+    member_weights,
+    oracle_weights,
+    summarise,
+)
 from expunge.metrics.intervals import freedom_of, gamma_quantile, interval, rise_of, spread_of
 from expunge.metrics.klom import Cells
 
@@ -138,6 +146,21 @@ def test_replicates_read_what_was_observed():
 
 def bootstrap(oracle, replicates=30, direction="jeffreys"):
     return Bootstrap(Cells.of(oracle), oracle, replicates, 0, False, direction)
+
+
+@pytest.mark.parametrize("summary", ["p95", "mean"])
+@pytest.mark.parametrize("shift", [0.0, 0.4, 1.0, 6.0])
+def test_the_weight_found_by_halving_is_that_of_all_weights(summary, shift):
+    """The slow way: read the pilot at every weight, and interpolate where the reading seen lies."""
+    rng = np.random.default_rng(11)
+    oracle, unlearned = rng.normal(size=(60, 80)), rng.normal(shift, 1, (60, 80))
+    ready, resampled = Ruler(oracle).prepare(unlearned), bootstrap(oracle)
+    ranked = resampled.rank(ready.margins, ready.codes, ready.failed, ready.klom)
+    count = resampled._noise(ranked, 60, 0, slice(None), PILOT)
+    pilot = [summarise(resampled._read(ranked, w, 60, count, slice(None)), summary).mean() for w in WEIGHTS]
+    rising, seen = np.maximum.accumulate(pilot), float(summarise(ready.klom, summary))
+    expected = np.sqrt(np.interp(seen, rising, WEIGHTS**2)) if rising[-1] > rising[0] else 0.0
+    assert resampled.weigh(ranked, summary) == pytest.approx(expected)
 
 
 def test_without_noise_a_replicate_is_the_reading(monkeypatch):

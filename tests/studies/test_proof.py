@@ -128,6 +128,7 @@ def test_damage_of_methods_with_repair_is_forecast_by_the_straight_step():
     row.methods.append(row.methods[0].model_copy(update={"method": "scrub"}, deep=True))
     proof._forecast_repaired_damage([row])
     assert [m.forecast["damage"] for m in row.methods] == [0.4, 1.7]
+    assert [m.damage_by_path for m in row.methods] == [0.4, 0.4]
     assert proof.STRAIGHT_STEP in MEASURES
 
 

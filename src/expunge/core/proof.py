@@ -45,6 +45,8 @@ class MethodOutcome(Strict):
     """Worst P95 KLoM above the floor there: what somebody without oracles gets who follows the forecast."""
     forecast: dict[OutcomeName, float | None]
     """Predicted outcomes, from the pretrained models alone."""
+    damage_by_path: float | None = None
+    """What the path in the reduced model predicts of the damage; None when it never comes near the target."""
     within: float
     """Spearman correlation of predicted and measured objective over the settings and stopping times of this method."""
 

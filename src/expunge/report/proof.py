@@ -65,7 +65,7 @@ def tables(record: ProofRecord) -> Iterator[tuple[str, Row, list[Row]]]:
     """Yield title, header and rows of every table."""
     halves = ("judged", "all")
     for half in halves:
-        rows = [_comparison(c) for c in record.comparisons if c.half == half and c.outcome != "achievable_mean"]
+        rows = [_comparison(c) for c in record.comparisons if c.half == half]
         if rows:
             yield (
                 f"Forecast against the best trivial predictor, {_half(half)} (Spearman's ρ over forget sets)",
@@ -81,6 +81,11 @@ def tables(record: ProofRecord) -> Iterator[tuple[str, Row, list[Row]]]:
         "Forecast against outcome over the settings of a forget set, median over forget sets of Spearman's ρ",
         ("task", *dict.fromkeys(m.label for one in record.outcomes for m in one.methods)),
         [_within(record, task) for task in _tasks(record)],
+    )
+    yield (
+        "Damage at the target: how often it is reached, and Spearman's \u03c1 of two forecasts of it [95 %]",
+        ("task", "method", "half", "sets", "reached", "forecast", "path in the reduced model"),
+        list(_damage(record)),
     )
     for task in _tasks(record):
         methods = list(dict.fromkeys(m.method for one in record.outcomes if one.task == task for m in one.methods))
@@ -164,6 +169,16 @@ def _followed(record: ProofRecord) -> Iterator[Row]:
             yield (task, both[0].label, str(len(both)), *(f"{value:.2f}" for value in mean))
 
 
+def _damage(record: ProofRecord) -> Iterator[Row]:
+    for task in _tasks(record):
+        for method in dict.fromkeys(m.method for one in record.outcomes if one.task == task for m in one.methods):
+            for half in ("development", "judged", "all"):
+                rows = [one for one in record.outcomes if one.task == task and half in (one.half, "all")]
+                reached = sum(m.damage is not None for one in rows for m in one.methods if m.method == method)
+                cells = [_cell(record, task, method, "damage", key, half) for key in ("forecast", "damage_by_path")]
+                yield (task, method, half, str(len(rows)), str(reached), *cells)
+
+
 def _comparison(c: Comparison) -> Row:
     return (
         "mean over tasks" if c.task == POOLED else c.task,
@@ -172,15 +187,20 @@ def _comparison(c: Comparison) -> Row:
         str(c.sets),
         f"{c.forecast:.2f}",
         f"{c.trivial} {c.trivial_spearman:.2f}",
-        f"{c.difference:+.2f} [{c.low:+.2f}, {c.high:+.2f}]",
+        f"{c.difference:+.2f} [{_end(c.low)}, {_end(c.high)}]",
     )
 
 
-def _cell(record: ProofRecord, task: str, method: str, outcome: OutcomeName, predictor: str) -> str:
+def _end(value: float) -> str:
+    """Return an end of an interval so that its side of 0 can be seen."""
+    return f"{value:+.2f}" if abs(value) >= 0.01 else f"{value:+.4f}"
+
+
+def _cell(record: ProofRecord, task: str, method: str, outcome: OutcomeName, predictor: str, half: str = "all") -> str:
     found: list[Correlation] = [
         c
         for c in record.correlations
-        if (c.task, c.half, c.method, c.outcome, c.predictor) == (task, "all", method, outcome, predictor)
+        if (c.task, c.half, c.method, c.outcome, c.predictor) == (task, half, method, outcome, predictor)
     ]
     return f"{found[0].spearman:.2f} [{found[0].low:.2f}, {found[0].high:.2f}]" if found else ""
 

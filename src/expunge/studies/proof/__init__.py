@@ -370,6 +370,7 @@ def _forecast_repaired_damage(outcomes: Sequence[ForgetSetOutcome]) -> None:
     """
     for one in outcomes:
         for method in one.methods:
+            method.damage_by_path = method.forecast["damage"]
             if REGISTRY[method.method]().repairs:
                 method.forecast["damage"] = one.predictors.get(STRAIGHT_STEP)
 

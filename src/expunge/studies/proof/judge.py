@@ -170,6 +170,8 @@ def columns(
     predicted = np.array([number(_method(one, method).forecast.get(outcome)) for one in rows])
     names = dict.fromkeys(name for one in rows for name in one.predictors)
     predictors = {name: np.array([one.predictors.get(name, float("nan")) for one in rows]) for name in names}
+    if outcome == "damage":
+        predictors["damage_by_path"] = np.array([number(_method(one, method).damage_by_path) for one in rows])
     predictors["predicted_nothing"] = np.array([one.predicted_nothing for one in rows])
     return values, predicted, predictors
 
