@@ -43,7 +43,7 @@ BAD = [
     ({"train": (X, Y[:-1])}, "20 inputs but 19 labels"),
     ({"train": (X[:0], Y[:0])}, "train is empty"),
     ({"train": X}, "expected a pair"),
-    ({"train": ("a", "b")}, "cannot be read as tensors"),
+    ({"train": ("a", "b")}, "train: x is the text 'a', expected a tensor"),
     ({"train": (X, torch.nn.functional.one_hot(Y))}, "not one-hot"),
     ({"train": (X, Y + 0.5)}, "fractional"),
     ({"train": (X, Y - 1)}, "labels run from -1"),
@@ -324,13 +324,13 @@ def test_inputs_and_labels_that_the_models_cannot_take_are_named(resnets):
     with pytest.raises(InputError, match="x is a Split, expected a tensor"):
         ensemble.margins(task.validation, y)
     for ask in (ensemble.margins, ensemble.accuracy):
-        with pytest.raises(InputError, match="y runs from 1 to 3, expected 0 to 2: the models tell 3 classes apart"):
+        with pytest.raises(InputError, match="labels run from 1 to 3, expected 0 to 2"):
             ask(x, y + 1)
-        with pytest.raises(InputError, match="y runs from -1"):
+        with pytest.raises(InputError, match="labels run from -1"):
             ask(x, y - 1)
-        with pytest.raises(InputError, match=r"y has shape \(20, 1\)"):
-            ask(x, y[:, None])
-        with pytest.raises(InputError, match="y is fractional"):
+        with pytest.raises(InputError, match=r"y labels have shape \(20, 2\)"):
+            ask(x, y[:, None].repeat(1, 2))
+        with pytest.raises(InputError, match="y labels are fractional"):
             ask(x, y + 0.5)
 
 
@@ -341,6 +341,7 @@ def test_an_error_that_inputs_are_not_to_blame_for_stays_what_it_is(resnets):
         raise RuntimeError("out of memory")
 
     network.template, network.widest = ensemble.network.template, 1
+    network.interface, network.outcome = task.interface, task.outcome
     with pytest.raises(RuntimeError, match="out of memory"):
         dataclasses.replace(ensemble, network=network).logits(task.validation.x)
 

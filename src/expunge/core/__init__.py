@@ -3,19 +3,24 @@
 from expunge.core.ensemble import Ensemble, Network, Statistics
 from expunge.core.errors import DamagedFileError, DivergedError, InputError
 from expunge.core.forget_set import ForgetSet
+from expunge.core.interface import Interface
 from expunge.core.margins import margins_from_logits
+from expunge.core.outcomes import OUTCOMES, Outcome
 from expunge.core.recipe import Recipe
 from expunge.core.record import Record
 from expunge.core.score import Score
 from expunge.core.task import Split, Task, has_statistics
 
 __all__ = [
+    "OUTCOMES",
     "DamagedFileError",
     "DivergedError",
     "Ensemble",
     "ForgetSet",
     "InputError",
+    "Interface",
     "Network",
+    "Outcome",
     "Recipe",
     "Record",
     "Score",

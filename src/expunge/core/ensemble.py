@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core import tree
-from expunge.core.checks import described
 from expunge.core.errors import InputError
-from expunge.core.margins import margins_from_logits
+from expunge.core.interface import Interface
+from expunge.core.outcomes import Outcome
 from expunge.core.tree import State
 
 Statistics = Literal["frozen", "updated"]
@@ -27,6 +27,10 @@ class Network(Protocol):
     """How the stack is evaluated: `layers` (hand-stacked) or `vmap`."""
     widest: int
     """Numbers in the largest activation of one example and one member, for sizing batches."""
+    interface: Interface
+    """How the module is called."""
+    outcome: Outcome
+    """What its outputs mean."""
 
     def __call__(
         self,
@@ -37,7 +41,7 @@ class Network(Protocol):
         statistics: Statistics = "frozen",
         noise: Sequence[torch.Generator] | None = None,
     ) -> Tensor:
-        """Return logits (members, batch, classes) for inputs (members or 1, batch, ...).
+        """Return outputs (members, batch, ...) for packed inputs (members or 1, batch, ...): logits, for classes.
 
         Args:
             params: Stacked parameters, each (members, ...).
@@ -112,65 +116,61 @@ class Ensemble:
         module.load_state_dict(own, strict=False)
         return module.eval()
 
-    def logits(self, x: Tensor, *, budget: int = 2**24) -> Tensor:
-        """Return logits of every member on the same examples, with stored statistics and without dropout.
+    def logits(self, x: Any, *, budget: int = 2**24) -> Tensor:
+        """Return the outputs of every member on the same examples, with stored statistics and without dropout.
 
         Args:
-            x: Inputs, shape (examples, ...).
+            x: Inputs, shape (examples, ...), or a mapping from names to them.
             budget: Numbers that the largest activation may hold at once; sets how many examples go through together.
 
         Returns:
-            Shape (members, examples, classes), on the CPU.
+            Shape (members, examples, classes), on the CPU; for other outcomes than classes what the models put out.
 
         Raises:
             InputError: If the network cannot take inputs of this shape.
         """
         return torch.cat(list(self._batched_logits(x, budget)), dim=1)
 
-    def margins(self, x: Tensor, y: Tensor, *, budget: int = 2**24) -> Tensor:
-        """Return margins of every member: logit of the true class minus log-sum-exp of the others.
+    def margins(self, x: Any, y: Any, *, budget: int = 2**24) -> Tensor:
+        """Return the number of every member and example that metrics compare: the margin, for classes.
 
         Args:
-            x: Inputs, shape (examples, ...).
-            y: Labels, shape (examples,).
+            x: Inputs, shape (examples, ...), or a mapping from names to them.
+            y: Targets, shape (examples, ...).
             budget: As in `logits`.
 
         Returns:
             Shape (members, examples), on the CPU; NaN where a member is not finite.
 
         Raises:
-            InputError: If the network cannot take inputs of this shape, or labels do not fit inputs or classes.
+            InputError: If the network cannot take inputs of this shape, or targets do not fit inputs or outcome.
         """
-        x, y = _as_tensor(x, "x"), _as_tensor(y, "y")
+        x, y, outcome = self.network.interface.pack(x), self.network.outcome.read(y, "y"), self.network.outcome
         _check_pairs(x, y)
         parts, start = [], 0
         for logits in self._batched_logits(x, budget):
             if start == 0:
-                _check_labels(y, logits.shape[-1])
+                outcome.check(logits[0], y)
             stop = start + logits.shape[1]
-            parts.append(margins_from_logits(logits, y[start:stop]))
+            parts.append(outcome.statistic(logits, y[start:stop]).to(logits.dtype))
             start = stop
         return torch.cat(parts, dim=1)
 
-    def accuracy(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the share of examples that each member classifies correctly, shape (members,), from 0 to 1.
-
-        An example whose logits are not all finite counts as wrong: argmax would call it class 0.
-        """
-        x, y = _as_tensor(x, "x"), _as_tensor(y, "y")
+    def accuracy(self, x: Any, y: Any) -> Tensor:
+        """Return the utility of each member, shape (members,): the share classified correctly, for classes."""
+        x, y, outcome = self.network.interface.pack(x), self.network.outcome.read(y, "y"), self.network.outcome
         _check_pairs(x, y)
         logits = self.logits(x)
-        _check_labels(y, logits.shape[-1])
-        correct = (logits.argmax(-1) == y.cpu()) & torch.isfinite(logits).all(-1)
-        return correct.double().mean(1)
+        outcome.check(logits[0], y)
+        return outcome.utility(logits, y.cpu())
 
     def finite(self) -> Tensor:
         """Return which members have only finite weights and statistics, shape (members,), boolean."""
         return tree.finite_members({**self.params, **self.buffers}).cpu()
 
     @torch.no_grad()
-    def _batched_logits(self, x: Tensor, budget: int) -> Iterator[Tensor]:
-        x = _as_tensor(x, "x")
+    def _batched_logits(self, x: Any, budget: int) -> Iterator[Tensor]:
+        x = self.network.interface.pack(x)
         if x.ndim == 0 or len(x) == 0:
             raise InputError("x has no examples, expected at least one.")
         reference = next(iter(self.params.values()))
@@ -189,7 +189,7 @@ class Ensemble:
     def _check_inputs(self, x: Tensor) -> None:
         """Raise `InputError` if a single member cannot take one example either: then the inputs are to blame."""
         try:
-            self.module(0)(x[:1].cpu())
+            self.network.interface.run(self.module(0), x[:1].cpu())
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             said = str(error).strip().partition("\n")[0] or type(error).__name__
             raise InputError(
@@ -198,26 +198,7 @@ class Ensemble:
             ) from error
 
 
-def _as_tensor(values: Any, name: str) -> Tensor:
-    try:
-        return torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} is {described(values)}, expected a tensor or an array of numbers.") from error
-
-
 def _check_pairs(x: Tensor, y: Tensor) -> None:
-    if y.ndim != 1:
-        raise InputError(f"y has shape {tuple(y.shape)}, expected one class number an example, shape (examples,).")
     examples = len(x) if x.ndim else 0
     if examples != len(y):
-        raise InputError(f"x has {examples} examples but y has {len(y)} labels, expected the same number.")
-
-
-def _check_labels(y: Tensor, classes: int) -> None:
-    if y.is_floating_point() and not bool((y == y.round()).all()):
-        raise InputError("y is fractional, expected class numbers 0, 1, 2, ...")
-    low, high = int(y.long().min()), int(y.long().max())
-    if low < 0 or high >= classes:
-        raise InputError(
-            f"y runs from {low} to {high}, expected 0 to {classes - 1}: the models tell {classes} classes apart."
-        )
+        raise InputError(f"x has {examples} examples but y has {len(y)} targets, expected the same number.")

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from expunge.core import Ensemble, ForgetSet, InputError, Recipe, Split, Statistics, Task
+from expunge.core import Ensemble, ForgetSet, InputError, Interface, Outcome, Recipe, Split, Statistics, Task
 from expunge.core.checks import whole
+from expunge.core.outcomes import Classes
 from expunge.core.seeds import generator
 from expunge.core.tree import State, take
 from expunge.dependence.curvature import damped
@@ -49,6 +50,8 @@ class TableNetwork:
     """
 
     kind = "table"
+    interface: Interface = Interface()
+    outcome: Outcome = Classes()
 
     def __init__(self, logits: Tensor, derivatives: Tensor) -> None:
         self.logits, self.derivatives = logits, derivatives

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from expunge.core import InputError, Network, Statistics, Task
+from expunge.core import InputError, Interface, Network, Outcome, Statistics, Task
+from expunge.core.outcomes import Classes
 from expunge.ensembles.by_hand import Make, write_out
 from expunge.ensembles.layers import Context, Unsupported, compile_layers
 
@@ -19,6 +20,8 @@ class LayerNetwork:
     """A stack evaluated by hand-stacked layers (see `layers.py`)."""
 
     kind = "layers"
+    interface: Interface = Interface()
+    outcome: Outcome = Classes()
 
     def __init__(self, template: nn.Module, example: Tensor) -> None:
         """Compile a module.
@@ -58,6 +61,8 @@ class VmapNetwork:
     """A stack evaluated by `torch.vmap` over `torch.func.functional_call`: slower, and right for any module."""
 
     kind = "vmap"
+    interface: Interface = Interface()
+    outcome: Outcome = Classes()
 
     def __init__(self, template: nn.Module, example: Tensor) -> None:
         """Wrap a module; the arguments are those of `LayerNetwork`."""
@@ -121,6 +126,12 @@ def build_network(task: Task, kind: str = "auto") -> Network:
     Raises:
         InputError: If `kind` is `layers` and the model has no hand-stacked form; the message says why.
     """
+    network = _choose(task, kind)
+    network.interface, network.outcome = task.interface, task.outcome
+    return network
+
+
+def _choose(task: Task, kind: str) -> Network:
     template, example = task.build(0).eval(), task.train.x[:1]
     if kind == "vmap":
         return VmapNetwork(template, example)

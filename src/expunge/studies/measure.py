@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expunge.core import Ensemble, ForgetSet, Split, Task, margins_from_logits
+from expunge.core import Ensemble, ForgetSet, Split, Task
 from expunge.core.record import SPLITS, SplitName
 from expunge.core.seeds import generator
 
@@ -47,9 +47,9 @@ class Parts:
         out: dict[str, Tensor] = {}
         for name in SPLITS:
             split = self.splits[name]
-            logits = ensemble.logits(split.x)
-            out[f"margins/{name}"] = margins_from_logits(logits, split.y).float()
-            out[f"accuracy/{name}"] = (logits.argmax(-1) == split.y).double().mean(1)
+            logits, outcome = ensemble.logits(split.x), ensemble.network.outcome
+            out[f"margins/{name}"] = outcome.statistic(logits, split.y).float()
+            out[f"accuracy/{name}"] = outcome.utility(logits, split.y)
         return out
 
 

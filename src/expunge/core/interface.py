@@ -1,0 +1,156 @@
+"""The interface of a module: named inputs travel as one tensor, and what comes back is read as one tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expunge.core.checks import described
+from expunge.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named input of a module, and its columns in the packed tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Shape of one example."""
+    dtype: torch.dtype
+    start: int
+
+    @property
+    def stop(self) -> int:
+        """One past the last column."""
+        return self.start + math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """How a module is called, and how its outputs are read.
+
+    A module that takes one tensor is called with it. One that takes several inputs by name (`input_ids` and
+    `attention_mask`, say) has them packed side by side in one tensor (examples, columns), so that a batch is one gather
+    like any other; they are unpacked, exactly, when the module is called with them as keywords.
+    """
+
+    fields: tuple[Field, ...] = ()
+    """The named inputs; empty for a module that takes one tensor."""
+
+    @classmethod
+    def of(cls, x: Any) -> Interface:
+        """Return the interface for inputs as a user gives them: one array, or a mapping from names to arrays."""
+        if not isinstance(x, Mapping):
+            return cls()
+        if not x or not all(isinstance(name, str) and name.isidentifier() for name in x):
+            raise InputError(f"x has the names {list(x)}, expected names of the arguments of the model's forward.")
+        fields, start = [], 0
+        for name, values in x.items():
+            tensor = as_tensor(values, f"x[{name!r}]")
+            fields.append(Field(name, tuple(tensor.shape[1:]), tensor.dtype, start))
+            start = fields[-1].stop
+        return cls(tuple(fields))
+
+    def pack(self, x: Any) -> Tensor:
+        """Return inputs as one tensor (examples, ...); a tensor is returned as it is.
+
+        Args:
+            x: An array (examples, ...), or a mapping with the interface's names.
+
+        Raises:
+            InputError: If names or shapes are not those of the interface, or whole numbers beside fractions are too
+                large to be exact.
+        """
+        if not isinstance(x, Mapping):
+            return as_tensor(x, "x")
+        if not self.fields:
+            raise InputError(f"x is {described(x)} with the names {list(x)}, expected one tensor: the model takes one.")
+        if set(x) != {field.name for field in self.fields}:
+            raise InputError(f"x has the names {sorted(x)}, expected {[field.name for field in self.fields]}.")
+        columns = []
+        for field in self.fields:
+            tensor = as_tensor(x[field.name], f"x[{field.name!r}]")
+            if tuple(tensor.shape[1:]) != field.shape:
+                raise InputError(
+                    f"x[{field.name!r}] has shape {tuple(tensor.shape)}, expected (examples, "
+                    f"{', '.join(map(str, field.shape))})."
+                )
+            columns.append(tensor.reshape(len(tensor), -1))
+        if len({len(column) for column in columns}) > 1:
+            raise InputError(f"x has {[len(column) for column in columns]} examples under its names, expected as many.")
+        return _side_by_side(columns)
+
+    def unpack(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """Return the inputs by name for a packed tensor (..., columns), or the tensor itself where there are none."""
+        if not self.fields:
+            return x
+        floating = x.dtype if x.is_floating_point() else torch.float32
+        return {
+            field.name: x[..., field.start : field.stop]
+            .reshape(*x.shape[:-1], *field.shape)
+            .to(floating if field.dtype.is_floating_point else field.dtype)
+            for field in self.fields
+        }
+
+    def run(self, call: Callable[..., Any], x: Tensor) -> Tensor:
+        """Return the outputs of a module, or of any callable that stands for one, on packed inputs (batch, ...)."""
+        inputs = self.unpack(x)
+        return outputs_of(call(**inputs) if isinstance(inputs, dict) else call(inputs))
+
+
+def outputs_of(result: Any) -> Tensor:
+    """Return the one tensor that a module's result stands for.
+
+    A tensor stands for itself, a mapping or an object for its `logits` (or its only tensor), a tuple for its first.
+
+    Raises:
+        InputError: If there is no such tensor.
+    """
+    if isinstance(result, Tensor):
+        return result
+    found = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
+    if isinstance(found, Tensor):
+        return found
+    if isinstance(result, Mapping):
+        tensors = [value for value in result.values() if isinstance(value, Tensor)]
+        if len(tensors) == 1:
+            return tensors[0]
+    elif isinstance(result, Sequence) and len(result) and isinstance(result[0], Tensor):
+        return result[0]
+    raise InputError(
+        f"the model returned {described(result)}, expected a tensor, a tuple that begins with one, or a mapping or an "
+        "object with `logits`."
+    )
+
+
+def as_tensor(values: Any, name: str) -> Tensor:
+    """Return an array, a list, a pandas column or frame, or a tensor as a tensor."""
+    try:
+        if isinstance(values, Tensor):
+            return values.detach()
+        array = np.asarray(values)
+        return torch.from_numpy(array.copy() if not array.flags.writeable else array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} is {described(values)}, expected a tensor or an array of numbers.") from error
+
+
+def _side_by_side(columns: Sequence[Tensor]) -> Tensor:
+    """Join columns without losing a digit: whole numbers as int64, or as fractions where these are exact."""
+    floating = [column.dtype for column in columns if column.is_floating_point()]
+    if not floating:
+        return torch.cat([column.long() for column in columns], dim=1)
+    dtype = torch.float64 if torch.float64 in floating else torch.float32
+    exact = 2**53 if dtype == torch.float64 else 2**24
+    for column in columns:
+        if not column.is_floating_point() and column.numel() and int(column.long().abs().max()) > exact:
+            raise InputError(
+                f"x has a whole number of size {int(column.long().abs().max())} beside fractions, expected at most "
+                f"{exact}, which {dtype} holds exactly; number the tokens anew, or give the other inputs as float64."
+            )
+    return torch.cat([column.to(dtype) for column in columns], dim=1)

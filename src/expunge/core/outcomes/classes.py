@@ -1,0 +1,130 @@
+"""One of several classes: cross-entropy, and the margin as the compared number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from expunge.core.errors import InputError
+from expunge.core.margins import margins_from_logits
+from expunge.core.outcomes.outcome import Outcome, numbers, shared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes(Outcome):
+    """Targets are class numbers, or words; outputs are logits (members, examples, classes)."""
+
+    classes: int | None = None
+    """Number of classes K; None until the model's outputs or the labels tell."""
+    labels: tuple[str, ...] = ()
+    """The words that stand for classes 0, 1, ...; empty where labels are numbers."""
+
+    name: ClassVar[str] = "classes"
+    statistic_name: ClassVar[str] = "margin"
+    utility_name: ClassVar[str] = "accuracy"
+
+    def read(self, targets: Any, part: str) -> Tensor:
+        """Return labels as int64 class numbers, (examples,); words are numbered in alphabetical order."""
+        words = _words(targets)
+        if words is not None:
+            return self._numbered(words, part)
+        y = numbers(targets, part)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.ndim != 1:
+            raise InputError(
+                f"{part} labels have shape {tuple(y.shape)}, expected (examples,) with class numbers, not one-hot; for "
+                "several labels an example write outcome='labels'."
+            )
+        if y.is_complex() or (y.is_floating_point() and not bool((y == y.round()).all())):
+            raise InputError(
+                f"{part} labels are fractional, expected class numbers 0, 1, 2, ...; for real targets write "
+                "outcome='regression'."
+            )
+        return y.long().contiguous()
+
+    def named(self, targets: Any) -> Classes:
+        """Return the outcome that knows the words of the training labels; itself where they are numbers."""
+        words = _words(targets)
+        return self if words is None else replace(self, labels=tuple(sorted(set(words))))
+
+    def _numbered(self, words: Sequence[str], part: str) -> Tensor:
+        place = {word: number for number, word in enumerate(self.labels or sorted(set(words)))}
+        strange = sorted(set(words) - set(place))
+        if strange:
+            raise InputError(
+                f"{part} has the label {strange[0]!r}, expected one of the training labels: {list(place)}."
+            )
+        return torch.tensor([place[word] for word in words])
+
+    def fitted(self, targets: Tensor, outputs: Tensor) -> Classes:
+        """Take K from the model, which may know more classes than the training labels show."""
+        if int(targets.min()) == int(targets.max()):
+            raise InputError(
+                "train has one class only, expected at least 2: a margin compares the true class with others."
+            )
+        if self.classes is not None:
+            return self
+        seen = max(int(targets.max()) + 1, len(self.labels))
+        return replace(self, classes=max(seen, outputs.shape[-1]) if outputs.ndim == 2 else seen)
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:
+        """Refuse outputs that are not (examples, K), labels outside 0 to K - 1, and a single class."""
+        known = outputs.shape[-1] if self.classes is None else self.classes
+        low, high = int(targets.min()), int(targets.max())
+        wrong = outputs.ndim != 2 or outputs.shape[-1] != known
+        if low == 1 and high == outputs.shape[-1] and (wrong or high >= known):
+            raise InputError(f"labels run from 1 to {high}, expected 0 to {high - 1}; subtract 1.")
+        if low < 0 or high >= known:
+            raise InputError(f"labels run from {low} to {high}, expected 0 to {known - 1} (classes = {known}).")
+        if wrong:
+            raise InputError(
+                f"model()(x) for {len(outputs)} examples returned {tuple(outputs.shape)}, expected logits of shape "
+                f"({len(outputs)}, {known}). Change the last layer, or pass classes=; for one logit an example write "
+                "outcome='binary', for real targets outcome='regression'."
+            )
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of every example, in nats."""
+        y = shared(targets, outputs, 1)
+        flat = F.cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none")
+        return flat.view(outputs.shape[:2])
+
+    def statistic(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return margins: logit of the true class minus log-sum-exp of the others, in nats."""
+        if targets.ndim == 1:
+            return margins_from_logits(outputs, targets).double()
+        flat = margins_from_logits(outputs.flatten(0, 1), targets.flatten())
+        return flat.view(outputs.shape[:2]).double()
+
+    def utility(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the accuracy, 0 to 1; an example whose logits are not all finite counts as wrong."""
+        right = (outputs.argmax(-1) == shared(targets, outputs, 1)) & torch.isfinite(outputs).all(-1)
+        return right.double().mean(1)
+
+    def groups(self, targets: Tensor) -> Tensor:
+        """Return the labels."""
+        return targets
+
+
+def _words(targets: Any) -> list[str] | None:
+    """Return labels that are words, or None where they are numbers."""
+    if isinstance(targets, Tensor):
+        return None
+    try:
+        array = np.asarray(targets)
+    except (TypeError, ValueError):  # ragged: reading it as numbers says so
+        return None
+    if array.ndim and (
+        array.dtype.kind in "US" or (array.dtype == object and array.size and isinstance(array.flat[0], str))
+    ):
+        if array.ndim != 1:
+            raise InputError(f"labels are words of shape {array.shape}, expected (examples,).")
+        return [str(word) for word in array.tolist()]
+    return None
