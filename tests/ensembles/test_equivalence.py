@@ -43,7 +43,7 @@ SCHEDULES = [
 
 @pytest.mark.parametrize("kind", ["layers", "vmap"])
 @pytest.mark.parametrize("name", ["mlp", "mlp_norm", "cnn", "resnet"])
-@pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: f"{o['optimiser']}-{o.get('momentum', 'default')}")
+@pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: f"{o['optimizer']}-{o.get('momentum', 'default')}")
 def test_stacked_training_equals_one_by_one(name, optimiser, kind):
     task = small_task(name, **optimiser)
     ensemble = train(task, members=3, seed=5, chunk=2, network=build_network(task, kind))

@@ -258,7 +258,7 @@ def test_float64_data_are_needed_for_float64_training():
     with pytest.raises(InputError, match="same precision"):
         train(task, members=1, recipe=Recipe(precision="float64"))
     other = train(task, members=1, recipe=Recipe(epochs=2, batch_size=10, lr=0.01, peak_epoch=1.0))
-    assert other.provenance["specification"]["recipe"]["batch"] == 10
+    assert other.provenance["specification"]["recipe"]["batch_size"] == 10
 
 
 def test_frozen_weights_stay_and_the_others_train():
