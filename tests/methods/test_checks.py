@@ -54,7 +54,7 @@ class Descends(Wrong):
 class NeverAscends(Wrong):
     """Drops incomplete batches, so a forget set smaller than a batch is never seen."""
 
-    batch: ClassVar[int] = 64
+    batch_size: ClassVar[int] = 64
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         descent = problem.descent(statistics="frozen")

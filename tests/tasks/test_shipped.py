@@ -69,7 +69,7 @@ def test_members_reach_the_accuracy_that_is_promised(task, accuracy):
         (lambda: digits(norm="layer"), "norm = 'layer'"),
         (lambda: digits(validation=1790), "validation = 1790, expected at most 1787"),
         (lambda: digits(validation=3), "validation = 3, expected a whole number of at least 10"),
-        (lambda: digits(learning_rate=1.0), "learning_rate, expected fields of Recipe: epochs, batch, lr"),
+        (lambda: digits(learning_rate=1.0), "learning_rate, expected fields of Recipe: epochs, batch_size, lr"),
         (lambda: tabular(lr=-1), "lr = -1"),
         (lambda: tabular(seed=-1), "seed = -1"),
     ],
