@@ -118,7 +118,7 @@ def matching(task, forget, pretrained, oracles, made, model, ascent):
         "datamodel, pretrained spread": (as_pretrained.targets, predicted.cost),
     }
     for name, (values, cost) in targets.items():
-        for method in (MarginMatching(lr=0.03 * task.recipe.lr, batch=task.recipe.batch, epochs=10),):
+        for method in (MarginMatching(lr=0.03 * task.recipe.lr, batch_size=task.recipe.batch_size, epochs=10),):
             done = unlearn(pretrained, task, forget, method, evaluate=parts.measure, targets=values, targets_cost=cost)
             stop = done.trace.stops[-1]
             read = bench.read(stop.measured)

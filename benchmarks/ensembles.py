@@ -54,7 +54,7 @@ def digits_task() -> Task:
     x, y = load_digits(return_X_y=True)
     x = torch.tensor(x / 16, dtype=torch.float32)
     y = torch.tensor(y)
-    recipe = Recipe(epochs=30, batch=64, lr=0.1)
+    recipe = Recipe(epochs=30, batch_size=64, lr=0.1)
     return Task(
         name="digits MLP 64-128-10",
         train=(x[:1437], y[:1437]),
@@ -74,7 +74,7 @@ def image_task(model: Callable[[], nn.Module], name: str, n: int, shape: tuple[i
 def train_one(task: Task, loader: bool, device: torch.device, amp: bool = False) -> float:
     """Train one model by a plain loop and return the seconds it took."""
     x, y, recipe = task.train.x.to(device), task.train.y.to(device), task.recipe
-    batches = DataLoader(TensorDataset(x, y), batch_size=recipe.batch, shuffle=True) if loader else None
+    batches = DataLoader(TensorDataset(x, y), batch_size=recipe.batch_size, shuffle=True) if loader else None
     begin = time.perf_counter()
     module = task.model().to(device).train()
     optimiser = torch.optim.SGD(
@@ -82,7 +82,7 @@ def train_one(task: Task, loader: bool, device: torch.device, amp: bool = False)
     )
     steps = recipe.steps_per_epoch(len(x))
     for epoch in range(recipe.epochs):
-        parts = batches if batches is not None else torch.randperm(len(x)).to(device).split(recipe.batch)
+        parts = batches if batches is not None else torch.randperm(len(x)).to(device).split(recipe.batch_size)
         for number, part in enumerate(parts):
             inputs, labels = part if batches is not None else (x[part], y[part])
             for group in optimiser.param_groups:
@@ -124,7 +124,7 @@ def products(task: Task) -> list[tuple[int, int, int, int]]:
     for layer in module.modules():
         layer.register_forward_hook(note)
     with torch.no_grad():
-        module(task.train.x[: task.recipe.batch])
+        module(task.train.x[: task.recipe.batch_size])
     return [(*shape, 2 if number == 0 else 3) for number, shape in enumerate(found)]
 
 
@@ -197,8 +197,8 @@ def layer_times(task: Task, chunk: int, workers: int, steps: int = 40) -> dict[s
         for number, layer in enumerate(descent.written.layers if descent.written else []):
             for way in ("forward", "backward"):
                 setattr(layer, way, clocked(f"{number} {type(layer).__name__} {way}", getattr(layer, way)))
-        descent.optimiser.step = clocked("optimiser", descent.optimiser.step)  # type: ignore[method-assign]
-        index = torch.stack([torch.randperm(len(task.train))[: task.recipe.batch] for _ in range(chunk)])
+        descent.optimizer.step = clocked("optimiser", descent.optimizer.step)  # type: ignore[method-assign]
+        index = torch.stack([torch.randperm(len(task.train))[: task.recipe.batch_size] for _ in range(chunk)])
         pick = clocked("batch", lambda: (gather(task.train.x, index), gather(task.train.y, index)))
         whole = clocked("whole step", lambda: descent.step(*pick(), 0.0))
         for _ in range(steps):
@@ -294,7 +294,7 @@ def compare_cuda(members: int) -> list[dict[str, Any]]:
     torch.backends.cudnn.allow_tf32 = True
     rows = []
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        recipe = Recipe(epochs=2, batch=512, lr=0.1, peak_epoch=1.0, precision=precision)  # type: ignore[arg-type]
+        recipe = Recipe(epochs=2, batch_size=512, lr=0.1, peak_epoch=1.0, precision=precision)  # type: ignore[arg-type]
         task = image_task(resnet9, "ResNet-9 on 32x32", 10240, (3, 32, 32), recipe)
         train_one(task, False, device, precision == "bfloat16")
         one = train_one(task, False, device, precision == "bfloat16")
@@ -336,7 +336,7 @@ def compare_cuda(members: int) -> list[dict[str, Any]]:
 
 def tasks() -> dict[str, Task]:
     """The two tasks that are measured on the CPU."""
-    recipe = Recipe(epochs=5, batch=64, lr=0.05, peak_epoch=1.0)
+    recipe = Recipe(epochs=5, batch_size=64, lr=0.05, peak_epoch=1.0)
     return {
         "mlp": digits_task(),
         "cnn": image_task(lambda: small_cnn(28), "small CNN on 28x28", 2048, (1, 28, 28), recipe),

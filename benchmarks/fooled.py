@@ -39,7 +39,7 @@ class Stop:
 
     seed: int
     rate: float
-    batch: int
+    batch_size: int
     epoch: int
     public: dict
     measured: dict
@@ -52,7 +52,7 @@ class Stop:
     @property
     def name(self) -> str:
         """How the tables call it."""
-        return f"rate {self.rate:.4f}, epoch {self.epoch}, batch {self.batch}"
+        return f"rate {self.rate:.4f}, epoch {self.epoch}, batch {self.batch_size}"
 
 
 class World:
@@ -79,7 +79,7 @@ class World:
         for stop in done.trace.stops:
             margins = margins_of(stop.measured)
             public = {s: float(np.percentile(klom(margins[s], oracle[s], "easydub"), 95)) for s in SPLITS}
-            out.append(Stop(self.seed, method.lr, method.batch, stop.epoch, public, stop.measured))
+            out.append(Stop(self.seed, method.lr, method.batch_size, stop.epoch, public, stop.measured))
         return out
 
     def fools(self, stop: Stop) -> bool:
@@ -161,7 +161,7 @@ def main() -> None:
             stop
             for rate in rates
             for batch in BATCHES
-            for stop in world.run(ex.methods.GradientAscent(lr=float(rate), epochs=EPOCHS, batch=batch))
+            for stop in world.run(ex.methods.GradientAscent(lr=float(rate), epochs=EPOCHS, batch_size=batch))
         ]
         fooled = [stop for stop in stops if world.fools(stop)]
         finite = sorted((stop for stop in fooled if stop.finite), key=world.gap)

@@ -241,7 +241,9 @@ def test_dub_scrub_steps_the_teacher(normed):
     """Its optimiser is built on the teacher, so that all learning rates give one and the same student."""
     task, forget, pretrained = normed
     before = {key: tensor.clone() for key, tensor in pretrained.params.items()}
-    slow, fast = (unlearn(pretrained, task, forget, Scrub(lr=lr, epochs=2, msteps=1, batch=8)) for lr in (0.01, 0.05))
+    slow, fast = (
+        unlearn(pretrained, task, forget, Scrub(lr=lr, epochs=2, msteps=1, batch_size=8)) for lr in (0.01, 0.05)
+    )
     assert all(torch.equal(before[key], pretrained.params[key]) for key in before)
     for student in (slow, fast):
         assert bool((student.trace.stops[-1].facts["moved"] > 0).all())
@@ -251,7 +253,7 @@ def test_dub_scrub_steps_the_teacher(normed):
 def test_torchunlearn_scrub_does_not_use_msteps(normed):
     task, forget, pretrained = normed
     ends = [
-        unlearn(pretrained, task, forget, Scrub(lr=0.05, epochs=2, msteps=m, batch=8)).params["0.weight"]
+        unlearn(pretrained, task, forget, Scrub(lr=0.05, epochs=2, msteps=m, batch_size=8)).params["0.weight"]
         for m in (0, 2)
     ]
     assert not torch.equal(*ends)
@@ -283,8 +285,8 @@ def test_erasure_makes_no_update_when_the_forget_set_is_smaller_than_a_batch(nor
     task, _, pretrained = normed
     few = forget_set(task, size)
     for method in (
-        GradientAscent(lr=0.05, epochs=1, batch=64),
-        GradientDescentAscent(lr=0.05, epochs=1, ascent_epochs=1, forget_batch=64),
+        GradientAscent(lr=0.05, epochs=1, batch_size=64),
+        GradientDescentAscent(lr=0.05, epochs=1, ascent_epochs=1, forget_batch_size=64),
     ):
         found = unlearn(pretrained, task, few, method)
         facts = found.trace.stops[-1].facts
@@ -322,13 +324,13 @@ def test_torchunlearn_swallows_exceptions(normed):
 
 def test_dub_cache_names_omit_the_forget_batch(tmp_path):
     """Its grid has 32 and 64, and the second reads the first one's results. Here every option is in the key."""
-    one, other = GradientDescentAscent(forget_batch=32), GradientDescentAscent(forget_batch=64)
+    one, other = GradientDescentAscent(forget_batch_size=32), GradientDescentAscent(forget_batch_size=64)
     store = PartStore(tmp_path)
     assert len({store.path({"method": method.describe()}) for method in (one, other)}) == 2
     assert run_name(one) != run_name(other)
     for option, value in one.options().items():
         changed = {"statistics": "updated", "ascent_epochs": 3}.get(option, value * 2 if value else 0.5)
-        if option in ("epochs", "batch", "forget_batch"):
+        if option in ("epochs", "batch_size", "forget_batch_size"):
             changed = value + 5
         assert dataclasses.replace(one, **{option: changed}).describe() != one.describe(), option
 

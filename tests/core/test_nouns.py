@@ -171,14 +171,14 @@ TASK = task_with()
 
 BAD_RECIPES = [
     {"epochs": 0},
-    {"batch": 0},
-    {"batch": True},
+    {"batch_size": 0},
+    {"batch_size": True},
     {"lr": 0},
     {"lr": float("inf")},
     {"momentum": 1.0},
     {"momentum": -0.1},
     {"weight_decay": -1},
-    {"optimiser": "rmsprop"},
+    {"optimizer": "rmsprop"},
     {"schedule": "step"},
     {"precision": "float16"},
     {"last_batch": "pad"},
@@ -248,7 +248,7 @@ def test_ends_of_the_other_schedules():
 
 @given(st.integers(1, 300), st.integers(1, 64))
 def test_steps_an_epoch(examples, batch):
-    keep, drop = (Recipe(batch=batch, last_batch=last).steps_per_epoch(examples) for last in ("keep", "drop"))
+    keep, drop = (Recipe(batch_size=batch, last_batch=last).steps_per_epoch(examples) for last in ("keep", "drop"))
     assert keep == math.ceil(examples / batch)
     assert drop == examples // batch
 

@@ -180,10 +180,10 @@ def test_predicted_margins_follow_retraining():
 
 
 def test_training_ridge():
-    recipe = Recipe(epochs=4, batch=10, lr=0.5, momentum=0.0, schedule="constant")
+    recipe = Recipe(epochs=4, batch_size=10, lr=0.5, momentum=0.0, schedule="constant")
     assert training_ridge(recipe, 100) == pytest.approx(100 / (4 * 10 * 0.5))
-    with pytest.raises(InputError, match="optimiser = 'adam'"):
-        training_ridge(Recipe(optimiser="adam"), 100)
+    with pytest.raises(InputError, match="optimizer = 'adam'"):
+        training_ridge(Recipe(optimizer="adam"), 100)
 
 
 def test_bad_input_is_refused_with_what_to_change():

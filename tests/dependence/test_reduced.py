@@ -33,10 +33,10 @@ def test_the_start_is_the_pretrained_stack():
 @pytest.mark.parametrize(
     "method",
     [
-        GradientAscent(lr=0.2, epochs=3, batch=3, momentum=0.5),
-        GradientDescentAscent(lr=0.1, epochs=3, ascent_epochs=2, batch=10, forget_batch=4, weight_decay=0.05),
-        Scrub(lr=0.1, epochs=3, msteps=2, batch=10, forget_batch=4),
-        FineTune(lr=0.2, epochs=2, batch=8),
+        GradientAscent(lr=0.2, epochs=3, batch_size=3, momentum=0.5),
+        GradientDescentAscent(lr=0.1, epochs=3, ascent_epochs=2, batch_size=10, forget_batch_size=4, weight_decay=0.05),
+        Scrub(lr=0.1, epochs=3, msteps=2, batch_size=10, forget_batch_size=4),
+        FineTune(lr=0.2, epochs=2, batch_size=8),
     ],
 )
 def test_for_a_linear_model_with_all_its_dimensions_every_method_is_exact(method):
@@ -64,7 +64,7 @@ def test_it_equals_the_linearised_network_trained_in_plain_loops():
     linearised = Linearised(ensemble)
     units = [linearised.unflatten(torch.eye(size, dtype=torch.float64)[i].expand(2, size)) for i in range(size)]
     reduced = reduce_model(ensemble, task, forget, parts(task), directions=units, dimensions=size + 2)
-    method = GradientAscent(lr=0.3, epochs=2, batch=4, momentum=0.5, weight_decay=0.1)
+    method = GradientAscent(lr=0.3, epochs=2, batch_size=4, momentum=0.5, weight_decay=0.1)
     here = ex.unlearn(reduced.ensemble, reduced.task, forget, method, seed=5)
     problem = Problem(ensemble, task, forget, 5, method.name)
     for member in range(2):

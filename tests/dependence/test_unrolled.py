@@ -122,7 +122,7 @@ def test_a_member_does_not_depend_on_its_neighbours(task, ensemble):
 
 
 def test_the_plan_covers_the_time_of_the_recipe():
-    recipe = Recipe(epochs=12, lr=0.3, batch=10, momentum=0.8)
+    recipe = Recipe(epochs=12, lr=0.3, batch_size=10, momentum=0.8)
     plan = segment_plan(recipe, 95)
     rates = [recipe.rate((step + 0.5) / 10) for step in range(120)]
     assert sum(time for _, time in plan) == pytest.approx(sum(rates) / 0.2)
@@ -139,8 +139,8 @@ def test_short_recipes_have_a_plan(epochs):
 
 
 def test_other_optimisers_are_refused():
-    with pytest.raises(InputError, match="optimiser = 'adam', expected 'sgd'"):
-        segment_plan(Recipe(optimiser="adam"), 100)
+    with pytest.raises(InputError, match="optimizer = 'adam', expected 'sgd'"):
+        segment_plan(Recipe(optimizer="adam"), 100)
 
 
 def test_segments_must_fit(task, ensemble):

@@ -127,12 +127,12 @@ def both(factory, shape, steps, *, ascend=False, loss=None, dtype=torch.float64,
             losses.append(descent.step(x, y, 0.1, loss, ascend=ascend, noise=noise))
             assert torch.equal(x, before)
         params, buffers = descent.state()
-        results.append({**params, **buffers, "losses": torch.stack(losses), **descent.optimiser_state()})
+        results.append({**params, **buffers, "losses": torch.stack(losses), **descent.optimizer_state()})
     return results
 
 
 SGD = Steps(momentum=0.9, weight_decay=1e-2, statistics="updated")
-STEPS = {"sgd": SGD, "frozen": Steps(momentum=0.5), "adam": Steps(optimiser="adam", momentum=0.9, weight_decay=1e-2)}
+STEPS = {"sgd": SGD, "frozen": Steps(momentum=0.5), "adam": Steps(optimizer="adam", momentum=0.9, weight_decay=1e-2)}
 
 
 @pytest.mark.parametrize("name", [name for name, (_, s) in CHAINS.items() if s == IMAGE and "-pool" not in name])
@@ -261,7 +261,7 @@ def test_optimiser_states_by_hand_and_by_autograd_are_interchangeable():
     network = LayerNetwork(module, torch.zeros(1, *shape, dtype=torch.float64))
     x = torch.randn(2, 5, *shape, dtype=torch.float64)
     y = torch.randint(0, 3, (2, 5))
-    for steps in (SGD, Steps(optimiser="adamw", momentum=0.9)):
+    for steps in (SGD, Steps(optimizer="adamw", momentum=0.9)):
 
         def fresh(by_hand, state=None, steps=steps):
             params = state or {n: p.detach().expand(2, *p.shape).clone() for n, p in module.named_parameters()}
@@ -272,7 +272,7 @@ def test_optimiser_states_by_hand_and_by_autograd_are_interchangeable():
         ends = []
         for written in (True, False):
             later = fresh(written, start.state()[0])
-            later.load_optimiser_state(start.optimiser_state())
+            later.load_optimizer_state(start.optimizer_state())
             later.step(x, y, 0.1)
             ends.append(later.state()[0])
         start.step(x, y, 0.1)

@@ -28,22 +28,22 @@ def state_of(ensemble):
 
 
 OPTIMISERS = [
-    {"optimiser": "sgd", "momentum": 0.9},
-    {"optimiser": "sgd", "momentum": 0.0, "weight_decay": 0.0},
-    {"optimiser": "adam", "lr": 0.01},
-    {"optimiser": "adamw", "lr": 0.01},
+    {"optimizer": "sgd", "momentum": 0.9},
+    {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0},
+    {"optimizer": "adam", "lr": 0.01},
+    {"optimizer": "adamw", "lr": 0.01},
 ]
 SCHEDULES = [
     {"schedule": "triangular", "last_batch": "keep"},
     {"schedule": "cosine", "last_batch": "drop"},
-    {"schedule": "linear", "last_batch": "keep", "batch": 13},
-    {"schedule": "constant", "last_batch": "drop", "batch": 50},
+    {"schedule": "linear", "last_batch": "keep", "batch_size": 13},
+    {"schedule": "constant", "last_batch": "drop", "batch_size": 50},
 ]
 
 
 @pytest.mark.parametrize("kind", ["layers", "vmap"])
 @pytest.mark.parametrize("name", ["mlp", "mlp_norm", "cnn", "resnet"])
-@pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: f"{o['optimiser']}-{o.get('momentum', 'default')}")
+@pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda o: f"{o['optimizer']}-{o.get('momentum', 'default')}")
 def test_stacked_training_equals_one_by_one(name, optimiser, kind):
     task = small_task(name, **optimiser)
     ensemble = train(task, members=3, seed=5, chunk=2, network=build_network(task, kind))
@@ -60,7 +60,7 @@ def test_stacked_training_equals_one_by_one(name, optimiser, kind):
 def test_schedules_and_last_batches_equal_one_by_one(name, schedule):
     task = small_task(name, **schedule)
     forget = forget_set(task)
-    if task.recipe.batch == 50:
+    if task.recipe.batch_size == 50:
         with pytest.raises(InputError, match="no step is ever taken"):
             train(task, members=2, without=forget)
         forget = None

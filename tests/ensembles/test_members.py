@@ -49,7 +49,7 @@ def test_chunks_make_no_difference_beyond_rounding_in_float32(name):
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 def test_chunks_make_no_difference_at_all_to_linear_layers_in_float32(optimiser):
-    task = small_task("mlp", precision="float32", optimiser=optimiser, lr=0.05)
+    task = small_task("mlp", precision="float32", optimizer=optimiser, lr=0.05)
     whole = train(task, members=9, chunk=9)
     for chunk in (1, 2, 4, 7):
         assert equal(whole.params, train(task, members=9, chunk=chunk).params), chunk
@@ -257,8 +257,8 @@ def test_float64_data_are_needed_for_float64_training():
     task = small_task("mlp", precision="float32")
     with pytest.raises(InputError, match="same precision"):
         train(task, members=1, recipe=Recipe(precision="float64"))
-    other = train(task, members=1, recipe=Recipe(epochs=2, batch=10, lr=0.01, peak_epoch=1.0))
-    assert other.provenance["specification"]["recipe"]["batch"] == 10
+    other = train(task, members=1, recipe=Recipe(epochs=2, batch_size=10, lr=0.01, peak_epoch=1.0))
+    assert other.provenance["specification"]["recipe"]["batch_size"] == 10
 
 
 def test_frozen_weights_stay_and_the_others_train():
@@ -352,7 +352,7 @@ def test_a_batch_of_one_under_batch_norm_is_refused_early(model, n, batch, last,
         return nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3))
 
     factory = without_running if model == "own-statistics" else None
-    task = small_task("mlp_norm", n=n, batch=batch, last_batch=last, model=factory)
+    task = small_task("mlp_norm", n=n, batch_size=batch, last_batch=last, model=factory)
     if fails:
         with pytest.raises(InputError, match="leave a batch of 1"):
             train(task, members=2)

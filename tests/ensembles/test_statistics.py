@@ -35,7 +35,7 @@ def by_hand(ensemble, member, x, batch):
 def test_recalibrated_statistics_are_those_computed_by_hand(name, batch, kind):
     task = small_task(name)
     ensemble = train(task, members=3, network=build_network(task, kind))
-    new = recalibrate(ensemble, task.train.x, batch=batch)
+    new = recalibrate(ensemble, task.train.x, batch_size=batch)
     for member in range(3):
         for key, value in by_hand(ensemble, member, task.train.x, batch).items():
             torch.testing.assert_close(new.buffers[key][member], value, rtol=1e-10, atol=1e-12)
@@ -72,7 +72,7 @@ def test_a_cumulative_average_layer_is_recalibrated_too():
 
     task = small_task("mlp", model=model)
     ensemble = train(task, members=2)
-    new = recalibrate(ensemble, task.train.x, batch=16)
+    new = recalibrate(ensemble, task.train.x, batch_size=16)
     for key, value in by_hand(ensemble, 1, task.train.x, 16).items():
         torch.testing.assert_close(new.buffers[key][1], value)
 

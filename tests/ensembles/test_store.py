@@ -133,7 +133,7 @@ name, optimiser, store, stop = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.ar
 def progress(done, total):
     if done >= stop:
         os.kill(os.getpid(), signal.SIGKILL)
-task = small_task(name, precision="float32", epochs=4, optimiser=optimiser)
+task = small_task(name, precision="float32", epochs=4, optimizer=optimiser)
 trainer.train(task, members=6, chunk=2, workers=int(sys.argv[5]), store=store, progress=progress)
 print("finished")
 """
@@ -158,7 +158,7 @@ def test_a_killed_run_resumes_and_ends_with_identical_numbers(
     if shards is not None:
         assert len(manifest_of(tmp_path)["shards"]) == shards
         assert len(list(shelf_of(tmp_path).glob("partial-*"))) == partials
-    task = small_task(name, precision="float32", epochs=4, optimiser=optimiser)
+    task = small_task(name, precision="float32", epochs=4, optimizer=optimiser)
     resumed = train(task, members=6, store=tmp_path)  # the chunk size is the one it began with
     saved = 6 * 4 - sum(epochs_run)
     if shards is not None:
@@ -173,7 +173,7 @@ def test_a_killed_run_resumes_and_ends_with_identical_numbers(
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 def test_interrupting_after_any_epoch_makes_no_difference(tmp_path, monkeypatch, optimiser):
     monkeypatch.setattr(trainer, "PARTIAL_SECONDS", -1.0)
-    task = small_task("mlp_norm", precision="float32", epochs=4, optimiser=optimiser)
+    task = small_task("mlp_norm", precision="float32", epochs=4, optimizer=optimiser)
     expected = train(task, members=3, chunk=3)
 
     class PowerCutError(Exception):

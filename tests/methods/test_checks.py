@@ -54,12 +54,12 @@ class Descends(Wrong):
 class NeverAscends(Wrong):
     """Drops incomplete batches, so a forget set smaller than a batch is never seen."""
 
-    batch: ClassVar[int] = 64
+    batch_size: ClassVar[int] = 64
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         descent = problem.descent(statistics="frozen")
-        if len(problem.forget) >= self.batch:
-            for x, y, _ in problem.forget_batches(1, self.batch):
+        if len(problem.forget) >= self.batch_size:
+            for x, y, _ in problem.forget_batches(1, self.batch_size):
                 descent.step(x, y, self.lr, ascend=True)
         yield problem.checkpoint(1, descent, "frozen")
 
@@ -121,7 +121,7 @@ def failed(normed, method):
 
 
 def test_an_honest_method_fails_no_check(normed):
-    for method in (GradientAscent(lr=0.05, epochs=2), FineTune(epochs=1), Scrub(lr=0.05, epochs=3, batch=8)):
+    for method in (GradientAscent(lr=0.05, epochs=2), FineTune(epochs=1), Scrub(lr=0.05, epochs=3, batch_size=8)):
         assert failed(normed, method) == {}
 
 
@@ -141,7 +141,7 @@ def test_zero_updates_because_the_forget_set_is_smaller_than_a_batch_are_flagged
 def test_the_real_ascent_is_not_stopped_by_a_small_forget_set(normed):
     task, _, pretrained = normed
     one = ForgetSet.of(task, [3], name="one", how="a single example")
-    found = unlearn(pretrained, task, one, GradientAscent(lr=0.05, epochs=1, batch=64))
+    found = unlearn(pretrained, task, one, GradientAscent(lr=0.05, epochs=1, batch_size=64))
     assert found.trace.failed_checks == []
 
 
@@ -172,7 +172,7 @@ def test_an_optimiser_on_the_teacher_is_flagged(normed):
 def test_in_scrub_the_student_moves_and_the_teacher_does_not(normed):
     task, forget, pretrained = normed
     kept = clone(pretrained.params)
-    found = unlearn(pretrained, task, forget, Scrub(lr=0.05, epochs=3, batch=8))
+    found = unlearn(pretrained, task, forget, Scrub(lr=0.05, epochs=3, batch_size=8))
     assert bool((found.trace.stops[-1].facts["moved"] > 0).all())
     assert all(torch.equal(kept[key], pretrained.params[key]) for key in kept)
     # The student ends where its divergence from that teacher has grown on F.

@@ -32,7 +32,15 @@ def small(name, **options):
     """A method with options that suit 40 + 10 examples."""
     method = METHODS[name]
     fields = {field.name for field in dataclasses.fields(method)}
-    wanted = {"epochs": 2, "lr": 0.05, "batch": 8, "forget_batch": 5, "ascent_epochs": 1, "msteps": 2, **options}
+    wanted = {
+        "epochs": 2,
+        "lr": 0.05,
+        "batch_size": 8,
+        "forget_batch_size": 5,
+        "ascent_epochs": 1,
+        "msteps": 2,
+        **options,
+    }
     return method(**{key: value for key, value in wanted.items() if key in fields})
 
 
@@ -248,7 +256,7 @@ def test_statistics_move_exactly_as_declared(name, statistics, imaged):
 def test_every_forget_example_is_visited_whatever_the_batch(name, size):
     task = small_task("mlp")
     forget, pretrained = forget_set(task, size), train(task, members=2, seed=1)
-    method = small(name, batch=64, forget_batch=64)
+    method = small(name, batch_size=64, forget_batch_size=64)
     found = unlearn(pretrained, task, forget, method)
     visits = found.trace.stops[-1].facts["visits"]
     assert visits.shape == (2, size)
@@ -325,7 +333,7 @@ def test_what_is_measured_is_joined_over_members_in_order(normed):
 def test_a_batch_of_one_under_updated_batch_norm_is_refused_early(name, kind):
     task = small_task("mlp_norm")
     pretrained = train(task, members=2, network=build_network(task, kind))
-    method = small(name, statistics="updated", batch=8, forget_batch=8)
+    method = small(name, statistics="updated", batch_size=8, forget_batch_size=8)
     size = 9 if "forget" in method.batch_sizes else 17  # 17 leaves 33 retain examples, 4 batches and one over
     with pytest.raises(InputError, match="leave a batch of 1"):
         unlearn(pretrained, task, forget_set(task, size), method)
@@ -337,7 +345,7 @@ def test_retraining_on_a_batch_of_one_or_on_no_full_batch_is_refused_early(name)
     task = small_task("mlp_norm")  # batches of 16
     with pytest.raises(InputError, match="leave a batch of 1"):
         unlearn(train(task, members=1, epochs=0), task, forget_set(task, 17), small(name))
-    task = small_task("mlp", last_batch="drop", batch=48)
+    task = small_task("mlp", last_batch="drop", batch_size=48)
     with pytest.raises(InputError, match="no step is ever taken"):
         unlearn(train(task, members=1), task, forget_set(task, 3), small(name))
 
@@ -378,19 +386,19 @@ BAD = [
     (GradientAscent, {"lr": -0.1}, "lr = -0.1"),
     (GradientAscent, {"lr": float("nan")}, "lr = nan"),
     (GradientAscent, {"epochs": 0}, "epochs = 0"),
-    (GradientAscent, {"batch": 1.5}, "batch = 1.5"),
+    (GradientAscent, {"batch_size": 1.5}, "batch_size = 1.5"),
     (GradientAscent, {"momentum": 1.0}, "momentum = 1.0"),
     (GradientAscent, {"statistics": "fresh"}, "statistics = 'fresh'"),
     (FineTune, {"weight_decay": -1}, "weight_decay = -1"),
     (GradientDescentAscent, {"epochs": 2, "ascent_epochs": 3}, "ascent_epochs = 3"),
-    (GradientDescentAscent, {"forget_batch": 0}, "forget_batch = 0"),
+    (GradientDescentAscent, {"forget_batch_size": 0}, "forget_batch_size = 0"),
     (Scrub, {"temperature": 0.0}, "temperature = 0.0"),
     (Scrub, {"epochs": 2, "msteps": 3}, "msteps = 3"),
     (Scrub, {"alpha": -0.1}, "alpha = -0.1"),
     (MarginMatching, {"delta": 0.0}, "delta = 0.0"),
     (MarginMatching, {"retain_share": 0.0}, "retain_share = 0.0"),
     (MarginMatching, {"retain_weight": -1.0}, "retain_weight = -1.0"),
-    (MarginMatching, {"optimiser": "lion"}, "optimiser = 'lion'"),
+    (MarginMatching, {"optimizer": "lion"}, "optimizer = 'lion'"),
     (EarlyStoppedRetrain, {"cost": 0.0}, "cost = 0.0"),
     (EarlyStoppedRetrain, {"cost": 1.5}, "cost = 1.5"),
     (EarlyStoppedRetrain, {"schedule": "cut"}, "schedule = 'cut'"),

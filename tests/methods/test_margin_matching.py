@@ -35,7 +35,7 @@ def test_the_margins_of_another_model_are_reached_where_the_model_can(problem):
     # Another member of the same kind is a function that the network can be; all its margins are given.
     task, forget, pretrained = problem
     targets = own(task, train(task, members=3, without=forget, seed=5))
-    method = MarginMatching(lr=0.01, epochs=300, batch=40, forget_batch=10)
+    method = MarginMatching(lr=0.01, epochs=300, batch_size=40, forget_batch_size=10)
     found = unlearn(pretrained, task, forget, method, targets=targets)
     before, after = ((own(task, e) - targets).abs().mean(1) for e in (pretrained, found))
     assert bool((after < 0.25 * before).all())
@@ -80,7 +80,7 @@ def test_unknown_targets_have_no_say(problem):
 
 def test_the_targets_and_the_share_of_r_enter_the_cost(problem):
     task, forget, pretrained = problem
-    method = MarginMatching(epochs=2, batch=10, forget_batch=4, retain_share=0.5)
+    method = MarginMatching(epochs=2, batch_size=10, forget_batch_size=4, retain_share=0.5)
     found = unlearn(pretrained, task, forget, method, targets=own(task, pretrained), targets_cost=2.5)
     # Half of 40 retain examples in two batches of 10, each beside 4 forget examples, for 2 of 3 epochs.
     assert [stop.cost for stop in found.trace.stops] == pytest.approx([2.5 + t * 28 / 120 for t in (1, 2)])
@@ -91,7 +91,7 @@ def test_the_targets_and_the_share_of_r_enter_the_cost(problem):
 def test_batch_norm_meets_forget_and_retain_examples_in_one_batch():
     task = small_task("mlp_norm")
     pretrained = train(task, members=2)
-    method = MarginMatching(epochs=1, batch=8, forget_batch=8, statistics="updated")
+    method = MarginMatching(epochs=1, batch_size=8, forget_batch_size=8, statistics="updated")
     for size in (9, 17):  # each leaves a batch of one, of F or of R
         forget = forget_set(task, size)
         found = unlearn(pretrained, task, forget, method, targets=own(task, pretrained))

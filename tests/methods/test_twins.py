@@ -36,19 +36,23 @@ def largest_difference(one, other):
 
 
 SETTINGS = [
-    GradientAscent(lr=0.05, epochs=2, batch=3),
-    GradientAscent(lr=0.02, epochs=2, batch=4, momentum=0.9, weight_decay=0.1),
-    FineTune(lr=0.05, epochs=2, batch=16),
-    FineTune(lr=0.05, epochs=1, batch=9, momentum=0.0, weight_decay=0.0),
-    GradientDescentAscent(lr=0.05, epochs=3, ascent_epochs=2, batch=16, forget_batch=3),
-    GradientDescentAscent(lr=0.02, epochs=2, ascent_epochs=0, batch=16),
-    GradientDescentAscent(lr=0.02, epochs=2, ascent_epochs=2, batch=50, momentum=0.5, weight_decay=0.01),
-    Scrub(lr=0.05, epochs=3, msteps=2, batch=16, forget_batch=3, alpha=0.3),
-    Scrub(lr=0.05, epochs=4, msteps=4, batch=16, forget_batch=7, temperature=2.0, decay=0.5, decay_epochs=(2, 4)),
-    Scrub(lr=0.02, epochs=2, msteps=0, gamma=0.5, alpha=1.0, momentum=0.0, weight_decay=0.0, batch=16),
-    MarginMatching(lr=0.05, epochs=2, batch=16, forget_batch=3),
-    MarginMatching(lr=0.05, epochs=2, batch=9, forget_batch=8, retain_share=0.4, retain_weight=0.3, delta=0.2),
-    MarginMatching(lr=0.01, epochs=2, batch=16, optimiser="adam", weight_decay=0.01, delta=100.0),
+    GradientAscent(lr=0.05, epochs=2, batch_size=3),
+    GradientAscent(lr=0.02, epochs=2, batch_size=4, momentum=0.9, weight_decay=0.1),
+    FineTune(lr=0.05, epochs=2, batch_size=16),
+    FineTune(lr=0.05, epochs=1, batch_size=9, momentum=0.0, weight_decay=0.0),
+    GradientDescentAscent(lr=0.05, epochs=3, ascent_epochs=2, batch_size=16, forget_batch_size=3),
+    GradientDescentAscent(lr=0.02, epochs=2, ascent_epochs=0, batch_size=16),
+    GradientDescentAscent(lr=0.02, epochs=2, ascent_epochs=2, batch_size=50, momentum=0.5, weight_decay=0.01),
+    Scrub(lr=0.05, epochs=3, msteps=2, batch_size=16, forget_batch_size=3, alpha=0.3),
+    Scrub(
+        lr=0.05, epochs=4, msteps=4, batch_size=16, forget_batch_size=7, temperature=2.0, decay=0.5, decay_epochs=(2, 4)
+    ),
+    Scrub(lr=0.02, epochs=2, msteps=0, gamma=0.5, alpha=1.0, momentum=0.0, weight_decay=0.0, batch_size=16),
+    MarginMatching(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3),
+    MarginMatching(
+        lr=0.05, epochs=2, batch_size=9, forget_batch_size=8, retain_share=0.4, retain_weight=0.3, delta=0.2
+    ),
+    MarginMatching(lr=0.01, epochs=2, batch_size=16, optimizer="adam", weight_decay=0.01, delta=100.0),
 ]
 
 
@@ -87,7 +91,7 @@ def test_recalibrated_is_frozen_and_then_new_statistics(name):
 def test_one_step_of_ascent_is_minus_a_step_of_descent(name):
     task = small_task(name)
     forget, pretrained = forget_set(task, 6), train(task, members=2)
-    up = unlearn(pretrained, task, forget, GradientAscent(lr=0.1, epochs=1, batch=6))
+    up = unlearn(pretrained, task, forget, GradientAscent(lr=0.1, epochs=1, batch_size=6))
     x, y = task.train.x[forget.indices], task.train.y[forget.indices]
     for member in range(2):
         module = pretrained.module(member)
@@ -101,7 +105,13 @@ def test_one_step_of_ascent_is_minus_a_step_of_descent(name):
 def test_descent_ascent_without_ascent_is_fine_tuning_up_to_the_order():
     task = small_task("mlp")
     forget, pretrained = forget_set(task), train(task, members=2)
-    whole = {"lr": 0.05, "epochs": 2, "batch": 50, "momentum": 0.0, "weight_decay": 0.0}  # one batch: order is nothing
+    whole = {
+        "lr": 0.05,
+        "epochs": 2,
+        "batch_size": 50,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+    }  # one batch: order is nothing
     one = unlearn(pretrained, task, forget, FineTune(**whole))
     other = unlearn(pretrained, task, forget, GradientDescentAscent(ascent_epochs=0, **whole))
     assert largest_difference(one.params, other.params) < 1e-12
@@ -110,7 +120,7 @@ def test_descent_ascent_without_ascent_is_fine_tuning_up_to_the_order():
 def test_scrub_without_its_pull_and_push_is_fine_tuning_up_to_the_order():
     task = small_task("mlp")
     forget, pretrained = forget_set(task), train(task, members=2)
-    whole = {"lr": 0.05, "epochs": 2, "batch": 50}
+    whole = {"lr": 0.05, "epochs": 2, "batch_size": 50}
     one = unlearn(pretrained, task, forget, FineTune(**whole))
     other = unlearn(pretrained, task, forget, Scrub(msteps=0, gamma=1.0, alpha=0.0, **whole))
     assert largest_difference(one.params, other.params) < 1e-12
@@ -152,7 +162,7 @@ def test_early_stopped_retraining_follows_its_schedule_and_costs_what_it_says(sc
 
 
 def test_early_stopped_retraining_costs_less_when_the_last_batch_is_dropped():
-    task = small_task("mlp", epochs=4, batch=16, last_batch="drop")
+    task = small_task("mlp", epochs=4, batch_size=16, last_batch="drop")
     forget, pretrained = forget_set(task, 7), train(task, members=1, epochs=1)
     found = unlearn(pretrained, task, forget, EarlyStoppedRetrain(cost=0.5))
     assert found.trace.cost == pytest.approx(2 * 32 / (4 * 43))
@@ -190,7 +200,9 @@ def test_the_first_max_step_of_scrub_has_no_gradient():
     task = small_task("mlp")
     forget, pretrained = forget_set(task, 6), train(task, members=2)
     # One max step and nothing else can move the student: gamma = alpha = 0 makes the min pass empty.
-    still = Scrub(lr=10.0, epochs=1, msteps=1, forget_batch=6, gamma=0.0, alpha=0.0, momentum=0.0, weight_decay=0.0)
+    still = Scrub(
+        lr=10.0, epochs=1, msteps=1, forget_batch_size=6, gamma=0.0, alpha=0.0, momentum=0.0, weight_decay=0.0
+    )
     found = unlearn(pretrained, task, forget, still)
     assert largest_difference(found.params, pretrained.params) < 1e-13
     (ascended,) = [check for check in found.trace.stops[-1].checks if "rose" in check.name]
@@ -199,11 +211,15 @@ def test_the_first_max_step_of_scrub_has_no_gradient():
 
 
 def test_fine_tuning_a_convex_model_long_enough_reaches_the_oracle():
-    task = small_task("logistic", epochs=400, lr=0.5, momentum=0.9, batch=100, schedule="linear", weight_decay=0.05)
+    task = small_task(
+        "logistic", epochs=400, lr=0.5, momentum=0.9, batch_size=100, schedule="linear", weight_decay=0.05
+    )
     forget = forget_set(task, 10)
     pretrained, oracle = train(task, members=2, seed=0), train(task, members=2, without=forget, seed=1)
     start = largest_difference(oracle.params, pretrained.params)
     # The regularised loss has one minimum; with whole-set batches every run ends there.
-    tuned = unlearn(pretrained, task, forget, FineTune(lr=0.5, epochs=400, batch=100, momentum=0.9, weight_decay=0.05))
+    tuned = unlearn(
+        pretrained, task, forget, FineTune(lr=0.5, epochs=400, batch_size=100, momentum=0.9, weight_decay=0.05)
+    )
     assert start > 1e-2
     assert largest_difference(oracle.params, tuned.params) < 1e-6

@@ -24,11 +24,11 @@ def member_seed(seed: int, examples: np.ndarray, member: int) -> int:
 
 
 def optimiser_of(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimiser == "sgd":
+    if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             module.parameters(), lr=1.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, foreach=False
         )
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
     return kind(
         module.parameters(), lr=1.0, betas=(recipe.momentum, 0.999), weight_decay=recipe.weight_decay, foreach=False
     )
@@ -50,9 +50,9 @@ def train_with_seed(task: Task, examples: np.ndarray, own: int, recipe: Recipe, 
     x, y, k = task.train.x, task.train.y, len(examples)
     for epoch in range(epochs):
         order = examples[torch.randperm(k, generator=generator(own, "order", epoch)).numpy()]
-        parts = [order[start : start + recipe.batch] for start in range(0, k, recipe.batch)]
+        parts = [order[start : start + recipe.batch_size] for start in range(0, k, recipe.batch_size)]
         if recipe.last_batch == "drop":
-            parts = [part for part in parts if len(part) == recipe.batch]
+            parts = [part for part in parts if len(part) == recipe.batch_size]
         for number, part in enumerate(parts):
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(epoch + (number + 0.5) / len(parts))

@@ -82,7 +82,7 @@ def small_task(name: str = "mlp", n: int = 50, model: Callable[[], nn.Module] | 
     factory, shape = MODELS[name]
     options: dict[str, Any] = {
         "epochs": 3,
-        "batch": 16,
+        "batch_size": 16,
         "lr": 0.1,
         "peak_epoch": 1.0,
         "precision": "float64",

@@ -45,7 +45,7 @@ def gradient_ascent(module: nn.Module, task: Task, forget, method, seed: int, me
     normalise(module, method.statistics)
     optimiser = sgd(module, method)
     for epoch in range(1, method.epochs + 1):
-        for part in passes(forget.indices, seed, "gradient_ascent", member, f"forget-{epoch}", method.batch):
+        for part in passes(forget.indices, seed, "gradient_ascent", member, f"forget-{epoch}", method.batch_size):
             update(module, optimiser, -F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
     return module.eval()
 
@@ -55,7 +55,7 @@ def fine_tune(module: nn.Module, task: Task, forget, method, seed: int, member: 
     normalise(module, method.statistics)
     optimiser = sgd(module, method)
     for epoch in range(1, method.epochs + 1):
-        for part in passes(forget.retain, seed, "fine_tune", member, f"retain-{epoch}", method.batch):
+        for part in passes(forget.retain, seed, "fine_tune", member, f"retain-{epoch}", method.batch_size):
             update(module, optimiser, F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
     return module.eval()
 
@@ -66,9 +66,9 @@ def gradient_descent_ascent(module: nn.Module, task: Task, forget, method, seed:
     optimiser = sgd(module, method)
     for epoch in range(1, method.epochs + 1):
         if epoch <= method.ascent_epochs:
-            for part in passes(forget.indices, seed, name, member, f"forget-{epoch}", method.forget_batch):
+            for part in passes(forget.indices, seed, name, member, f"forget-{epoch}", method.forget_batch_size):
                 update(module, optimiser, -F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
-        for part in passes(forget.retain, seed, name, member, f"retain-{epoch}", method.batch):
+        for part in passes(forget.retain, seed, name, member, f"retain-{epoch}", method.batch_size):
             update(module, optimiser, F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
     return module.eval()
 
@@ -91,11 +91,11 @@ def scrub(module: nn.Module, task: Task, forget, method, seed: int, member: int)
         for group in optimiser.param_groups:
             group["lr"] = method.lr * method.decay ** sum(epoch >= e for e in method.decay_epochs)
         if epoch <= method.msteps:
-            for part in passes(forget.indices, seed, "scrub", member, f"forget-{epoch}", method.forget_batch):
+            for part in passes(forget.indices, seed, "scrub", member, f"forget-{epoch}", method.forget_batch_size):
                 with torch.no_grad():
                     target = teacher(x[part])
                 update(student, optimiser, -distillation(student(x[part]), target, method.temperature))
-        for part in passes(forget.retain, seed, "scrub", member, f"retain-{epoch}", method.batch):
+        for part in passes(forget.retain, seed, "scrub", member, f"retain-{epoch}", method.batch_size):
             with torch.no_grad():
                 target = teacher(x[part])
             logits = student(x[part])
@@ -126,7 +126,7 @@ def margin_of(logits: Tensor, labels: Tensor) -> Tensor:
 def margin_matching(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
     targets, module, name = predicted_margins(module, task, forget), copy.deepcopy(module), "margin_matching"
     normalise(module, method.statistics)
-    if method.optimiser == "adam":
+    if method.optimizer == "adam":
         betas, decay = (method.momentum, 0.999), method.weight_decay
         optimiser = torch.optim.Adam(module.parameters(), lr=method.lr, betas=betas, weight_decay=decay, foreach=False)
     else:
@@ -136,12 +136,12 @@ def margin_matching(module: nn.Module, task: Task, forget, method, seed: int, me
         own = derive(derive(seed, "unlearn", name, member), f"retain-{epoch}")
         order = forget.retain[torch.randperm(len(forget.retain), generator=generator(own, "order", 0)).numpy()][:most]
         turn, waiting = 0, []
-        for start in range(0, len(order), method.batch):
+        for start in range(0, len(order), method.batch_size):
             if not waiting:
                 what = f"forget-{epoch}-{turn}"
-                waiting = list(passes(forget.indices, seed, name, member, what, method.forget_batch))
+                waiting = list(passes(forget.indices, seed, name, member, what, method.forget_batch_size))
                 turn += 1
-            forgotten, retained = waiting.pop(0), order[start : start + method.batch]
+            forgotten, retained = waiting.pop(0), order[start : start + method.batch_size]
             together = np.concatenate([forgotten, retained])
             margins = margin_of(module(task.train.x[together]), task.train.y[together])
             terms = [

@@ -167,7 +167,13 @@ def sweep(start: float, coupling: float, members: int, size: int, epochs: int) -
                 "retain": 0.15 - coupling * push,
                 "validation": 0.1 - 1.1 * coupling * push,
             }
-            options = {"lr": 0.4 * relative, "relative_lr": relative, "batch": 64, "epochs": epochs, "momentum": 0.0}
+            options = {
+                "lr": 0.4 * relative,
+                "relative_lr": relative,
+                "batch_size": 64,
+                "epochs": epochs,
+                "momentum": 0.0,
+            }
             found.append(
                 configuration(
                     "gradient_ascent",
@@ -202,7 +208,7 @@ def sweep(start: float, coupling: float, members: int, size: int, epochs: int) -
                     "lr": 0.4 * relative,
                     "relative_lr": relative,
                     "ascent_epochs": ascent,
-                    "forget_batch": 32,
+                    "forget_batch_size": 32,
                     "epochs": epochs,
                 }
                 checks = [

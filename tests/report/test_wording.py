@@ -230,7 +230,10 @@ def test_values_of_options(value: Any, text: str) -> None:
 
 
 def test_options_have_names_that_people_understand() -> None:
-    assert wording.options_text({"msteps": 3, "forget_batch": 32}) == "ascent epochs (msteps) 3, forget batch 32"
+    assert (
+        wording.options_text({"msteps": 3, "forget_batch_size": 32}) == "ascent epochs (msteps) 3, forget batch size 32"
+    )
+    assert wording.options_text({"batch": 64, "forget_batch": 32}) == "batch 64, forget batch 32", "older records"
 
 
 def test_every_verdict_is_explained() -> None:

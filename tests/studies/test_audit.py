@@ -41,14 +41,14 @@ def small_task(norm: bool = False) -> ex.Task:
         train=(x[:200], digits.target[:200]),
         validation=(x[200:300], digits.target[200:300]),
         model=model,
-        recipe=ex.Recipe(epochs=6, batch=32, lr=0.2, peak_epoch=2),
+        recipe=ex.Recipe(epochs=6, batch_size=32, lr=0.2, peak_epoch=2),
     )
 
 
 METHODS = [
     GradientAscent(lr=0.002, epochs=2),
     GradientAscent(lr=0.2, epochs=2),
-    GradientDescentAscent(lr=0.02, epochs=2, ascent_epochs=1, batch=32),
+    GradientDescentAscent(lr=0.02, epochs=2, ascent_epochs=1, batch_size=32),
     FineTune(lr=0.02, epochs=2),
     MarginMatching(lr=0.02, epochs=1),
 ]
@@ -163,7 +163,9 @@ def test_margin_matching_without_a_forecast_is_refused(tmp_path):
 def test_every_epoch_is_a_stopping_time(run):
     configurations = Record.load(run.folder).forget_sets[0].configurations
     epochs = [
-        c.epoch for c in configurations if c.run == "gradient_descent_ascent/lr=0.02,epochs=2,ascent_epochs=1,batch=32"
+        c.epoch
+        for c in configurations
+        if c.run == "gradient_descent_ascent/lr=0.02,epochs=2,ascent_epochs=1,batch_size=32"
     ]
     assert epochs == [1, 2]
 
@@ -335,7 +337,7 @@ def test_damaged_shard_is_named_on_resume(tmp_path):
         ({"forget": ["random:20", "random:20"]}, "share a name"),
         ({"forget": ["random:200"]}, "forget|size"),
         ({"methods": [GradientAscent(lr=0.1), GradientAscent(lr=0.1)]}, "2 times"),
-        ({"methods": [GradientAscent(lr=0.1, batch=19, statistics="updated")]}, "batch of 1"),
+        ({"methods": [GradientAscent(lr=0.1, batch_size=19, statistics="updated")]}, "batch of 1"),
     ],
 )
 def test_bad_requests_fail_before_any_training(tmp_path, changes, message):
@@ -372,7 +374,7 @@ def task():
         train=(x[:120], y[:120]),
         validation=(x[120:], y[120:]),
         model=Net,
-        recipe=expunge.Recipe(epochs=4, batch=16, lr=0.1, peak_epoch=1),
+        recipe=expunge.Recipe(epochs=4, batch_size=16, lr=0.1, peak_epoch=1),
     )
 """
 

@@ -45,7 +45,7 @@ def small_task(model=None) -> ex.Task:
         train=(x[:200], digits.target[:200]),
         validation=(x[200:300], digits.target[200:300]),
         model=model or (lambda: nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))),
-        recipe=ex.Recipe(epochs=6, batch=32, lr=0.2, peak_epoch=2),
+        recipe=ex.Recipe(epochs=6, batch_size=32, lr=0.2, peak_epoch=2),
     )
 
 
@@ -335,7 +335,7 @@ task = expunge.Task(
     train=(x[:120], y[:120]),
     validation=(x[120:], y[120:]),
     model=lambda: torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)),
-    recipe=expunge.Recipe(epochs=4, batch=16, lr=0.1, peak_epoch=1),
+    recipe=expunge.Recipe(epochs=4, batch_size=16, lr=0.1, peak_epoch=1),
 )
 """
 

@@ -138,7 +138,7 @@ def test_baselines_get_the_cost_of_the_dearest_candidate_that_is_cheaper_than_re
 
 
 def test_edges_name_the_option_and_the_side():
-    tried = [configuration(str(lr), 1.0, 1.0, lr=lr, batch=64) for lr in (0.1, 0.2, 0.4)]
+    tried = [configuration(str(lr), 1.0, 1.0, lr=lr, batch_size=64) for lr in (0.1, 0.2, 0.4)]
     assert edges(tried, tried[2]) == ["lr at its largest value 0.4"]
     assert edges(tried, tried[0]) == ["lr at its smallest value 0.1"]
     assert edges(tried, tried[1]) == []

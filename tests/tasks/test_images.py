@@ -85,7 +85,7 @@ def test_both_forms_of_cifar_are_read(tmp_path, kind):
     mean, scale = pixels.mean((0, 2, 3), keepdims=True), pixels.std((0, 2, 3), keepdims=True)
     np.testing.assert_allclose(task.train.x.numpy(), (pixels - mean) / scale, atol=1e-5)
     assert task.train.y.tolist() == [label for part in images.CIFAR_PARTS[:-1] for label in batches[part][1]]
-    assert (task.recipe.batch, task.recipe.epochs, task.recipe.lr, task.recipe.peak_epoch) == (512, 24, 0.4, 5.0)
+    assert (task.recipe.batch_size, task.recipe.epochs, task.recipe.lr, task.recipe.peak_epoch) == (512, 24, 0.4, 5.0)
 
 
 def test_other_data_are_refused_unless_asked_for(tmp_path):

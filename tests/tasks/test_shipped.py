@@ -49,7 +49,7 @@ def test_tabular_is_standardised_by_the_training_examples_alone():
 
 def test_recipe_fields_can_be_replaced_and_a_short_training_keeps_the_shape_of_the_rate():
     recipe = digits(epochs=6, lr=0.05).recipe
-    assert (recipe.epochs, recipe.lr, recipe.peak_epoch, recipe.batch) == (6, 0.05, 1.0, 64)
+    assert (recipe.epochs, recipe.lr, recipe.peak_epoch, recipe.batch_size) == (6, 0.05, 1.0, 64)
     assert digits(epochs=6, peak_epoch=3.0).recipe.peak_epoch == 3.0
     assert digits(precision="float64").train.x.dtype == torch.float64
 
@@ -69,7 +69,7 @@ def test_members_reach_the_accuracy_that_is_promised(task, accuracy):
         (lambda: digits(norm="layer"), "norm = 'layer'"),
         (lambda: digits(validation=1790), "validation = 1790, expected at most 1787"),
         (lambda: digits(validation=3), "validation = 3, expected a whole number of at least 10"),
-        (lambda: digits(learning_rate=1.0), "learning_rate, expected fields of Recipe: epochs, batch, lr"),
+        (lambda: digits(learning_rate=1.0), "learning_rate, expected fields of Recipe: epochs, batch_size, lr"),
         (lambda: tabular(lr=-1), "lr = -1"),
         (lambda: tabular(seed=-1), "seed = -1"),
     ],

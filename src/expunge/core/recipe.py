@@ -11,8 +11,9 @@ import numpy as np
 
 from expunge.core.checks import between, instance, non_negative, one_of, positive, whole
 from expunge.core.errors import InputError
+from expunge.core.renamed import renamed
 
-Optimiser = Literal["sgd", "adam", "adamw"]
+Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "triangular", "cosine", "linear"]
 Precision = Literal["float32", "float64", "bfloat16"]
 
@@ -20,6 +21,7 @@ PEAK, PEAK_SHARE = 5.0, 5 / 24
 """Where the triangular rate peaks unless the recipe says otherwise: the epoch, and the share of a shorter recipe."""
 
 
+@renamed("batch", "optimiser")
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to train one model from scratch.
@@ -30,11 +32,11 @@ class Recipe:
 
     epochs: int = 24
     """Passes over the examples, at least 1."""
-    batch: int = 64
+    batch_size: int = 64
     """Examples a step, at least 1."""
     lr: float = 0.4
     """Peak learning rate, above 0."""
-    optimiser: Optimiser = "sgd"
+    optimizer: Optimizer = "sgd"
     """`sgd` (heavy-ball momentum), `adam`, or `adamw` (decoupled weight decay), with PyTorch's update rules."""
     momentum: float = 0.9
     """Momentum of `sgd`, or the first beta of `adam` and `adamw`; 0 to 1."""
@@ -54,11 +56,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check every field, and the fields that must fit together."""
-        whole(epochs=self.epochs, batch=self.batch)
+        whole(epochs=self.epochs, batch_size=self.batch_size)
         positive(lr=self.lr)
         between(0.0, 1.0, momentum=self.momentum)
         non_negative(weight_decay=self.weight_decay)
-        one_of(("sgd", "adam", "adamw"), optimiser=self.optimiser)
+        one_of(("sgd", "adam", "adamw"), optimizer=self.optimizer)
         one_of(("constant", "triangular", "cosine", "linear"), schedule=self.schedule)
         one_of(("float32", "float64", "bfloat16"), precision=self.precision)
         one_of(("keep", "drop"), last_batch=self.last_batch)
@@ -114,11 +116,11 @@ class Recipe:
         Raises:
             InputError: If the optimiser is not SGD: steps of adaptive optimisers are rescaled.
 
-        >>> round(Recipe(epochs=30, batch=64, lr=0.2).training_time(1437), 1)
+        >>> round(Recipe(epochs=30, batch_size=64, lr=0.2).training_time(1437), 1)
         690.0
         """
-        if self.optimiser != "sgd":
-            raise InputError(f"optimiser = {self.optimiser!r}, expected 'sgd': its time is the sum of its rates.")
+        if self.optimizer != "sgd":
+            raise InputError(f"optimizer = {self.optimizer!r}, expected 'sgd': its time is the sum of its rates.")
         steps = self.steps_per_epoch(examples)
         epochs = range(first, self.epochs if last is None else last)
         rates = (self.rate(epoch + (step + 0.5) / steps) for epoch in epochs for step in range(steps))
@@ -126,7 +128,7 @@ class Recipe:
 
     def steps_per_epoch(self, examples: int) -> int:
         """Return the number of batches that an epoch over `examples` examples takes."""
-        return examples // self.batch if self.last_batch == "drop" else math.ceil(examples / self.batch)
+        return examples // self.batch_size if self.last_batch == "drop" else math.ceil(examples / self.batch_size)
 
     def compressed(self, epochs: int) -> Recipe:
         """Return the same recipe squeezed into fewer epochs: the schedule is stretched to fit, not cut off."""

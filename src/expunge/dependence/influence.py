@@ -182,7 +182,7 @@ def training_ridge(recipe: Recipe, examples: int) -> float:
         recipe: The training recipe (for `adam` and `adamw`, whose steps are rescaled, this is not meaningful).
         examples: Number of training examples, at least 1.
 
-    >>> round(training_ridge(Recipe(epochs=30, batch=64, lr=0.2, peak_epoch=5.0), 1437), 2)
+    >>> round(training_ridge(Recipe(epochs=30, batch_size=64, lr=0.2, peak_epoch=5.0), 1437), 2)
     2.08
     """
     return examples / recipe.training_time(examples)

@@ -163,7 +163,7 @@ class Dependence:
 
 def default_damping(task: Task) -> float:
     """Return the damping that stands for the recipe's stop: `training_ridge` for SGD, 0 for other optimisers."""
-    return training_ridge(task.recipe, len(task.train)) if task.recipe.optimiser == "sgd" else 0.0
+    return training_ridge(task.recipe, len(task.train)) if task.recipe.optimizer == "sgd" else 0.0
 
 
 def measure_kernel(ensemble: Ensemble, task: Task, *, members: int = 20, damping: float | None = None) -> Kernel:

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core import Network, Statistics
-from expunge.core.recipe import Optimiser, Precision
+from expunge.core.recipe import Optimizer, Precision
+from expunge.core.renamed import renamed
 from expunge.core.tree import State
 from expunge.ensembles.by_hand import Make, Pass
 from expunge.ensembles.network import LayerNetwork
@@ -36,11 +37,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits (members, batch, classes) and targets (members, batch, ...) to one loss a member, (members,)."""
 
 
+@renamed("optimiser")
 @dataclass(frozen=True, kw_only=True)
 class Steps:
     """How steps are taken; a learning rate is given with each step."""
 
-    optimiser: Optimiser = "sgd"
+    optimizer: Optimizer = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
     precision: Precision = "float32"
@@ -59,7 +61,7 @@ class Descent:
     steps: Steps
     by_hand: bool = True
     """Whether written-out gradients are used where there are any; False is for comparing."""
-    optimiser: torch.optim.Optimizer = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
     trainable: dict[str, Tensor] = field(init=False)
     flat: dict[str, Tensor] = field(init=False)
     """The memory of each trainable parameter: one axis, padded to a multiple of `LANES`."""
@@ -89,7 +91,7 @@ class Descent:
             weights = {name: tensor.detach() for name, tensor in self.params.items()}
             self.written = Pass([make() for make in makers], Setting(weights, gradients, self.buffers))
             self._updated = {WHOLE: block}
-        self.optimiser = _optimiser(list(self._updated.values()), self.steps)
+        self.optimizer = _optimizer(list(self._updated.values()), self.steps)
 
     def _makers(self) -> Sequence[Make]:
         """Return what makes the layers with written-out gradients, or nothing where autograd is to be used."""
@@ -128,9 +130,9 @@ class Descent:
             logits = self.written.forward(x, update=self.steps.statistics == "updated", noise=noise)
             losses, gradient = _loss_and_gradient(logits, target, loss, ascend)
             self.written.backward(gradient)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimiser.step()
+        self.optimizer.step()
         return losses.detach()
 
     def _differentiate(
@@ -154,20 +156,20 @@ class Descent:
             {name: tensor.detach().clone() for name, tensor in self.buffers.items()},
         )
 
-    def optimiser_state(self) -> State:
+    def optimizer_state(self) -> State:
         """Return the optimiser's tensors under flat names, so that they can be written to a file."""
         out: State = {}
         for whole, tensor in self._updated.items():
-            for key, value in self.optimiser.state.get(tensor, {}).items():
+            for key, value in self.optimizer.state.get(tensor, {}).items():
                 if isinstance(value, Tensor):
                     parts = self._parts(value) if whole == WHOLE else {whole: value}
                     out.update({f"{name}/{key}": part.detach().clone() for name, part in parts.items()})
         return out
 
-    def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `optimiser_state` returned."""
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `optimizer_state` returned."""
         for whole, tensor in self._updated.items():
-            own: dict[str, Any] = self.optimiser.state[tensor]
+            own: dict[str, Any] = self.optimizer.state[tensor]
             kept: dict[str, dict[str, Tensor]] = {}
             for name_and_key, value in state.items():
                 name, _, key = name_and_key.rpartition("/")
@@ -257,10 +259,10 @@ def autocast(precision: Precision, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _optimiser(tensors: list[Tensor], steps: Steps) -> torch.optim.Optimizer:
+def _optimizer(tensors: list[Tensor], steps: Steps) -> torch.optim.Optimizer:
     # The learning rate is set before every step; the value here is only a placeholder that PyTorch accepts.
-    if steps.optimiser == "sgd":
+    if steps.optimizer == "sgd":
         return torch.optim.SGD(tensors, lr=1.0, momentum=steps.momentum, weight_decay=steps.weight_decay, fused=True)
-    kind = torch.optim.Adam if steps.optimiser == "adam" else torch.optim.AdamW
+    kind = torch.optim.Adam if steps.optimizer == "adam" else torch.optim.AdamW
     betas = (steps.momentum, 0.999)
     return kind(tensors, lr=1.0, betas=betas, weight_decay=steps.weight_decay, fused=True)

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core import Ensemble, InputError
+from expunge.core.renamed import renamed
 
 
-def recalibrate(ensemble: Ensemble, x: Tensor, *, batch: int = 256) -> Ensemble:
+@renamed("batch")
+def recalibrate(ensemble: Ensemble, x: Tensor, *, batch_size: int = 256) -> Ensemble:
     """Return the ensemble with running statistics re-estimated on `x`, each batch weighing the same.
 
     Args:
         ensemble: Any ensemble; one without running statistics is returned as it is.
         x: Inputs that the statistics shall describe, shape (examples, ...), usually the retain set.
-        batch: Examples a batch; a last batch of fewer than 2 examples is left out.
+        batch_size: Examples a batch; a last batch of fewer than 2 examples is left out.
 
     Returns:
         An ensemble with the same parameters and other buffers.
@@ -30,9 +32,9 @@ def recalibrate(ensemble: Ensemble, x: Tensor, *, batch: int = 256) -> Ensemble:
         for name, layer in ensemble.network.template.named_modules()
         if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.running_mean is not None
     }
-    parts = [part for part in torch.split(x, batch) if len(part) > 1]
+    parts = [part for part in torch.split(x, batch_size) if len(part) > 1]
     if not parts:
-        raise InputError(f"x has {len(x)} examples in batches of {batch}, expected batches of at least 2.")
+        raise InputError(f"x has {len(x)} examples in batches of {batch_size}, expected batches of at least 2.")
     start = {name: tensor.detach().clone() for name, tensor in ensemble.buffers.items()}
     keys = [f"{name}.{kind}" for name in norm_layers for kind in ("running_mean", "running_var")]
     means = {key: torch.zeros_like(start[key]) for key in keys}

@@ -256,7 +256,7 @@ def _train_chunk(
 def new_descent(network: Network, params: trees.State, buffers: trees.State, recipe: Recipe) -> Descent:
     """Return a descent over a stack with the recipe's optimiser; the tensors given are changed in place."""
     steps = Steps(
-        optimiser=recipe.optimiser,
+        optimizer=recipe.optimizer,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         precision=recipe.precision,
@@ -282,7 +282,7 @@ def train_epoch(
     noisy = getattr(descent.network, "noisy", True)
     noise = [generator(seed, "noise", epoch) for seed in seeds] if noisy else None
     steps = recipe.steps_per_epoch(examples.shape[1])
-    for number, index in enumerate(batches(order, recipe.batch, recipe.last_batch == "drop")):
+    for number, index in enumerate(batches(order, recipe.batch_size, recipe.last_batch == "drop")):
         lr = recipe.rate(epoch + (number + 0.5) / steps)
         descent.step(gather(data.x, index), gather(data.y, index), lr, noise=noise)
 
@@ -290,7 +290,7 @@ def train_epoch(
 def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device, workers: int) -> int:
     """Return the fastest number of members to train together, found by measuring, within the memory there is."""
     params, buffers = initialise(plan.task, [0])
-    batch = min(plan.recipe.batch, plan.examples.shape[1])
+    batch = min(plan.recipe.batch_size, plan.examples.shape[1])
 
     def trial(size: int) -> Callable[[], None]:
         own = {name: tensor.expand(size, *tensor.shape[1:]).clone().to(device) for name, tensor in params.items()}
@@ -321,10 +321,10 @@ def check_recipe(recipe: Recipe, network: Network, examples: int) -> None:
         raise InputError("a member has no examples, expected at least one.")
     if recipe.steps_per_epoch(examples) == 0:
         raise InputError(
-            f"a member has {examples} examples and the recipe drops incomplete batches of {recipe.batch}, so no step "
-            "is ever taken; expected a smaller batch or last_batch='keep'."
+            f"a member has {examples} examples and the recipe drops incomplete batches of {recipe.batch_size}, so no "
+            "step is ever taken; expected a smaller batch or last_batch='keep'."
         )
-    check_batch_norm(network, examples, recipe.batch, recipe.last_batch == "drop")
+    check_batch_norm(network, examples, recipe.batch_size, recipe.last_batch == "drop")
 
 
 def check_batch_norm(network: Network, examples: int, batch: int, drop_last: bool = False) -> None:
@@ -438,7 +438,7 @@ def _flat(descent: Descent) -> trees.State:
     params, buffers = descent.state()
     out = {f"params/{name}": tensor for name, tensor in params.items()}
     out.update({f"buffers/{name}": tensor for name, tensor in buffers.items()})
-    out.update({f"optimiser/{name}": tensor for name, tensor in descent.optimiser_state().items()})
+    out.update({f"optimiser/{name}": tensor for name, tensor in descent.optimizer_state().items()})
     return out
 
 
@@ -449,4 +449,4 @@ def _restore(descent: Descent, state: trees.State) -> None:
         for name, tensor in descent.buffers.items():
             tensor.copy_(state[f"buffers/{name}"])
     kept = {name[len("optimiser/") :]: t for name, t in state.items() if name.startswith("optimiser/")}
-    descent.load_optimiser_state(kept)
+    descent.load_optimizer_state(kept)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from expunge.core import Recipe
+from expunge.core.renamed import renamed
 from expunge.methods.method import Method
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
+@renamed("batch")
 @dataclass(frozen=True, kw_only=True)
 class FineTune(Method):
     """Continue training on the retain set at a constant rate."""
@@ -25,7 +27,7 @@ class FineTune(Method):
     """Learning rate, at least 0 (2304.04934: .01 for ResNet-18 trained at .1)."""
     epochs: int = 10
     """Passes over R, at least 1 (2304.04934: 10)."""
-    batch: int = 64
+    batch_size: int = 64
     """Examples a step, at least 1."""
     momentum: float = 0.9
     """Momentum of SGD, 0 to 1."""
@@ -46,14 +48,14 @@ class FineTune(Method):
     @property
     def batch_sizes(self) -> dict[str, int]:
         """Only the retain set is visited."""
-        return {"retain": self.batch}
+        return {"retain": self.batch_size}
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every pass over R."""
         descent = problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
-            for x, y, _ in problem.retain_batches(epoch, self.batch):
+            for x, y, _ in problem.retain_batches(epoch, self.batch_size):
                 descent.step(x, y, self.lr, noise=noise)
             yield problem.checkpoint(epoch, descent, self.statistics)
 
@@ -61,4 +63,6 @@ class FineTune(Method):
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
         """Return rates from a tenth of the recipe's peak rate to three times the peak, up to 30 % of retraining."""
         epochs = max(5, math.ceil(0.3 * recipe.epochs))
-        return [cls(lr=share * recipe.lr, epochs=epochs, batch=recipe.batch) for share in (0.1, 0.3, 1.0, 3.0)]
+        return [
+            cls(lr=share * recipe.lr, epochs=epochs, batch_size=recipe.batch_size) for share in (0.1, 0.3, 1.0, 3.0)
+        ]

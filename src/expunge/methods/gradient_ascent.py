@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from expunge.core import Recipe
+from expunge.core.renamed import renamed
 from expunge.methods.method import Method, Raises
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
+@renamed("batch")
 @dataclass(frozen=True, kw_only=True)
 class GradientAscent(Method):
     """Climb the cross-entropy of the forget set with SGD."""
@@ -26,7 +28,7 @@ class GradientAscent(Method):
     """Learning rate, at least 0; 0 shows what a change of normalisation statistics does alone."""
     epochs: int = 10
     """Passes over F, at least 1 (paper: 1, 3, 5, 7, 10)."""
-    batch: int = 64
+    batch_size: int = 64
     """Forget examples a step, at least 1 (paper: 64)."""
     momentum: float = 0.0
     """Momentum of SGD, 0 to 1 (paper: 0)."""
@@ -46,14 +48,14 @@ class GradientAscent(Method):
     @property
     def batch_sizes(self) -> dict[str, int]:
         """Only the forget set is visited."""
-        return {"forget": self.batch}
+        return {"forget": self.batch_size}
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every pass over F."""
         descent = problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
         for epoch in range(1, self.epochs + 1):
             before, noise = problem.forget_loss(descent), problem.noise(epoch)
-            for x, y, _ in problem.forget_batches(epoch, self.batch):
+            for x, y, _ in problem.forget_batches(epoch, self.batch_size):
                 descent.step(x, y, self.lr, ascend=True, noise=noise)
             problem.raised(before, problem.forget_loss(descent))
             yield problem.checkpoint(epoch, descent, self.statistics)

@@ -16,10 +16,12 @@ from typing import ClassVar
 
 from expunge.core import Recipe
 from expunge.core.checks import between, whole
+from expunge.core.renamed import renamed
 from expunge.methods.method import Method, Raises
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
+@renamed("batch", "forget_batch")
 @dataclass(frozen=True, kw_only=True)
 class GradientDescentAscent(Method):
     """Alternate a pass of ascent on the forget set with a pass of descent on the retain set."""
@@ -30,9 +32,9 @@ class GradientDescentAscent(Method):
     """Epochs, at least 1; each has a descent pass over R (paper: 5, 7, 10)."""
     ascent_epochs: int = 5
     """Epochs that begin with an ascent pass over F, from 0 to `epochs` (paper: 3, 5)."""
-    batch: int = 64
+    batch_size: int = 64
     """Retain examples a step, at least 1 (paper: 64)."""
-    forget_batch: int = 64
+    forget_batch_size: int = 64
     """Forget examples a step, at least 1 (paper: 32, 64)."""
     momentum: float = 0.0
     """Momentum of SGD, 0 to 1 (paper: 0); the velocity is shared by both passes."""
@@ -54,7 +56,7 @@ class GradientDescentAscent(Method):
     @property
     def batch_sizes(self) -> dict[str, int]:
         """Both sets are visited."""
-        return {"forget": self.forget_batch, "retain": self.batch}
+        return {"forget": self.forget_batch_size, "retain": self.batch_size}
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
@@ -63,10 +65,10 @@ class GradientDescentAscent(Method):
             noise = problem.noise(epoch)
             if epoch <= self.ascent_epochs:
                 before = problem.forget_loss(descent)
-                for x, y, _ in problem.forget_batches(epoch, self.forget_batch):
+                for x, y, _ in problem.forget_batches(epoch, self.forget_batch_size):
                     descent.step(x, y, self.lr, ascend=True, noise=noise)
                 problem.raised(before, problem.forget_loss(descent))
-            for x, y, _ in problem.retain_batches(epoch, self.batch):
+            for x, y, _ in problem.retain_batches(epoch, self.batch_size):
                 descent.step(x, y, self.lr, noise=noise)
             yield problem.checkpoint(epoch, descent, self.statistics)
 
@@ -78,7 +80,13 @@ class GradientDescentAscent(Method):
         """
         shares, ascents = (0.3, 1.0, 3.0, 10.0), (3, 5)
         return [
-            cls(lr=share * recipe.lr, epochs=7, ascent_epochs=ascent, batch=recipe.batch, forget_batch=recipe.batch)
+            cls(
+                lr=share * recipe.lr,
+                epochs=7,
+                ascent_epochs=ascent,
+                batch_size=recipe.batch_size,
+                forget_batch_size=recipe.batch_size,
+            )
             for share in shares
             for ascent in ascents
         ]

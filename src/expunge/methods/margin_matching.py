@@ -26,6 +26,7 @@ from torch import Tensor
 
 from expunge.core import Recipe, margins_from_logits
 from expunge.core.checks import between, non_negative, one_of, positive
+from expunge.core.renamed import renamed
 from expunge.ensembles import Loss
 from expunge.methods.method import Method
 from expunge.methods.problem import Checkpoint, Problem, Treatment
@@ -33,6 +34,7 @@ from expunge.methods.problem import Checkpoint, Problem, Treatment
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
+@renamed("batch", "forget_batch", "optimiser")
 @dataclass(frozen=True, kw_only=True)
 class MarginMatching(Method):
     """Fine-tune to predicted oracle margins on the forget set and on the retain set."""
@@ -41,9 +43,9 @@ class MarginMatching(Method):
     """Learning rate, at least 0."""
     epochs: int = 10
     """Passes over R (or a share of it), at least 1."""
-    batch: int = 64
+    batch_size: int = 64
     """Retain examples a step, at least 1."""
-    forget_batch: int = 64
+    forget_batch_size: int = 64
     """Forget examples a step, at least 1."""
     retain_share: float = 1.0
     """Share of R that an epoch visits, above 0 and at most 1; another in each epoch."""
@@ -51,7 +53,7 @@ class MarginMatching(Method):
     """Weight of the retain examples beside the forget examples, at least 0."""
     delta: float = 1.0
     """Distance from the target beyond which the loss grows linearly, in units of margins, above 0."""
-    optimiser: Literal["sgd", "adam"] = "sgd"
+    optimizer: Literal["sgd", "adam"] = "sgd"
     """`sgd`, or `adam` (the source)."""
     momentum: float = 0.9
     """Momentum of SGD, or the first beta of Adam; 0 to 1."""
@@ -70,12 +72,12 @@ class MarginMatching(Method):
         non_negative(retain_weight=self.retain_weight)
         between(1e-6, 1.0, retain_share=self.retain_share)
         positive(delta=self.delta)
-        one_of(("sgd", "adam"), optimiser=self.optimiser)
+        one_of(("sgd", "adam"), optimizer=self.optimizer)
 
     def examples_an_epoch(self, forget: int, retain: int) -> int:
         """Return how many examples an epoch visits: its share of R, and a batch of F beside each batch of R."""
         visited = math.ceil(self.retain_share * retain)
-        return visited + math.ceil(visited / self.batch) * min(self.forget_batch, forget)
+        return visited + math.ceil(visited / self.batch_size) * min(self.forget_batch_size, forget)
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
@@ -84,13 +86,13 @@ class MarginMatching(Method):
             statistics=self.statistics,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
-            optimiser=self.optimiser,
+            optimizer=self.optimizer,
         )
         start = problem.target_distance(descent)
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
-            forget = _round_and_round(problem, epoch, self.forget_batch)
-            for retained in problem.retain_batches(epoch, self.batch, self.retain_share):
+            forget = _round_and_round(problem, epoch, self.forget_batch_size)
+            for retained in problem.retain_batches(epoch, self.batch_size, self.retain_share):
                 forgotten = next(forget)
                 x, labels, index = (torch.cat(pair, 1) for pair in zip(forgotten, retained, strict=True))
                 loss = self._loss(labels, forgotten[2].shape[1])
@@ -113,7 +115,10 @@ class MarginMatching(Method):
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
         """Return rates across what works; every epoch is a stopping time."""
         shares = (0.03, 0.1, 0.3)
-        return [cls(lr=share * recipe.lr, batch=recipe.batch, forget_batch=recipe.batch) for share in shares]
+        return [
+            cls(lr=share * recipe.lr, batch_size=recipe.batch_size, forget_batch_size=recipe.batch_size)
+            for share in shares
+        ]
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class Method:
         """Check the options that all methods of SGD steps share, by their names."""
         options = self.options()
         non_negative(**{name: options[name] for name in ("lr", "weight_decay")})
-        whole(**{name: options[name] for name in ("epochs", "batch", "forget_batch") if name in options})
+        whole(**{name: options[name] for name in ("epochs", "batch_size", "forget_batch_size") if name in options})
         between(0.0, 0.9999, momentum=options["momentum"])
         one_of(("frozen", "updated", "recalibrated"), statistics=options["statistics"])
 
@@ -90,7 +90,7 @@ class Method:
 
         >>> from expunge.methods import GradientAscent
         >>> GradientAscent(lr=0.01, epochs=3).describe()
-        'gradient_ascent(lr=0.01, epochs=3, batch=64, momentum=0.0, weight_decay=0.0, statistics=frozen)'
+        'gradient_ascent(lr=0.01, epochs=3, batch_size=64, momentum=0.0, weight_decay=0.0, statistics=frozen)'
         """
         inside = ", ".join(f"{key}={value}" for key, value in self.options().items())
         return f"{self.name}({inside})"

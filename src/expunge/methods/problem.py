@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, Task, margins_from_logits
-from expunge.core.recipe import Optimiser
+from expunge.core.recipe import Optimizer
+from expunge.core.renamed import renamed
 from expunge.core.seeds import derive, generator
 from expunge.core.tree import State, clone, distance, finite_members
 from expunge.ensembles import Descent, Steps, cross_entropy, recalibrate
@@ -98,17 +99,18 @@ class Problem:
         """Predicted oracle margins, shape (members, training examples); empty if there are none."""
         self._targets_cost = targets_cost
 
+    @renamed("optimiser")
     def descent(
         self,
         *,
         statistics: Treatment,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        optimiser: Optimiser = "sgd",
+        optimizer: Optimizer = "sgd",
     ) -> Descent:
         """Return a fresh descent from the pretrained weights (copies), normalising as the treatment says."""
         steps = Steps(
-            optimiser=optimiser,
+            optimizer=optimizer,
             momentum=momentum,
             weight_decay=weight_decay,
             precision=self.recipe.precision,
@@ -116,19 +118,23 @@ class Problem:
         )
         return Descent(self.start.network, clone(self.start.params), clone(self.start.buffers), steps)
 
-    def forget_batches(self, epoch: int | str, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    @renamed("batch")
+    def forget_batches(self, epoch: int | str, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield one pass over the forget set as (inputs, labels, positions), each (members, batch, ...)."""
-        yield from self._pass(self.forget, f"forget-{epoch}", batch)
+        yield from self._pass(self.forget, f"forget-{epoch}", batch_size)
 
-    def retain_batches(self, epoch: int, batch: int, share: float = 1.0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    @renamed("batch")
+    def retain_batches(
+        self, epoch: int, batch_size: int, share: float = 1.0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield one pass over the retain set as (inputs, labels, positions), each (members, batch, ...).
 
         Args:
             epoch: Number of the epoch; each has its own order.
-            batch: Examples a batch.
+            batch_size: Examples a batch.
             share: Share of the retain set that is visited, above 0 and at most 1; each epoch draws another.
         """
-        yield from self._pass(self.retain, f"retain-{epoch}", batch, max(1, round(share * len(self.retain))))
+        yield from self._pass(self.retain, f"retain-{epoch}", batch_size, max(1, round(share * len(self.retain))))
 
     def _pass(
         self, examples: Tensor, what: str, batch: int, most: int | None = None

@@ -53,5 +53,5 @@ def train_from_scratch(problem: Problem, recipe: Recipe, epochs: int) -> Checkpo
     for epoch in range(epochs):
         train_epoch(descent, Split(problem.x, problem.y), examples, problem.seeds, epoch, recipe)
         used = len(problem.retain)
-        problem.ledger.examples += used - used % recipe.batch if recipe.last_batch == "drop" else used
+        problem.ledger.examples += used - used % recipe.batch_size if recipe.last_batch == "drop" else used
     return problem.stop(epochs, problem.start.with_state(*descent.state()))

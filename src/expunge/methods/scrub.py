@@ -23,11 +23,13 @@ from torch.nn import functional as F
 
 from expunge.core import Recipe
 from expunge.core.checks import between, non_negative, positive, whole
+from expunge.core.renamed import renamed
 from expunge.ensembles import Descent, Loss, cross_entropy
 from expunge.methods.method import Method, Raises
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
+@renamed("batch", "forget_batch")
 @dataclass(frozen=True, kw_only=True)
 class Scrub(Method):
     """Maximise the divergence from the teacher on F while staying close to it and to the labels on R."""
@@ -38,9 +40,9 @@ class Scrub(Method):
     """Epochs, at least 1; each has a min pass over R (paper's grid in 2509.26427: 5, 7, 10)."""
     msteps: int = 3
     """Epochs that begin with a max pass over F, from 0 to `epochs` (official code: 2 or 3)."""
-    batch: int = 64
+    batch_size: int = 64
     """Retain examples a step, at least 1 (official code: 128 or 32)."""
-    forget_batch: int = 64
+    forget_batch_size: int = 64
     """Forget examples a step, at least 1 (official code: 32 or 16)."""
     temperature: float = 4.0
     """T, above 0 (official code: 4)."""
@@ -74,7 +76,7 @@ class Scrub(Method):
     @property
     def batch_sizes(self) -> dict[str, int]:
         """Both sets are visited."""
-        return {"forget": self.forget_batch, "retain": self.batch}
+        return {"forget": self.forget_batch_size, "retain": self.batch_size}
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
@@ -88,11 +90,11 @@ class Scrub(Method):
             noise = problem.noise(epoch)
             if epoch <= self.msteps:
                 before = divergence(problem.logits(student, problem.forget), on_forget, self.temperature)
-                for x, _, index in problem.forget_batches(epoch, self.forget_batch):
+                for x, _, index in problem.forget_batches(epoch, self.forget_batch_size):
                     student.step(x, _rows(teacher, index), lr, self._distance, ascend=True, noise=noise)
                 after = divergence(problem.logits(student, problem.forget), on_forget, self.temperature)
                 problem.raised(before, after)
-            for x, y, index in problem.retain_batches(epoch, self.batch):
+            for x, y, index in problem.retain_batches(epoch, self.batch_size):
                 student.step(x, y, lr, self._keep(_rows(teacher, index)), noise=noise)
             yield problem.checkpoint(epoch, student, self.statistics)
 
@@ -110,7 +112,13 @@ class Scrub(Method):
         """Return rates across what works, with few or many max passes."""
         shares, msteps = (0.1, 0.3, 1.0, 3.0), (3, 5)
         return [
-            cls(lr=share * recipe.lr, epochs=7, msteps=steps, batch=recipe.batch, forget_batch=recipe.batch)
+            cls(
+                lr=share * recipe.lr,
+                epochs=7,
+                msteps=steps,
+                batch_size=recipe.batch_size,
+                forget_batch_size=recipe.batch_size,
+            )
             for share in shares
             for steps in msteps
         ]

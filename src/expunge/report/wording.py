@@ -435,9 +435,10 @@ DEFINITIONS: list[tuple[str, str]] = [
     ),
     (
         SETTING_TERM,
-        "A setting is a method's options, by their names in Python: lr is the learning rate, batch and forget_batch "
-        "are the examples that a step takes, msteps the epochs in which SCRUB pushes away from the forget set. A "
-        "method with one setting is a run; a run stopped after some epoch is a configuration.",
+        "A setting is a method's options, by their names in Python: lr is the learning rate, batch_size and "
+        "forget_batch_size (batch and forget_batch in old records) are the examples that a step takes, msteps the "
+        "epochs in which SCRUB pushes away from the forget set. A method with one setting is a run; a run stopped "
+        "after some epoch is a configuration.",
     ),
     (
         "Normalisation statistics",

@@ -428,7 +428,7 @@ def _segment_facts(subject: Subject) -> list[tuple[int, float]]:
 
 def _whole_training(task: Task) -> float:
     """Return the training time of the whole recipe; for other optimisers than SGD, that of a damping of 1."""
-    if task.recipe.optimiser != "sgd":
+    if task.recipe.optimizer != "sgd":
         return float(len(task.train))
     return task.recipe.training_time(len(task.train))
 
@@ -441,8 +441,8 @@ def _not_retraceable(task: Task, ensemble: Ensemble) -> str:
         return "the ensemble was trained on other data or with another recipe"
     if specification.get("epochs") != task.recipe.epochs or specification.get("recipe") != task.recipe.to_dict():
         return "the ensemble was trained with another recipe"
-    if task.recipe.optimiser != "sgd":
-        return f"{task.recipe.optimiser} has no training time in the sense of gradient flow"
+    if task.recipe.optimizer != "sgd":
+        return f"{task.recipe.optimizer} has no training time in the sense of gradient flow"
     if ensemble.ids != tuple(range(ensemble.ids[0], ensemble.ids[0] + len(ensemble))):
         return "its members are not consecutive"
     return ""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from expunge.core import InputError, Recipe, Task
 from expunge.core.checks import whole
+from expunge.core.renamed import renamed
 from expunge.tasks.models import Norm, resnet9, small_cnn
 from expunge.tasks.plain_pickle import read_plain_pickle
 
@@ -57,6 +58,7 @@ CHECKSUMS: dict[str, dict[str, str]] = {
 CIFAR_PARTS = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 
 
+@renamed("batch", "optimiser")
 def mnist(
     root: str | Path,
     *,
@@ -88,6 +90,7 @@ def mnist(
     return _idx_task("mnist", "MNIST", Path(root), norm, train, validation, verify, recipe)
 
 
+@renamed("batch", "optimiser")
 def fashion_mnist(
     root: str | Path,
     *,
@@ -105,6 +108,7 @@ def fashion_mnist(
     return _idx_task("fashion_mnist", "FashionMNIST", Path(root), norm, train, validation, verify, recipe)
 
 
+@renamed("batch", "optimiser")
 def cifar10(
     root: str | Path,
     *,
@@ -139,7 +143,7 @@ def cifar10(
     parts = {name: _read_cifar(root, name, verify) for name in CIFAR_PARTS}
     kept = [parts[name] for name in CIFAR_PARTS[:-1]]
     x, y = np.concatenate([p[0] for p in kept]), np.concatenate([p[1] for p in kept])
-    fields = {"batch": 512, "epochs": 24, "lr": 0.4, **recipe}
+    fields = {"batch_size": 512, "epochs": 24, "lr": 0.4, **recipe}
     fields = {"peak_epoch": fields["epochs"] * 5 / 24, **fields}
     return _image_task("cifar10", (x, y), parts["test_batch"], train, validation, partial(resnet9, norm=norm), fields)
 
@@ -163,7 +167,7 @@ def _idx_task(
         splits.append((images[:, None], labels))
     if splits[0][0].shape[2] != splits[0][0].shape[3]:
         raise InputError(f"{root}: images have shape {splits[0][0].shape[2:]}, expected square ones.")
-    fields = {"batch": 128, "epochs": 10, "lr": 0.1, **recipe}
+    fields = {"batch_size": 128, "epochs": 10, "lr": 0.1, **recipe}
     fields = {"peak_epoch": fields["epochs"] / 5, **fields}
     factory = partial(small_cnn, size=splits[0][0].shape[3], norm=norm)
     return _image_task(name, splits[0], splits[1], train, validation, factory, fields)

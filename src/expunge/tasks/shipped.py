@@ -11,9 +11,11 @@ from sklearn.model_selection import train_test_split
 
 from expunge.core import InputError, Recipe, Task
 from expunge.core.checks import one_of, whole
+from expunge.core.renamed import renamed
 from expunge.tasks.models import Norm, mlp, small_cnn
 
 
+@renamed("batch", "optimiser")
 def digits(
     model: Literal["mlp", "cnn"] = "mlp",
     norm: Norm = None,
@@ -52,11 +54,12 @@ def digits(
         factory = partial(small_cnn, size=8, norm=norm)
     else:
         factory = partial(mlp, inputs=64, norm=norm)
-    fields = {"batch": 64, "lr": 0.2 if model == "mlp" else 0.1, **recipe}
+    fields = {"batch_size": 64, "lr": 0.2 if model == "mlp" else 0.1, **recipe}
     name = "-".join(["digits", *(["cnn"] if model == "cnn" else []), *(["batchnorm"] if norm else [])])
     return _task(name, x, labels, validation, seed, factory, fields)
 
 
+@renamed("batch", "optimiser")
 def tabular(norm: Norm = None, validation: int = 114, seed: int = 0, **recipe: Any) -> Task:
     """Return the Wisconsin diagnostic breast-cancer data (569 patients, 30 measurements, 2 classes) as a task.
 
@@ -79,7 +82,7 @@ def tabular(norm: Norm = None, validation: int = 114, seed: int = 0, **recipe: A
         `sklearn.datasets.load_breast_cancer`.
     """
     data, labels = load_breast_cancer(return_X_y=True)
-    fields = {"batch": 32, "lr": 0.05, **recipe}
+    fields = {"batch_size": 32, "lr": 0.05, **recipe}
     factory = partial(mlp, inputs=data.shape[1], hidden=(32,), classes=2, norm=norm)
     name = "tabular-batchnorm" if norm else "tabular"
     return _task(name, data, labels, validation, seed, factory, fields, standardise=True)

@@ -20,6 +20,7 @@ from torch import nn
 from expunge.core import ForgetSet, Recipe, Task
 from expunge.core.checks import between, one_of, positive, whole
 from expunge.core.errors import InputError
+from expunge.core.renamed import renamed
 
 Array = np.ndarray[Any, Any]
 Group = Literal["minority", "majority"]
@@ -52,6 +53,7 @@ class SkewProblem(NamedTuple):
     """The law behind the data."""
 
 
+@renamed("batch", "optimiser")
 def statistical_skew(
     *,
     examples: int = 400,
@@ -75,6 +77,7 @@ def statistical_skew(
     return _skew("statistical", examples, agreement, 1.0, 0.0, forget, share, seed, recipe)
 
 
+@renamed("batch", "optimiser")
 def geometric_skew(
     *,
     examples: int = 200,
@@ -142,7 +145,7 @@ def _skew(
         x[np.arange(examples), 2 + np.arange(examples)] = noise * label
     fair = np.array([[1.0, 1], [1, 0], [-1, 1], [-1, 0]] * 25)
     fields: dict[str, Any] = {
-        "batch": examples,
+        "batch_size": examples,
         "epochs": 50,
         "lr": 0.1,
         "momentum": 0.0,

@@ -19,6 +19,7 @@ from torch import nn
 
 from expunge.core import ForgetSet, InputError, Recipe, Task
 from expunge.core.checks import between, positive, whole
+from expunge.core.renamed import renamed
 
 Array = np.ndarray[Any, Any]
 
@@ -52,6 +53,7 @@ class MixtureProblem(NamedTuple):
     """The law behind the data."""
 
 
+@renamed("batch", "optimiser")
 def teacher_mixture(
     *,
     dimension: int = 100,
@@ -114,7 +116,7 @@ def teacher_mixture(
 
     train = sample(round(density * dimension))
     held_out = sample(validation)
-    fields: dict[str, Any] = {"batch": 64, "epochs": 30, "lr": 0.5, "weight_decay": 0.0, **recipe}
+    fields: dict[str, Any] = {"batch_size": 64, "epochs": 30, "lr": 0.5, "weight_decay": 0.0, **recipe}
     task = Task(
         name="teacher-mixture",
         train=(torch.as_tensor(train[0], dtype=torch.float32), torch.as_tensor(train[1])),
