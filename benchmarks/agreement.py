@@ -25,8 +25,8 @@ import expunge as ex
 from expunge import metrics as m
 from expunge.core.record import SPLITS
 from expunge.metrics.distances import DISTANCES
-from expunge.studies.grid import plan_runs, run_name
-from expunge.studies.measure import Parts, margins_of
+from expunge.studies.run.grid import plan_runs, run_name
+from expunge.studies.run.measure import Parts, margins_of
 
 
 def p95(values: np.ndarray) -> float:

@@ -19,16 +19,16 @@ from expunge.dependence import (
     component_forget_set,
     fit_lasso,
     fit_ridge,
-    linear_datamodeling_score,
     memorisation,
     principal_components,
     train_subsets,
 )
 from expunge.ensembles import build_network, train
 from expunge.methods import METHODS, MarginMatching, unlearn
-from expunge.studies.judging import Bench
-from expunge.studies.measure import Parts
-from expunge.studies.subset_models import matching_targets
+from expunge.papers.ascent_fails_to_forget.dependence import linear_datamodeling_score
+from expunge.studies.audit.judging import Bench
+from expunge.studies.run.measure import Parts
+from expunge.studies.run.subset_models import matching_targets
 from expunge.tasks import choose, digits
 
 SUBSETS, HELD_OUT, MEMBERS = 1000, 200, 50

@@ -39,7 +39,6 @@ from expunge.dependence import (
     CrossInfluence,
     Kernel,
     Linearised,
-    Projection,
     blocks,
     conjugate_gradients,
     damped,
@@ -51,6 +50,7 @@ from expunge.dependence import (
 from expunge.dependence.gradients import gradient_batches
 from expunge.dependence.inputs import complement
 from expunge.dependence.linearised import margin_cotangent
+from expunge.papers.ascent_fails_to_forget.dependence import Projection
 from expunge.tasks import class_part, cluster, digits, mislabelled, random_forget_set
 from expunge.tasks.models import mlp
 

@@ -22,8 +22,8 @@ import expunge as ex
 from expunge.core.record import SPLITS
 from expunge.ensembles import build_network
 from expunge.metrics import klom
-from expunge.studies.judging import Bench
-from expunge.studies.measure import Parts, margins_of
+from expunge.studies.audit.judging import Bench
+from expunge.studies.run.measure import Parts, margins_of
 
 SIZE, EPOCHS = 70, 10
 BATCHES = (64, 70)

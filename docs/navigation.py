@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 SECTIONS = {"metrics": "Metrics", "theory": "Theory", "guides": "Guides"}
 """Folders of `docs`, in the order of the navigation; other folders follow by name."""
 
-ROOMS = ("core", "tasks", "ensembles", "metrics", "theory", "methods", "dependence", "studies", "report")
+ROOMS = ("core", "tasks", "ensembles", "metrics", "methods", "dependence", "studies", "papers", "report")
 """Rooms of the package in the order in which imports go; each that exists gets an interface page."""
 
 FROM_ROOT = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}

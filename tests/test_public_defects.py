@@ -33,12 +33,12 @@ from expunge.metrics.neurips2023 import challenge_epsilons, challenge_points
 from expunge.metrics.privacy import Bonferroni, Fixed, audit, epsilon_from_errors, one_run_epsilon
 from expunge.metrics.relearning import relearning_times
 from expunge.metrics.roc import auc
-from expunge.studies.checklist import run_checklist
-from expunge.studies.grid import run_name
-from expunge.studies.judging import Bench
-from expunge.studies.parts import PartStore
+from expunge.studies.audit.checklist import run_checklist
+from expunge.studies.audit.judging import Bench
+from expunge.studies.audit.selection import select
+from expunge.studies.run.grid import run_name
+from expunge.studies.run.parts import PartStore
 from expunge.studies.score import score_files
-from expunge.studies.selection import select
 from reference.one_by_one import train_one
 from reference.problems import forget_set, poisoned, small_task
 

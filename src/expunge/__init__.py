@@ -1,10 +1,11 @@
 """expunge: does this model behave as if it had never seen that data?"""
 
-from expunge import methods, metrics, tasks
+from expunge import dependence, methods, metrics, papers, tasks
 from expunge.api import Forecast, Run, audit, forecast
 from expunge.core import Ensemble, ForgetSet, Recipe, Task
 from expunge.ensembles import train
 from expunge.methods import unlearn
+from expunge.papers.ascent_fails_to_forget import theory
 from expunge.version import __version__
 
 __all__ = [
@@ -16,10 +17,13 @@ __all__ = [
     "Task",
     "__version__",
     "audit",
+    "dependence",
     "forecast",
     "methods",
     "metrics",
+    "papers",
     "tasks",
+    "theory",
     "train",
     "unlearn",
 ]

@@ -18,10 +18,10 @@ from expunge.core.forecast import ForecastRun
 from expunge.core.schema import RECORDS
 from expunge.methods import METHODS
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
+from expunge.papers.ascent_fails_to_forget.forecast_proof import DEFAULT_TASKS
+from expunge.papers.ascent_fails_to_forget.theory_study import STUDIES
 from expunge.report.table import print_forecast, print_table
 from expunge.studies.audit import FEWEST_MEMBERS
-from expunge.studies.proof import DEFAULT_TASKS
-from expunge.studies.theory import STUDIES
 from expunge.tasks import CHOOSERS
 from expunge.tasks.forget_sets import FILES
 from expunge.tasks.user_task import BUILT_IN, FROM_FOLDER
@@ -214,9 +214,9 @@ def prove_forecast(
     Forty forget sets a task are forecast, retrained and unlearned: does the forecast rank what then happens? That is
     the work of many audits.
     """
-    from expunge.report.proof import draw as draw_proof
-    from expunge.report.proof import print_tables
-    from expunge.studies.proof import prove
+    from expunge.papers.ascent_fails_to_forget.forecast_proof import prove
+    from expunge.papers.ascent_fails_to_forget.report.proof import draw as draw_proof
+    from expunge.papers.ascent_fails_to_forget.report.proof import print_tables
 
     console = Console()
     folder, _ = prove(
@@ -250,8 +250,8 @@ def draw_report(
 
     From its record alone; for a proof of forecasts its tables and figures, which have no page.
     """
-    from expunge.report import proof as proof_report
-    from expunge.report import theory as theory_report
+    from expunge.papers.ascent_fails_to_forget.report import proof as proof_report
+    from expunge.papers.ascent_fails_to_forget.report import theory as theory_report
 
     found = [name for name in RECORDS if (run / name).is_file() or (run.is_file() and run.name == name)]
     if not found:
@@ -305,7 +305,7 @@ def score(
     runs/digits/margins/random-70.safetensors:oracle. A verdict needs retain and validation examples as well.
     """
     from expunge.studies.score import score_files
-    from expunge.studies.score_result import print_scores
+    from expunge.studies.score.result import print_scores
 
     console = Console()
     result = score_files(
@@ -354,9 +354,9 @@ def theory(
     The lemmas and figures of "Ascent Fails to Forget" (arXiv 2509.26427), and solvable models that go further, each
     computed again.
     """
-    from expunge.report.theory import draw as draw_theory
-    from expunge.report.theory import print_tables
-    from expunge.studies.theory import run as run_theory
+    from expunge.papers.ascent_fails_to_forget.report.theory import draw as draw_theory
+    from expunge.papers.ascent_fails_to_forget.report.theory import print_tables
+    from expunge.papers.ascent_fails_to_forget.theory_study import run as run_theory
 
     console = Console()
     folder = run_theory(

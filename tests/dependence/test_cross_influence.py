@@ -14,7 +14,7 @@ from expunge.dependence.kernel import Kernel
 from expunge.dependence.leverage import canonical_correlations, canonical_from_blocks, leverage
 from expunge.dependence.linearised import Linearised
 from expunge.dependence.losses import SquaredError
-from expunge.theory.ridge import Ridge, ridge_problem
+from expunge.papers.ascent_fails_to_forget.theory.ridge import Ridge, ridge_problem
 from reference.influence_slow import (
     gauss_newton,
     loss_gradients,

@@ -10,10 +10,10 @@ from expunge.dependence import (
     SubsetEnsemble,
     fit_lasso,
     fit_ridge,
-    linear_datamodeling_score,
     subset_masks,
 )
-from expunge.theory.ridge import ridge_problem
+from expunge.papers.ascent_fails_to_forget.dependence import linear_datamodeling_score
+from expunge.papers.ascent_fails_to_forget.theory.ridge import ridge_problem
 from reference import datamodels_slow as slow
 
 

@@ -13,8 +13,8 @@ from expunge.dependence.influence import removal, training_ridge
 from expunge.dependence.kernel import Kernel
 from expunge.dependence.losses import SquaredError
 from expunge.ensembles import train
-from expunge.theory.logistic import logistic_problem
-from expunge.theory.ridge import Ridge, ridge_problem
+from expunge.papers.ascent_fails_to_forget.theory.logistic import logistic_problem
+from expunge.papers.ascent_fails_to_forget.theory.ridge import Ridge, ridge_problem
 from reference.influence_slow import gauss_newton, margin_curvature, margin_gradients, removal_slow
 from reference.problems import forget_set, small_task
 

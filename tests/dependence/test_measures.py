@@ -17,8 +17,8 @@ from expunge.dependence.kernel import Kernel
 from expunge.dependence.losses import SquaredError
 from expunge.dependence.measures import MEASURES, measure_dependence, measure_kernel
 from expunge.ensembles import train
-from expunge.theory.logistic import logistic_problem
-from expunge.theory.ridge import ridge_problem
+from expunge.papers.ascent_fails_to_forget.theory.logistic import logistic_problem
+from expunge.papers.ascent_fails_to_forget.theory.ridge import ridge_problem
 from reference.influence_slow import loss_gradients, margin_curvature, margin_gradients
 from reference.problems import forget_set, small_task
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from expunge.cli import app, main
 from expunge.methods import METHODS
 from expunge.metrics import DEFAULT_TOLERANCE
+from expunge.papers.ascent_fails_to_forget.theory_study import STUDIES
 from expunge.studies.audit import FEWEST_MEMBERS
-from expunge.studies.theory import STUDIES
 from expunge.tasks import CHOOSERS
 from expunge.tasks.forget_sets import FILES
 from expunge.tasks.user_task import BUILT_IN, FROM_FOLDER

@@ -22,7 +22,7 @@ import expunge as ex
 from expunge.core import DamagedFileError, InputError, Record
 from expunge.core.record import SPLITS, load_margins
 from expunge.methods import DoNothing, FineTune, GradientAscent, GradientDescentAscent, MarginMatching, Retrain
-from expunge.studies.forecast import Subject, prediction_cost
+from expunge.studies.run.prediction import Subject, prediction_cost
 
 MEMBERS = 20
 

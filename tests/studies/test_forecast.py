@@ -12,9 +12,9 @@ import expunge as ex
 from expunge.core.forecast import MethodForecast, PathPoint
 from expunge.core.record import SPLITS
 from expunge.methods import FineTune, GradientAscent, GradientDescentAscent
-from expunge.studies.advice import advise
-from expunge.studies.forecast import Subject, _notes, _outlook, crossing, forecast
-from expunge.studies.selection import objective
+from expunge.studies.audit.selection import objective
+from expunge.studies.run.advice import advise
+from expunge.studies.run.prediction import Subject, _notes, _outlook, crossing, forecast
 from reference.problems import forget_set, small_task
 
 

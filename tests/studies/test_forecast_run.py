@@ -26,12 +26,12 @@ from expunge.core.record import SPLITS
 from expunge.dependence.linearised import Linearised
 from expunge.methods import DoNothing, FineTune, GradientAscent, MarginMatching
 from expunge.methods.problem import FORWARD_SHARE
-from expunge.studies.forecast import Subject, predict_targets, prediction_cost
-from expunge.studies.forecast_run import compact, pretrained_seed
-from expunge.studies.forget_specs import resolve
+from expunge.studies.forecast import compact, pretrained_seed
+from expunge.studies.run.forget_specs import resolve
+from expunge.studies.run.prediction import Subject, predict_targets, prediction_cost
 
 # The package exports the function of this name.
-forecast_run_module = sys.modules["expunge.studies.forecast_run"]
+forecast_run_module = sys.modules["expunge.studies.forecast"]
 
 MEMBERS, FOLLOWED = 6, 3
 

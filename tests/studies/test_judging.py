@@ -8,7 +8,7 @@ import torch
 
 from expunge.core.record import SPLITS
 from expunge.metrics import klom
-from expunge.studies.judging import Bench
+from expunge.studies.audit.judging import Bench
 
 SIZES = {"forget": 30, "retain": 60, "validation": 50}
 MEMBERS = 40

@@ -8,7 +8,7 @@ import torch
 from expunge.core import DamagedFileError
 from expunge.core.record import CheckRecord
 from expunge.methods import Stop
-from expunge.studies.parts import PartStore
+from expunge.studies.run.parts import PartStore
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from expunge.core import ForgetSet
 from expunge.methods import GradientAscent
 from expunge.studies.audit import DEFAULTS as AUDIT
 from expunge.studies.audit import audit
-from expunge.studies.forecast_run import DEFAULTS as FORECAST
-from expunge.studies.forecast_run import forecast_run
-from expunge.studies.python_call import python_call
+from expunge.studies.forecast import DEFAULTS as FORECAST
+from expunge.studies.forecast import forecast_run
+from expunge.studies.run.python_call import python_call
 from reference.problems import small_task
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from expunge.core import InputError
 from expunge.core.schema import RECORDS
-from expunge.studies.run_folder import check_folder
+from expunge.studies.run.run_folder import check_folder
 
 
 @pytest.mark.parametrize("parts", [("new",), ("runs", "deep", "new")])
@@ -59,7 +59,7 @@ def test_a_full_disk_is_refused(tmp_path, monkeypatch):
     def full(**_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("expunge.studies.run_folder.tempfile.TemporaryFile", full)
+    monkeypatch.setattr("expunge.studies.run.run_folder.tempfile.TemporaryFile", full)
     with pytest.raises(InputError, match="No space left on device"):
         check_folder(tmp_path / "new", "record.json", resume=False)
     assert list(tmp_path.iterdir()) == []

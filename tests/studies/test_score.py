@@ -14,8 +14,8 @@ from safetensors.torch import save_file as save_torch
 from expunge.core import InputError
 from expunge.metrics import DEFAULT_TOLERANCE
 from expunge.studies.score import score_files
-from expunge.studies.score_inputs import read_arrays
-from expunge.studies.score_result import ScoreResult, print_scores
+from expunge.studies.score.inputs import read_arrays
+from expunge.studies.score.result import ScoreResult, print_scores
 
 rng = np.random.default_rng(21)
 M, N = 24, 40
@@ -252,7 +252,7 @@ def test_leaving_members_out_never_leaves_a_failed_one_out(tmp_path):
 
 def test_large_splits_are_sampled_and_that_is_said(folder, monkeypatch):
     monkeypatch.setattr("expunge.studies.score.KLOM_EXAMPLES", 10)
-    monkeypatch.setattr("expunge.studies.score_margins.DISTANCE_EXAMPLES", 12)
+    monkeypatch.setattr("expunge.studies.score.margins.DISTANCE_EXAMPLES", 12)
     monkeypatch.setattr("expunge.studies.score.DISTANCE_EXAMPLES", 12)
     result = score_files(folder / "unlearned.npz", folder / "oracle.npz", held_out=folder / "held_out.npz")
     (note,) = [note for note in result.notes if "at random" in note]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from expunge.core import InputError
-from expunge.studies.score_inputs import read_arrays
+from expunge.studies.score.inputs import read_arrays
 
 ARRAY = np.random.default_rng(0).normal(size=(20, 30))
 

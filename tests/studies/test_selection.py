@@ -9,7 +9,7 @@ import pytest
 
 from expunge.core import Score
 from expunge.core.record import SPLITS, ConfigurationRecord, VerdictRecord
-from expunge.studies.selection import (
+from expunge.studies.audit.selection import (
     EQUAL_COST,
     NONE_AS_DEAR,
     ONLY,

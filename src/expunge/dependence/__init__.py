@@ -15,7 +15,6 @@ from expunge.dependence.features import penultimate
 from expunge.dependence.influence import RemovalEffect, removal, training_ridge
 from expunge.dependence.kernel import Kernel, MemberKernel
 from expunge.dependence.lasso import LassoDatamodel, fit_lasso
-from expunge.dependence.lds import LinearScore, linear_datamodeling_score
 from expunge.dependence.leverage import Leverage, canonical_correlations, leverage
 from expunge.dependence.linearised import Linearised
 from expunge.dependence.losses import CrossEntropy, SquaredError
@@ -28,7 +27,6 @@ from expunge.dependence.measures import (
     measure_kernel,
 )
 from expunge.dependence.memorisation import Difference, memorisation, subset_influence, unseen_spread
-from expunge.dependence.projection import ProjectedSet, Projection
 from expunge.dependence.ridge_datamodel import RidgeDatamodel, fit_ridge
 from expunge.dependence.subsets import SubsetEnsemble, Targets, subset_masks, train_subsets
 from expunge.dependence.two_sample import (
@@ -54,12 +52,9 @@ __all__ = [
     "Kernel",
     "LassoDatamodel",
     "Leverage",
-    "LinearScore",
     "Linearised",
     "Measure",
     "MemberKernel",
-    "ProjectedSet",
-    "Projection",
     "Removal",
     "RemovalEffect",
     "RidgeDatamodel",
@@ -84,7 +79,6 @@ __all__ = [
     "hsic",
     "largest_singular_value",
     "leverage",
-    "linear_datamodeling_score",
     "measure_dependence",
     "measure_kernel",
     "member_dependence",

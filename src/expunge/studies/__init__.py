@@ -1,6 +1,6 @@
 """Compositions that run and write records: the audit and the forecast."""
 
 from expunge.studies.audit import audit
-from expunge.studies.forecast_run import forecast_run
+from expunge.studies.forecast import forecast_run
 
 __all__ = ["audit", "forecast_run"]

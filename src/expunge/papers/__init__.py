@@ -1,0 +1,1 @@
+"""One folder a paper: its theory, its studies, their records, figures and tables; nothing else needs them."""

@@ -1,0 +1,322 @@
+"""One forget set of an audit: its forecast, its oracles, every method over its grid, scores, verdicts, and the choice.
+
+Everything long is kept as it is made, and found again by what it depends on: ensembles in the store of the run, what
+was measured of a method in parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from expunge.core import Ensemble, ForgetSet, Network, Task
+from expunge.core.digest import digest_json
+from expunge.core.record import (
+    SPLITS,
+    ConfigurationRecord,
+    EnsembleRecord,
+    ExampleRecord,
+    ForgetRecord,
+    SplitName,
+    write_atomically,
+)
+from expunge.core.seeds import derive
+from expunge.ensembles import build_network, train
+from expunge.ensembles.chunks import worker_count
+from expunge.methods import Method, Stop, unlearn
+from expunge.studies.audit.checklist import run_checklist
+from expunge.studies.audit.judging import Bench
+from expunge.studies.audit.selection import select_all
+from expunge.studies.forecast import (
+    FORECAST_WORK,
+    compact,
+    digest_forget,
+    follow,
+    kept_forecast,
+    pretrained_seed,
+)
+from expunge.studies.run.grid import expected_stops, is_control, relative_options, run_name, run_work
+from expunge.studies.run.measure import Parts, accuracy_of, margins_of
+from expunge.studies.run.parts import PartStore
+from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject, predict_targets
+from expunge.studies.run.progress import Reporter, Share
+from expunge.tasks import Choice
+
+WORST_EXAMPLES = 6
+"""Forget examples whose histograms a report shows."""
+
+
+@dataclass
+class Study:
+    """What the steps of an audit share."""
+
+    task: Task
+    members: int
+    seed: int
+    tolerance: float
+    device: torch.device
+    chunk: int | None
+    folder: Path
+    reporter: Reporter
+    parts: PartStore
+    forecasts: bool
+    """Whether each forget set is forecast before its oracles are trained."""
+    networks: dict[str, Network] = field(default_factory=dict)
+    ensembles: list[EnsembleRecord] = field(default_factory=list)
+    made: dict[str, Ensemble] = field(default_factory=dict)
+    subjects: dict[str, Subject] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Aims:
+    """Predicted oracle margins of all members on the training examples, for methods that need them."""
+
+    margins: Tensor
+    cost: float
+    """What they cost a member, relative to retraining it on R."""
+
+
+def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> ForgetRecord:
+    """Audit one forget set and return what the record says of it; margins that the report draws are written.
+
+    Args:
+        study: What the forget sets of an audit share; ensembles that are trained are entered in it.
+        choice: The forget set, and the calibration set of the same kind on which settings are chosen.
+        runs: Every run of every method.
+    """
+    task, forget, calibration = choice.task, choice.forget, choice.calibration
+    pretrained = _ensemble(study, task, "pretrained", None)
+    predicted, aims = _predict(study, task, pretrained, choice, runs)
+    target, parts = _bench(study, task, pretrained, forget, forget.name)
+    own, _ = _bench(study, task, pretrained, calibration, f"{forget.name}, calibration")
+
+    configurations: list[ConfigurationRecord] = []
+    margins: dict[str, Mapping[SplitName, np.ndarray[Any, Any]]] = {}
+    by_method = {name: [run for run in runs if run.name == name] for name in dict.fromkeys(run.name for run in runs)}
+    for group in by_method.values():
+        calibrate = sum(expected_stops(run) for run in group) > 1 and not group[0].from_scratch
+        for run in group:
+            mine = calibrate and not (run.control is False and is_control(run))
+            for configuration, seen in _run(
+                study, task, pretrained, run, (forget, target), (calibration, own), mine, aims
+            ):
+                configurations.append(configuration)
+                margins[configuration.id] = seen
+
+    selections = select_all(configurations)
+    path = f"margins/{forget.name}.safetensors"
+    kept = {s.chosen for s in selections} | {s.best for s in selections}
+    kept |= {c.id for c in configurations if c.control}
+    sides = target.margins() if predicted is None else {**target.margins(), "forecast": predicted.oracle}
+    digest = _save_margins(study.folder / path, {**sides, **{key: margins[key] for key in margins if key in kept}})
+    floor, pretrained_scores = target.floors(), target.pretrained_scores()
+    labels = task.train.y[torch.from_numpy(forget.indices)]
+    return ForgetRecord(
+        name=forget.name,
+        size=len(forget),
+        how=forget.how,
+        chooser=forget.chooser,
+        classes=torch.bincount(labels, minlength=task.classes).tolist(),
+        calibration_name=calibration.name,
+        calibration_how=calibration.how,
+        retain_examples=len(parts.splits["retain"]),
+        floor=floor,
+        pretrained=pretrained_scores,
+        pretrained_public=target.pretrained_public(),
+        floor_public=target.floor_public(),
+        nothing_to_unlearn=target.nothing_to_unlearn(),
+        checklist=run_checklist(task, forget, target, floor, pretrained_scores),
+        oracle_accuracy=target.accuracy["oracle"],
+        pretrained_accuracy=target.accuracy["pretrained"],
+        configurations=configurations,
+        selections=selections,
+        worst=[
+            ExampleRecord(position=row, index=int(forget.indices[row]), label=int(labels[row]))
+            for row in target.worst(WORST_EXAMPLES)
+        ],
+        margins=path,
+        margins_digest=digest,
+        forecast=None if predicted is None else compact(predicted.record),
+    )
+
+
+def _predict(
+    study: Study, task: Task, pretrained: Ensemble, choice: Choice, runs: Sequence[Method]
+) -> tuple[Forecast | None, dict[str, Aims]]:
+    """Return the forecast of the forget set, and what methods aim at on it and on its calibration set, by name."""
+    if not study.forecasts:
+        return None, {}
+    if task.fingerprint not in study.subjects:
+        study.subjects[task.fingerprint] = follow(task, pretrained, FOLLOWED, study.folder, study.chunk, study.reporter)
+    subject = study.subjects[task.fingerprint]
+    study.reporter.step(f"forecasting {choice.forget.name}")
+    share = Share(study.reporter, FORECAST_WORK)
+    found, kept = kept_forecast(
+        study.parts, subject, choice.forget, runs, seed=study.seed, tolerance=study.tolerance, progress=share
+    )
+    share.finish(spent=not kept)
+    if not any(run.needs_targets for run in runs):
+        return found, {}
+    aims = {choice.forget.name: Aims(found.targets, found.targets_cost)}
+    study.reporter.step(f"predicting the oracles of {choice.forget.name}, calibration")
+    aims[choice.calibration.name] = Aims(*predict_targets(subject, choice.calibration))
+    study.reporter.advance(FORECAST_WORK / 2)
+    return found, aims
+
+
+def _bench(study: Study, task: Task, pretrained: Ensemble, forget: ForgetSet, what: str) -> tuple[Bench, Parts]:
+    oracle = _ensemble(study, task, f"oracle, {what}", forget)
+    held_out = _ensemble(study, task, f"held-out oracle, {what}", forget)
+    parts = Parts.of(task, forget, study.seed)
+    measured = {
+        "oracle": parts.measure(oracle),
+        "held_out": parts.measure(held_out),
+        "pretrained": parts.measure(pretrained),
+    }
+    return Bench(measured, study.tolerance), parts
+
+
+def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) -> Ensemble:
+    """Train an ensemble or find it; the role decides its seed, so that no two ensembles share one."""
+    kind = role.partition(",")[0]
+    key = f"{task.fingerprint}/{kind}/{'' if without is None else without.name}"
+    if key in study.made:
+        study.reporter.advance(1.0, spent=False)
+        return study.made[key]
+    study.reporter.step(f"training {study.members} {role}")
+    if task.fingerprint not in study.networks:
+        study.networks[task.fingerprint] = build_network(task)
+    share = Share(study.reporter)
+    ensemble = train(
+        task,
+        members=study.members,
+        without=without,
+        seed=pretrained_seed(study.seed) if kind == "pretrained" else derive(study.seed, "audit", kind) % 2**31,
+        store=study.folder / "ensembles",
+        device=study.device,
+        chunk=study.chunk,
+        network=study.networks[task.fingerprint],
+        progress=share,
+    )
+    share.finish(spent=not ensemble.provenance["reused"])
+    if kind == "pretrained" and study.chunk is None and not ensemble.provenance["reused"]:
+        study.reporter.note(f"{ensemble.provenance['chunk']} members at once, which was the fastest when measured")
+    study.ensembles.append(
+        EnsembleRecord(
+            role=role,
+            members=len(ensemble),
+            seed=ensemble.seed,
+            seconds=0.0 if ensemble.provenance["reused"] else ensemble.provenance["seconds"],
+            reused=ensemble.provenance["reused"],
+            chunk=ensemble.provenance["chunk"],
+            network=ensemble.provenance["network"],
+            failed=int((~ensemble.finite()).sum()),
+            train_accuracy=float(ensemble.accuracy(task.train.x, task.train.y).mean()),
+            validation_accuracy=float(ensemble.accuracy(task.validation.x, task.validation.y).mean()),
+        )
+    )
+    if without is None:
+        study.made[key] = ensemble
+    return ensemble
+
+
+def _run(
+    study: Study,
+    task: Task,
+    pretrained: Ensemble,
+    method: Method,
+    judged_on: tuple[ForgetSet, Bench],
+    calibrated_on: tuple[ForgetSet, Bench],
+    calibrate: bool,
+    aims: Mapping[str, Aims],
+) -> Sequence[tuple[ConfigurationRecord, Mapping[SplitName, np.ndarray[Any, Any]]]]:
+    """Run one setting on the target, and on the calibration set if asked, and score every stopping time."""
+    name, (forget, target), (calibration, own) = run_name(method), judged_on, calibrated_on
+    study.reporter.step(f"{forget.name}: {name}")
+    stops = _stops(study, task, pretrained, method, forget, aims)
+    others = _stops(study, task, pretrained, method, calibration, aims) if calibrate else [None] * len(stops)
+    with ThreadPoolExecutor(worker_count(torch.device("cpu"))) as pool:
+        readings = list(pool.map(target.read, [stop.measured for stop in stops]))
+    out = []
+    for stop, other, judged in zip(stops, others, readings, strict=True):
+        seen = margins_of(stop.measured)
+        configuration = ConfigurationRecord(
+            id=f"{name}@{stop.epoch}",
+            run=name,
+            method=method.name,
+            label=method.label,
+            options=relative_options(method, task),
+            statistics="retrained" if method.from_scratch else str(getattr(method, "statistics", "frozen")),
+            epoch=stop.epoch,
+            cost=stop.cost,
+            control=is_control(method),
+            scores=judged.scores,
+            means=judged.means,
+            shifts=judged.shifts,
+            accuracy=accuracy_of(stop.measured),
+            public=judged.public,
+            calibration=None if other is None else own.excess(other.measured),
+            failed=judged.failed,
+            checks=list(stop.checks),
+            verdict=judged.verdict,
+        )
+        out.append((configuration, seen))
+    return out
+
+
+def _stops(
+    study: Study, task: Task, pretrained: Ensemble, method: Method, forget: ForgetSet, aims: Mapping[str, Aims]
+) -> list[Stop]:
+    key = {
+        "task": task.fingerprint,
+        "pretrained": digest_json(pretrained.provenance["specification"]),
+        "forget": digest_forget(forget),
+        "method": method.describe(),
+        "members": study.members,
+        "seed": study.seed,
+    }
+    aim = aims[forget.name] if method.needs_targets else None
+    if aim is not None:
+        key["targets"] = f"forecast, {FOLLOWED} followed"
+    work = run_work(method, task, len(forget))
+    kept = study.parts.load(key)
+    if kept is not None:
+        study.reporter.advance(work, spent=False)
+        return kept
+    parts = Parts.of(task, forget, study.seed)
+    evaluate: Callable[[Ensemble], Mapping[str, Tensor]] = parts.measure
+    done = unlearn(
+        pretrained,
+        task,
+        forget,
+        method,
+        seed=derive(study.seed, "audit", "unlearn"),
+        evaluate=evaluate,
+        targets=None if aim is None else aim.margins,
+        targets_cost=0.0 if aim is None else aim.cost,
+    )
+    stops = list(done.trace.stops)
+    study.parts.save(key, stops)
+    study.reporter.advance(work)
+    return stops
+
+
+def _save_margins(path: Path, margins: Mapping[str, Mapping[SplitName, np.ndarray[Any, Any]]]) -> str:
+    """Write the arrays that the report draws, and return the SHA-256 of the file."""
+    tensors = {
+        f"{who}/{split}": torch.from_numpy(np.ascontiguousarray(by_split[split], dtype=np.float32))
+        for who, by_split in margins.items()
+        for split in SPLITS
+    }
+    content = save_tensors(tensors)
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
