@@ -11,7 +11,7 @@ from rich.console import Console
 
 from expunge import report, studies
 from expunge.core import ForgetSet, InputError, Record, Task
-from expunge.core.checks import described, instance, positive, seeds
+from expunge.core.checks import described, instance, plain_arguments, positive, seeds
 from expunge.core.forecast import ForecastRun
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods import Method
@@ -50,6 +50,7 @@ class Forecast:
     """The page, one HTML file."""
 
 
+@plain_arguments
 def audit(
     task: Task,
     *,
@@ -112,6 +113,7 @@ def audit(
     return Run(folder, record, report.draw(folder))
 
 
+@plain_arguments
 def forecast(
     task: Task,
     *,

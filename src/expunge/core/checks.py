@@ -11,9 +11,13 @@ Inner loops assume checked input. A check takes its arguments by name, so that t
 
 from __future__ import annotations
 
+import dataclasses
+import decimal
+import fractions
+import functools
 import math
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +25,42 @@ from torch import Tensor
 
 from expunge.core.errors import InputError
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 LONGEST_TEXT = 60
 """Characters of a text that a message repeats."""
+
+
+def plain(value: Any) -> Any:
+    """Return a number of NumPy, PyTorch, `fractions` or `decimal` as Python's own; all else as it is.
+
+    Numbers in a tuple are converted too. Options that went through here can be written into a record.
+
+    >>> plain(np.float64(0.5)), plain(torch.tensor(3)), plain((np.int64(1), "a"))
+    (0.5, 3, (1, 'a'))
+    """
+    if isinstance(value, np.floating | fractions.Fraction | decimal.Decimal):
+        return float(value)
+    if isinstance(value, np.generic | np.ndarray) or (isinstance(value, Tensor) and not value.is_meta):
+        return value.item() if value.ndim == 0 else value
+    return tuple(map(plain, value)) if type(value) is tuple else value
+
+
+def plain_fields(options: Any) -> None:
+    """Replace every field of a dataclass, frozen or not, by what `plain` makes of it."""
+    for field in dataclasses.fields(options):
+        object.__setattr__(options, field.name, plain(getattr(options, field.name)))
+
+
+def plain_arguments(function: Callable[P, T]) -> Callable[P, T]:
+    """Return the function that takes numbers of any library in place of Python's own (see `plain`)."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **options: P.kwargs) -> T:
+        return function(*map(plain, args), **{name: plain(value) for name, value in options.items()})  # type: ignore[arg-type]
+
+    return wrapper
 
 
 def positive(**values: float) -> None:
@@ -99,13 +137,15 @@ def described(value: Any) -> str:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    value = plain(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_finite(value: Any) -> bool:
+    value = plain(value)
     try:
-        return math.isfinite(value)
-    except (TypeError, ValueError, OverflowError):
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floating-point numbers
         return False
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from expunge.core.checks import described
 from expunge.core.errors import InputError
+from expunge.core.reading import as_tensor
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,24 @@ class Interface:
 
     fields: tuple[Field, ...] = ()
     """The named inputs; empty for a module that takes one tensor."""
+    dtype: torch.dtype = torch.float32
+    """Of the module's weights, and of fractions among its inputs."""
+    normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Means and standard deviations, one or one a channel, by which uint8 images become (x / 255 - mean) / std."""
 
     @classmethod
-    def of(cls, x: Any) -> Interface:
-        """Return the interface for inputs as a user gives them: one array, or a mapping from names to arrays."""
+    def of(cls, x: Any, dtype: torch.dtype = torch.float32, normalise: Any = None) -> Interface:
+        """Return the interface for inputs as a user gives them.
+
+        Args:
+            x: One array, or a mapping from names to arrays.
+            dtype: Of the module's weights.
+            normalise: A mean and a standard deviation, each a number or one a channel, of uint8 images.
+        """
         if not isinstance(x, Mapping):
-            return cls()
+            return cls((), dtype, None if normalise is None else _normalisation(normalise, as_tensor(x, "x")))
+        if normalise is not None:
+            raise InputError("normalise was given beside inputs by name, expected it with one tensor of uint8 images.")
         if not x or not all(isinstance(name, str) and name.isidentifier() for name in x):
             raise InputError(f"x has the names {list(x)}, expected names of the arguments of the model's forward.")
         fields, start = [], 0
@@ -55,7 +67,7 @@ class Interface:
             tensor = as_tensor(values, f"x[{name!r}]")
             fields.append(Field(name, tuple(tensor.shape[1:]), tensor.dtype, start))
             start = fields[-1].stop
-        return cls(tuple(fields))
+        return cls(tuple(fields), dtype)
 
     def pack(self, x: Any) -> Tensor:
         """Return inputs as one tensor (examples, ...); a tensor is returned as it is.
@@ -64,11 +76,14 @@ class Interface:
             x: An array (examples, ...), or a mapping with the interface's names.
 
         Raises:
-            InputError: If names or shapes are not those of the interface, or whole numbers beside fractions are too
-                large to be exact.
+            InputError: If names, shapes or types are not those of the interface, or whole numbers beside fractions are
+                too large to be exact.
         """
         if not isinstance(x, Mapping):
-            return as_tensor(x, "x")
+            one = as_tensor(x, "x")
+            if self.normalise is not None and one.dtype != torch.uint8:
+                raise InputError(f"x is {one.dtype}, expected uint8 images from 0 to 255, which the task normalises.")
+            return one
         if not self.fields:
             raise InputError(f"x is {described(x)} with the names {list(x)}, expected one tensor: the model takes one.")
         if set(x) != {field.name for field in self.fields}:
@@ -81,16 +96,32 @@ class Interface:
                     f"x[{field.name!r}] has shape {tuple(tensor.shape)}, expected (examples, "
                     f"{', '.join(map(str, field.shape))})."
                 )
+            if tensor.is_floating_point() > field.dtype.is_floating_point and bool((tensor != tensor.round()).any()):
+                raise InputError(f"x[{field.name!r}] holds fractions, expected whole numbers ({field.dtype}).")
             columns.append(tensor.reshape(len(tensor), -1))
         if len({len(column) for column in columns}) > 1:
             raise InputError(f"x has {[len(column) for column in columns]} examples under its names, expected as many.")
-        return _side_by_side(columns)
+        return _side_by_side(columns, self.dtype)
 
     def unpack(self, x: Tensor) -> Tensor | dict[str, Tensor]:
-        """Return the inputs by name for a packed tensor (..., columns), or the tensor itself where there are none."""
-        if not self.fields:
+        """Return what the module takes, for packed inputs (..., columns): inputs by name, or one tensor, normalised."""
+        return self._by_name(x) if self.fields else self.prepare(x)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Return what a module that takes one tensor is called with, for inputs of any leading axes."""
+        if self.normalise is None or x.dtype != torch.uint8:
             return x
-        floating = x.dtype if x.is_floating_point() else torch.float32
+        mean, std = (torch.tensor(value, dtype=self.dtype, device=x.device) for value in self.normalise)
+        if len(mean) > 1:
+            mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
+        return (x.to(self.dtype) / 255 - mean) / std
+
+    def changed(self, change: Callable[[Any], Any], x: Tensor) -> Tensor:
+        """Return packed inputs (batch, ...) after a change to the inputs as their user knows them, by name or one."""
+        return self.pack(change(self._by_name(x) if self.fields else x)).to(x.dtype)
+
+    def _by_name(self, x: Tensor) -> dict[str, Tensor]:
+        floating = x.dtype if x.is_floating_point() else self.dtype
         return {
             field.name: x[..., field.start : field.stop]
             .reshape(*x.shape[:-1], *field.shape)
@@ -129,28 +160,36 @@ def outputs_of(result: Any) -> Tensor:
     )
 
 
-def as_tensor(values: Any, name: str) -> Tensor:
-    """Return an array, a list, a pandas column or frame, or a tensor as a tensor."""
-    try:
-        if isinstance(values, Tensor):
-            return values.detach()
-        array = np.asarray(values)
-        return torch.from_numpy(array.copy() if not array.flags.writeable else array)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} is {described(values)}, expected a tensor or an array of numbers.") from error
+def _normalisation(given: Any, x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return checked means and standard deviations for images x (examples, ...)."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise InputError(f"normalise is {described(given)}, expected (mean, std), each a number or one a channel.")
+    mean, std = (as_tensor(value, "normalise").double().reshape(-1) for value in given)
+    channels = x.shape[1] if x.ndim == 4 else 1
+    if len(mean) != len(std) or len(mean) not in (1, channels):
+        raise InputError(
+            f"normalise has {len(mean)} means and {len(std)} standard deviations, expected 1 of each"
+            + (f" or {channels} (x has {channels} channels)." if channels > 1 else ".")
+        )
+    if not bool((torch.isfinite(mean) & torch.isfinite(std) & (std > 0)).all()):
+        raise InputError(f"normalise is {given}, expected finite means and standard deviations above 0.")
+    if x.dtype != torch.uint8:
+        raise InputError(f"normalise is for images of type uint8 (0 to 255), x is {x.dtype}; leave it out.")
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _side_by_side(columns: Sequence[Tensor]) -> Tensor:
+def _side_by_side(columns: Sequence[Tensor], precision: torch.dtype) -> Tensor:
     """Join columns without losing a digit: whole numbers as int64, or as fractions where these are exact."""
     floating = [column.dtype for column in columns if column.is_floating_point()]
     if not floating:
         return torch.cat([column.long() for column in columns], dim=1)
     dtype = torch.float64 if torch.float64 in floating else torch.float32
-    exact = 2**53 if dtype == torch.float64 else 2**24
+    exact = 2**53 if dtype == precision == torch.float64 else 2**24
     for column in columns:
         if not column.is_floating_point() and column.numel() and int(column.long().abs().max()) > exact:
             raise InputError(
                 f"x has a whole number of size {int(column.long().abs().max())} beside fractions, expected at most "
-                f"{exact}, which {dtype} holds exactly; number the tokens anew, or give the other inputs as float64."
+                f"{exact}, which is held exactly; number the tokens anew, or give the other inputs as float64, with "
+                "Recipe(precision='float64')."
             )
     return torch.cat([column.to(dtype) for column in columns], dim=1)

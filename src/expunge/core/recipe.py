@@ -7,9 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
-from expunge.core.checks import between, instance, non_negative, one_of, positive, whole
+from expunge.core.checks import between, instance, non_negative, one_of, plain_fields, positive, whole
 from expunge.core.errors import InputError
 from expunge.core.renamed import renamed
 
@@ -56,6 +54,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check every field, and the fields that must fit together."""
+        plain_fields(self)
         whole(epochs=self.epochs, batch_size=self.batch_size)
         positive(lr=self.lr)
         between(0.0, 1.0, momentum=self.momentum)
@@ -75,7 +74,7 @@ class Recipe:
             peak = self.epochs * PEAK_SHARE if triangular and self.epochs < PEAK else PEAK
             object.__setattr__(self, "peak_epoch", peak)
             return
-        instance((int, float, np.number), "a number of epochs", peak_epoch=self.peak_epoch)
+        instance((int, float), "a number of epochs", peak_epoch=self.peak_epoch)
         if triangular and not 0.0 <= self.peak_epoch <= self.epochs:
             raise InputError(
                 f"peak_epoch = {self.peak_epoch}, expected a number from 0.0 to {self.epochs} (epochs); leave it out, "

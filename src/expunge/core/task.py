@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import inspect
 import random
 import threading
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,25 +16,27 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from expunge.core.checks import described, finite, instance, one_of, whole
+from expunge.core.checks import described, finite, instance, one_of, plain, whole
 from expunge.core.digest import digest_json, digest_tensors
 from expunge.core.errors import InputError
 from expunge.core.interface import Interface
 from expunge.core.outcomes import OUTCOMES, Classes, Outcome
+from expunge.core.reading import check_memory, fitting, read_pair
 from expunge.core.recipe import Recipe
-from expunge.core.seeds import derive
+from expunge.core.seeds import derive, generator
 
 _BUILDING = threading.Lock()
 
 Arrays = Any
-"""Inputs and targets: a pair of tensors, arrays or columns."""
+"""Inputs and targets: a pair of tensors, arrays or columns, or a map-style data set."""
 
 Fit = Callable[[nn.Module, Any, int], nn.Module | None]
 """The user's own training: from a fresh model, a data set of the member's rows and a seed to the trained model."""
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
-"""From a batch of inputs (batch, ...) and a member's generator to changed inputs of the same shape."""
+Augment = Callable[[Any, torch.Generator], Any]
+"""From a batch of inputs (batch, ...) and a member's generator (on the CPU) to changed inputs of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,10 @@ class Task:
 
     Args:
         name: A short name; it appears in records and reports.
-        train: Inputs (examples, ...) and targets, as tensors, NumPy arrays or pandas columns; inputs may be a mapping
-            from names to arrays, which the model then takes as keywords. Floating-point inputs must be finite (float64
-            is stored as float32 unless the recipe says float64).
+        train: Inputs (examples, ...) and targets, as tensors, NumPy arrays, lists or pandas columns and frames; inputs
+            may be a mapping from names to arrays, which the model then takes as keywords. Or a map-style
+            `torch.utils.data.Dataset`, read once: items (x, y), or mappings with a "label". Floating-point inputs must
+            be finite (float64 is stored as float32 unless the recipe says float64). What is given is copied.
         validation: The same for examples that no model is trained on.
         model: Called without arguments, returns a fresh `torch.nn.Module`; it draws its initial weights from PyTorch's,
             NumPy's or Python's global generator, which are all seeded. Its outputs are a tensor, a tuple that begins
@@ -70,7 +76,10 @@ class Task:
         fit: The user's own training: `fit(model, dataset, seed)` trains a fresh model on a member's rows and returns
             it, or None when trained in place.
         augment: Called with a batch of training inputs (batch, ...) and a `torch.Generator` of the member; returns
-            inputs of the same shape. Not called by a `fit`, nor in prediction.
+            inputs of the same shape and type (see `expunge.tasks.augment`). Not called by a `fit`, by methods that
+            start from trained models, nor in prediction.
+        normalise: For uint8 images, which then stay uint8 in memory: a mean and a standard deviation, each a number or
+            one a channel, in units of 0 to 1. Models are called with (x / 255 - mean) / std.
 
     Raises:
         InputError: If shapes disagree, targets do not fit the outcome, data are non-finite or empty, or the model's
@@ -92,6 +101,7 @@ class Task:
         classes: int | None = None,
         fit: Fit | None = None,
         augment: Augment | None = None,
+        normalise: Any = None,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise InputError("name is empty or no text, expected a short name for the task.")
@@ -116,33 +126,80 @@ class Task:
         self.recipe = recipe
         self.fit = fit
         self.augment = augment
-        train, validation = _pair(train, "train"), _pair(validation, "validation")
-        self.interface = Interface.of(train[0])
-        meaning = _outcome(outcome, classes)
+        train, validation = read_pair(train, "train"), read_pair(validation, "validation")
+        self.interface = Interface.of(train[0], dtype, normalise)
+        meaning = _outcome(outcome, plain(classes))
         if isinstance(meaning, Classes):
             meaning = meaning.named(train[1])
-        self.train = _split(train, "train", dtype, self.interface, meaning)
-        self.validation = _split(validation, "validation", dtype, self.interface, meaning)
+        self.train = self._split(train, "train", meaning)
+        outputs = self._probe()
+        self.validation = self._split(validation, "validation", meaning, self.train.x.dtype)
         if self.train.x.shape[1:] != self.validation.x.shape[1:]:
             raise InputError(
                 f"train inputs have shape {tuple(self.train.x.shape[1:])} an example, validation inputs "
                 f"{tuple(self.validation.x.shape[1:])}; expected the same."
             )
-        outputs = self._probe()
         self.outcome = meaning.fitted(self.train.y, outputs)
         for part, split in (("train", self.train), ("validation", self.validation)):
             try:
                 self.outcome.check(outputs, split.y)
             except InputError as error:
                 raise InputError(f"{part}: {error}") from None
+        if augment is not None:
+            self._check_augment()
+
+    def _split(self, pair: tuple[Any, Any], part: str, outcome: Outcome, like: torch.dtype | None = None) -> Split:
+        """Return copies of inputs and targets, of the type of the training inputs."""
+        try:
+            x = self.interface.pack(pair[0])
+        except InputError as error:
+            raise InputError(f"{part}: {error}") from None
+        y = outcome.read(pair[1], part)
+        if x.ndim == 0 or len(x) != len(y):
+            raise InputError(
+                f"{part} has {len(x) if x.ndim else 0} inputs but {len(y)} labels, expected the same number."
+            )
+        finite(x, f"{part}.x")
+        if like is None:
+            like = self.interface.dtype if x.is_floating_point() or x.dtype == torch.bool else x.dtype
+        check_memory(x.numel() * like.itemsize, f"{part}.x of shape {tuple(x.shape)}")
+        y = fitting(y, self.interface.dtype if y.is_floating_point() else y.dtype, f"{part}.y")
+        return Split(fitting(x, like, f"{part}.x").cpu(), y.cpu())
+
+    def _check_augment(self) -> None:
+        """Refuse, before any training, an augmentation that is of no use in it."""
+        x = self.train.x[:4].unsqueeze(0)
+        one, again = (self.augmented(x.clone(), [generator(0, "augment")]) for _ in range(2))
+        if one.shape != x.shape:
+            raise InputError(
+                f"augment returned {tuple(one.shape[1:])} for a batch of {tuple(x.shape[1:])}, expected the same shape."
+            )
+        if not torch.equal(one, again):
+            raise InputError(
+                "augment returned other inputs for the same generator, or not finite ones; expected every random "
+                "number to be drawn from it, as in torch.randn(..., generator=generator)."
+            )
+
+    def augmented(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return packed inputs (members, batch, ...) after `augment`, each member's with its own generator."""
+        change = self.augment
+        assert change is not None
+        try:
+            parts = [
+                self.interface.changed(lambda batch, own=own: change(batch, own), batch)  # type: ignore[misc]
+                for batch, own in zip(x, generators, strict=True)
+            ]
+        except InputError as error:
+            raise InputError(f"augment: {error}") from None
+        return torch.stack(parts)
 
     @property
     def classes(self) -> int:
-        """Number of classes of the examples; 1 for outcomes that have none."""
+        """Number of classes of the examples, 2 for outcome `binary`; 1 for outcomes that have none."""
         if isinstance(self.outcome, Classes):
             assert self.outcome.classes is not None
             return self.outcome.classes
-        return int(self.outcome.groups(self.train.y).max()) + 1
+        return 2 if self.outcome.has_groups else 1
 
     @cached_property
     def network(self) -> Any:
@@ -161,34 +218,39 @@ class Task:
                 return self.interface.run(module.eval(), x)
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
             said = str(error).strip().partition("\n")[0] or type(error).__name__
+            images = " For images of 0 to 255 write normalise=(mean, std)." if x.dtype == torch.uint8 else ""
             raise InputError(
                 f"model()(x) failed for {len(x)} examples, x of shape {tuple(x.shape)} and type {x.dtype} (it said: "
                 f"{said}); expected a model that takes one example of shape {tuple(x.shape[1:])} behind a batch axis. "
-                "Change its first layer, or the shape or type of the inputs."
+                f"Change its first layer, or the shape or type of the inputs.{images}"
             ) from error
 
     def build(self, seed: int) -> nn.Module:
         """Return a fresh module whose initial weights depend on `seed` and on nothing else."""
-        with seeded(seed):
+        with seeded(seed), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Lazy modules")
             module = self.model()
-        if not isinstance(module, nn.Module):
-            raise InputError(f"model() returned a {type(module).__name__}, expected a torch.nn.Module.")
-        return module.to(self.train.x.dtype if self.train.x.is_floating_point() else torch.float32)
+            if not isinstance(module, nn.Module):
+                raise InputError(f"model() returned a {type(module).__name__}, expected a torch.nn.Module.")
+            module = module.to(self.interface.dtype)
+            if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+                # Lazy layers take their shapes, and draw their weights, when they first see an example.
+                modes = {layer: layer.training for layer in module.modules()}
+                with torch.no_grad():
+                    self.interface.run(module.eval(), self.train.x[:2])
+                for layer, mode in modes.items():
+                    layer.training = mode
+        return module
 
     def with_labels(self, indices: np.ndarray[Any, Any], labels: Tensor, name: str) -> Task:
         """Return a copy of the task in which some training labels are replaced (used to plant wrong labels)."""
         y = self.train.y.clone()
         y[torch.as_tensor(indices)] = labels
-        return Task(
-            name=name,
-            train=(self.interface.unpack(self.train.x), y),
-            validation=(self.interface.unpack(self.validation.x), self.validation.y),
-            model=self.model,
-            recipe=self.recipe,
-            outcome=self.outcome,
-            fit=self.fit,
-            augment=self.augment,
-        )
+        changed = copy.copy(self)
+        changed.name, changed.train = name, Split(self.train.x, y)
+        for cached in ("network", "fingerprint"):
+            changed.__dict__.pop(cached, None)
+        return changed
 
     @cached_property
     def fingerprint(self) -> str:
@@ -205,6 +267,11 @@ class Task:
             "recipe": self.recipe.to_dict(),
             "outcome": [self.outcome.name, repr(self.outcome)],
         }
+        if self.interface.normalise is not None:
+            parts["normalise"] = self.interface.normalise
+        if self.augment is not None:
+            seen = self.augmented(self.train.x[:4].unsqueeze(0), [generator(0, "augment")])
+            parts["augment"] = [_written(self.augment), [f"{value:.3g}" for value in seen.flatten().tolist()]]
         return digest_json(parts)
 
     def describe(self) -> dict[str, Any]:
@@ -216,6 +283,7 @@ class Task:
             "validation": len(self.validation),
             "input_shape": list(self.train.x.shape[1:]),
             "classes": self.classes,
+            "outcome": self.outcome.name,
             "model": type(module).__name__,
             "architecture": repr(module),
             "parameters": sum(p.numel() for p in module.parameters()),
@@ -259,20 +327,17 @@ def _outcome(outcome: str | Outcome, classes: int | None) -> Outcome:
     return replace(outcome, classes=classes)
 
 
-def _pair(arrays: Any, part: str) -> tuple[Any, Any]:
-    if not isinstance(arrays, tuple | list) or len(arrays) != 2:
-        raise InputError(f"{part} is {described(arrays)}, expected a pair (x, y) of tensors, NumPy arrays or columns.")
-    return arrays[0], arrays[1]
-
-
-def _split(pair: tuple[Any, Any], part: str, dtype: torch.dtype, interface: Interface, outcome: Outcome) -> Split:
+def _written(value: Any, deep: int = 5) -> Any:
+    """Return what a function does as text: its source, and what it holds on to; other values as they are written."""
+    code = getattr(value, "__code__", None)
+    if isinstance(value, tuple | list) and deep:
+        return [_written(item, deep - 1) for item in value]
+    if code is None or not deep:
+        # Objects that are written with their address in memory would differ from run to run; what they do is seen.
+        return f"{type(value).__qualname__} {'' if ' at 0x' in repr(value) else repr(value)}"
     try:
-        x = interface.pack(pair[0])
-    except InputError as error:
-        raise InputError(f"{part}: {error}") from None
-    y = outcome.read(pair[1], part)
-    if x.ndim == 0 or len(x) != len(y):
-        raise InputError(f"{part} has {len(x) if x.ndim else 0} inputs but {len(y)} labels, expected the same number.")
-    finite(x, f"{part}.x")
-    x = x.to(dtype) if x.is_floating_point() else x
-    return Split(x.contiguous(), y.to(dtype) if y.is_floating_point() else y)
+        source = inspect.getsource(value)
+    except (OSError, TypeError):  # typed at a prompt
+        source = f"{code.co_code.hex()} {code.co_consts}"
+    held = [cell.cell_contents for cell in value.__closure__ or ()]
+    return [source, [_written(item, deep - 1) for item in (*held, *(value.__defaults__ or ()))]]

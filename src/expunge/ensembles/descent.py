@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core import Network, Statistics
+from expunge.core.outcomes import Classes
 from expunge.core.recipe import Optimizer, Precision
 from expunge.core.renamed import renamed
 from expunge.core.tree import State
@@ -117,7 +118,7 @@ class Descent:
             x: Inputs, shape (members, batch, ...).
             target: What the loss compares with, shape (members, batch, ...); labels for cross-entropy.
             lr: Learning rate, at least 0.
-            loss: From logits and target to (members,); cross-entropy averaged over the batch by default.
+            loss: From outputs and target to (members,); the outcome's loss averaged over the batch by default.
             ascend: Climb the loss instead of descending it.
             noise: One generator a member for dropout.
 
@@ -127,8 +128,9 @@ class Descent:
         if self.written is None:
             losses = self._differentiate(x, target, loss, ascend, noise)
         else:
-            logits = self.written.forward(x, update=self.steps.statistics == "updated", noise=noise)
-            losses, gradient = _loss_and_gradient(logits, target, loss, ascend)
+            inputs = self.network.interface.prepare(x)
+            logits = self.written.forward(inputs, update=self.steps.statistics == "updated", noise=noise)
+            losses, gradient = self._loss_and_gradient(logits, target, loss, ascend)
             self.written.backward(gradient)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -141,13 +143,20 @@ class Descent:
         """Set the gradients by autograd and return the losses."""
         with autocast(self.steps.precision, x.device):
             logits = self.network(self.params, self.buffers, x, statistics=self.steps.statistics, noise=noise)
-        losses, gradient = _loss_and_gradient(logits.detach(), target, loss, ascend)
+        losses, gradient = self._loss_and_gradient(logits.detach(), target, loss, ascend)
         tensors = list(self.trainable.values())
         gradients = torch.autograd.grad(logits, tensors, gradient, allow_unused=True)
         for tensor, own in zip(self.flat.values(), gradients, strict=True):
             # The fused optimisers read gradients in the memory order of the parameters, without checking.
             tensor.grad = None if own is None else _padded(own)
         return losses
+
+    def _loss_and_gradient(
+        self, outputs: Tensor, target: Tensor, loss: Loss | None, ascend: bool
+    ) -> tuple[Tensor, Tensor]:
+        if loss is None and not isinstance(self.network.outcome, Classes):
+            loss = self.network.outcome.mean_loss
+        return _loss_and_gradient(outputs, target, loss, ascend)
 
     def state(self) -> tuple[State, State]:
         """Return detached copies of parameters and buffers."""
@@ -200,7 +209,7 @@ def _padded(tensor: Tensor) -> Tensor:
 
 
 def _loss_and_gradient(logits: Tensor, target: Tensor, loss: Loss | None, ascend: bool) -> tuple[Tensor, Tensor]:
-    """Return the losses (members,) and the gradient of what is descended, shaped and typed like the logits."""
+    """Return the losses (members,) and the gradient of what is descended, shaped and typed like the outputs."""
     if loss is None:
         # The usual loss has its gradient written out: differentiating it took a tenth of a small model's time.
         losses, gradient = cross_entropy_with_gradient(logits, target)

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,23 +21,26 @@ class LayerNetwork:
     """A stack evaluated by hand-stacked layers (see `layers.py`)."""
 
     kind = "layers"
-    interface: Interface = Interface()
     outcome: Outcome = Classes()
 
-    def __init__(self, template: nn.Module, example: Tensor) -> None:
+    def __init__(self, template: nn.Module, example: Tensor, interface: Interface | None = None) -> None:
         """Compile a module.
 
         Args:
             template: The architecture.
             example: One example, shape (1, ...), for measuring activations.
+            interface: How the module is called; by default with one tensor.
 
         Raises:
             Unsupported: If the module has no hand-stacked form.
         """
         self.template = template
+        self.interface = interface or Interface()
+        if self.interface.fields:
+            raise Unsupported("it takes inputs by name")
         self._run = compile_layers(copy.deepcopy(template))
-        self.widest = widest_activation(template, example)
-        self.columns = _columns(template, example)
+        self.widest = widest_activation(template, example, self.interface)
+        self.columns = _columns(template, example, self.interface)
         self.noisy = any(isinstance(layer, nn.Dropout) for layer in template.modules())
         self.by_hand: list[Make] | None = None
         """What makes the layers of a pass with written-out gradients, where there is one (see `by_hand.py`)."""
@@ -54,20 +58,21 @@ class LayerNetwork:
     ) -> Tensor:
         """Return logits (members, batch, classes); see `expunge.core.Network`."""
         members = len(next(iter(params.values())))
-        return self._run(Context(params, buffers, members, statistics == "updated", noise), x)
+        context = Context(params, buffers, members, statistics == "updated", noise)
+        return self._run(context, self.interface.prepare(x))
 
 
 class VmapNetwork:
     """A stack evaluated by `torch.vmap` over `torch.func.functional_call`: slower, and right for any module."""
 
     kind = "vmap"
-    interface: Interface = Interface()
     outcome: Outcome = Classes()
 
-    def __init__(self, template: nn.Module, example: Tensor) -> None:
+    def __init__(self, template: nn.Module, example: Tensor, interface: Interface | None = None) -> None:
         """Wrap a module; the arguments are those of `LayerNetwork`."""
         self.template = template
-        self.widest = widest_activation(template, example)
+        self.interface = interface or Interface()
+        self.widest = widest_activation(template, example, self.interface)
         self._local = threading.local()
 
     def _module(self, statistics: Statistics, noisy: bool) -> nn.Module:
@@ -98,7 +103,11 @@ class VmapNetwork:
 
         def one(p: dict[str, Tensor], b: dict[str, Tensor], inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             own = {name: tensor.clone() for name, tensor in b.items()}
-            return torch.func.functional_call(module, (p, own), (inputs,)), own
+
+            def call(*args: Tensor, **named: Tensor) -> Any:
+                return torch.func.functional_call(module, (p, own), args, named)
+
+            return self.interface.run(call, inputs), own
 
         try:
             logits, moved = torch.vmap(one, randomness="error")(dict(params), dict(buffers), batch)
@@ -127,22 +136,22 @@ def build_network(task: Task, kind: str = "auto") -> Network:
         InputError: If `kind` is `layers` and the model has no hand-stacked form; the message says why.
     """
     network = _choose(task, kind)
-    network.interface, network.outcome = task.interface, task.outcome
+    network.outcome = task.outcome
     return network
 
 
 def _choose(task: Task, kind: str) -> Network:
     template, example = task.build(0).eval(), task.train.x[:1]
     if kind == "vmap":
-        return VmapNetwork(template, example)
+        return VmapNetwork(template, example, task.interface)
     try:
-        network = LayerNetwork(template, example)
+        network = LayerNetwork(template, example, task.interface)
         _check_against_module(network, task)
         return network
     except Unsupported as reason:
         if kind == "layers":
             raise InputError(f"the model cannot be hand-stacked: {reason}; use kind='vmap'.") from reason
-        return VmapNetwork(template, example)
+        return VmapNetwork(template, example, task.interface)
 
 
 def _check_against_module(network: LayerNetwork, task: Task) -> None:
@@ -153,7 +162,7 @@ def _check_against_module(network: LayerNetwork, task: Task) -> None:
     params = {name: tensor.detach().unsqueeze(0) for name, tensor in module.named_parameters()}
     buffers = {name: tensor.detach().unsqueeze(0) for name, tensor in module.named_buffers()}
     with torch.no_grad():
-        expected = module(x)
+        expected = task.interface.run(module, x)
         try:
             found = network(params, buffers, x.unsqueeze(0))[0]
         except Exception as error:
@@ -162,7 +171,7 @@ def _check_against_module(network: LayerNetwork, task: Task) -> None:
         raise Unsupported("the stacked form gives other outputs than the module")
 
 
-def _columns(module: nn.Module, example: Tensor) -> int:
+def _columns(module: nn.Module, example: Tensor, interface: Interface) -> int:
     """Return how many numbers the convolutions of one example read in all, each as often as it is read."""
     total = 0
 
@@ -172,11 +181,11 @@ def _columns(module: nn.Module, example: Tensor) -> int:
             reads = layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
             total += reads * output[0, 0].numel()
 
-    _observe(module, example, note)
+    _observe(module, example, interface, note)
     return total
 
 
-def widest_activation(module: nn.Module, example: Tensor) -> int:
+def widest_activation(module: nn.Module, example: Tensor, interface: Interface) -> int:
     """Return the largest number of values that any layer puts out for one example."""
     widest = example[0].numel()
 
@@ -185,15 +194,17 @@ def widest_activation(module: nn.Module, example: Tensor) -> int:
         if isinstance(output, Tensor):
             widest = max(widest, output.numel() // 2)
 
-    _observe(module, example, note)
+    _observe(module, example, interface, note)
     return widest
 
 
-def _observe(module: nn.Module, example: Tensor, note: Callable[[nn.Module, object, object], None]) -> None:
+def _observe(
+    module: nn.Module, example: Tensor, interface: Interface, note: Callable[[nn.Module, object, object], None]
+) -> None:
     """Call `note` with each layer, its inputs and its output for two copies of an example."""
     probe = copy.deepcopy(module).eval()
     for layer in probe.modules():
         layer.register_forward_hook(note)
     with torch.no_grad():
         # Twice, because a batch norm without running statistics cannot normalise a single example.
-        probe(torch.cat([example, example]))
+        interface.run(probe, torch.cat([example, example]))

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from expunge.core import DivergedError, Ensemble, ForgetSet, InputError, Network, Recipe, Split, Task
 from expunge.core import tree as trees
-from expunge.core.checks import between, instance, seeds, whole
+from expunge.core.checks import between, instance, plain_arguments, seeds, whole
+from expunge.core.reading import check_memory
 from expunge.core.seeds import derive, generator
 from expunge.ensembles.batches import batches, epoch_order, gather
 from expunge.ensembles.chunks import measure_chunk, pick_device, run_chunks, split, worker_count
@@ -72,6 +73,7 @@ class Plan:
         ]
 
 
+@plain_arguments
 def train(
     task: Task,
     *,
@@ -136,9 +138,13 @@ def train(
             f"recipe.precision is {recipe.precision} but the task's data were read for {task.recipe.precision}; "
             "build the task with a recipe of the same precision."
         )
-    groups = _groups(_example_sets(task, members, without, examples))
     where = pick_device(device)
     network = network or build_network(task)
+    numbers = sum(tensor.numel() for tensor in network.template.state_dict().values())
+    check_memory(
+        members * (numbers * task.interface.dtype.itemsize + 8 * len(task.train)), f"an ensemble of {members:,}"
+    )
+    groups = _groups(_example_sets(task, members, without, examples))
     plans = [
         Plan(
             task,
@@ -242,7 +248,7 @@ def _train_chunk(
     counter.add(done * len(ids))
     saved = time.monotonic()
     for epoch in range(done, plan.epochs):
-        train_epoch(descent, data, examples, seeds, epoch, recipe)
+        train_epoch(descent, data, examples, seeds, epoch, recipe, plan.task)
         counter.add(len(ids))
         if shelf is not None and time.monotonic() - saved > PARTIAL_SECONDS and epoch + 1 < plan.epochs:
             shelf.save_partial(ids, epoch + 1, _flat(descent))
@@ -266,7 +272,7 @@ def new_descent(network: Network, params: trees.State, buffers: trees.State, rec
 
 
 def train_epoch(
-    descent: Descent, data: Split, examples: Tensor, seeds: Sequence[int], epoch: int, recipe: Recipe
+    descent: Descent, data: Split, examples: Tensor, seeds: Sequence[int], epoch: int, recipe: Recipe, task: Task
 ) -> None:
     """Take every step of one epoch of the recipe.
 
@@ -277,14 +283,18 @@ def train_epoch(
         seeds: One seed a member.
         epoch: Number of the epoch, from 0.
         recipe: Batch size and rate; the rate is that of the middle of each step, so that no step has rate 0.
+        task: Whose augmentation changes the inputs of every batch, if it has one.
     """
     order = epoch_order(examples, seeds, epoch).to(data.x.device)
     noisy = getattr(descent.network, "noisy", True)
     noise = [generator(seed, "noise", epoch) for seed in seeds] if noisy else None
+    changes = [generator(seed, "augment", epoch) for seed in seeds] if task.augment else []
     steps = recipe.steps_per_epoch(examples.shape[1])
     for number, index in enumerate(batches(order, recipe.batch_size, recipe.last_batch == "drop")):
         lr = recipe.rate(epoch + (number + 0.5) / steps)
-        descent.step(gather(data.x, index), gather(data.y, index), lr, noise=noise)
+        x = gather(data.x, index)
+        x = task.augmented(x, changes) if changes else x
+        descent.step(x, gather(data.y, index), lr, noise=noise)
 
 
 def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device, workers: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from expunge.core import Recipe
-from expunge.core.checks import between, non_negative, one_of, whole
+from expunge.core.checks import between, non_negative, one_of, plain_fields, whole
 from expunge.methods.problem import Checkpoint, Problem
 
 Raises = Literal["forget loss", "forget divergence", ""]
@@ -35,6 +35,22 @@ class Method:
     """Whether it throws the pretrained weights away."""
     needs_targets: ClassVar[bool] = False
     """Whether it needs predicted oracle margins (`targets` of `unlearn`)."""
+
+    def __init_subclass__(cls) -> None:
+        """Let options be numbers of any library: they are Python's own before a subclass checks them."""
+        super().__init_subclass__()
+        if "__post_init__" in cls.__dict__:
+            check = cls.__post_init__
+
+            def checked(self: Method) -> None:
+                plain_fields(self)
+                check(self)
+
+            cls.__post_init__ = checked  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        """Convert the options; a subclass checks them here."""
+        plain_fields(self)
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Unlearn, and yield a checkpoint at every stopping time, in order.

@@ -18,7 +18,7 @@ from expunge.core.recipe import Optimizer
 from expunge.core.renamed import renamed
 from expunge.core.seeds import derive, generator
 from expunge.core.tree import State, clone, distance, finite_members
-from expunge.ensembles import Descent, Steps, cross_entropy, recalibrate
+from expunge.ensembles import Descent, Steps, recalibrate
 from expunge.ensembles.batches import batches, epoch_order, gather
 
 Treatment = Literal["frozen", "updated", "recalibrated"]
@@ -192,9 +192,9 @@ class Problem:
         return ensemble.logits(self.x[there]).to(self.x.device)
 
     def forget_loss(self, descent: Descent) -> Tensor:
-        """Return the cross-entropy of each member over the forget set, (members,)."""
-        labels = self.y[self.forget.to(self.y.device)]
-        return cross_entropy(self.logits(descent, self.forget), labels.expand(len(self.start), -1))
+        """Return the loss of each member averaged over the forget set, (members,)."""
+        outputs, targets = self.logits(descent, self.forget), self.y[self.forget.to(self.y.device)]
+        return self.start.network.outcome.mean_loss(outputs, targets)
 
     def checkpoint(self, epoch: int, descent: Descent, statistics: Treatment) -> Checkpoint:
         """Return the state after an epoch, its statistics treated as declared, with the facts for the checks."""

@@ -51,7 +51,7 @@ def train_from_scratch(problem: Problem, recipe: Recipe, epochs: int) -> Checkpo
     descent = new_descent(problem.start.network, there, {k: t.to(device) for k, t in buffers.items()}, recipe)
     examples = problem.retain.expand(len(problem.start), -1)
     for epoch in range(epochs):
-        train_epoch(descent, Split(problem.x, problem.y), examples, problem.seeds, epoch, recipe)
+        train_epoch(descent, Split(problem.x, problem.y), examples, problem.seeds, epoch, recipe, problem.task)
         used = len(problem.retain)
         problem.ledger.examples += used - used % recipe.batch_size if recipe.last_batch == "drop" else used
     return problem.stop(epochs, problem.start.with_state(*descent.state()))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
-from expunge.core.checks import instance, non_negative, seeds, whole
+from expunge.core.checks import instance, non_negative, plain_arguments, seeds, whole
 from expunge.core.record import CheckRecord
 from expunge.core.tree import concatenate
 from expunge.ensembles.chunks import even, run_chunks, split, worker_count
@@ -86,6 +86,7 @@ def check_fits(method: Method, network: Network, task: Task, forget: ForgetSet, 
         check_recipe(task.recipe, network, len(forget.retain))
 
 
+@plain_arguments
 def unlearn(
     pretrained: Ensemble,
     task: Task,

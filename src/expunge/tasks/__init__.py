@@ -1,5 +1,6 @@
 """Data sets, models, forget-set choices, synthetic problems with known answers."""
 
+from expunge.tasks import augment
 from expunge.tasks.forget_sets import (
     CHOOSERS,
     Choice,
@@ -20,6 +21,7 @@ from expunge.tasks.user_task import load_task
 __all__ = [
     "CHOOSERS",
     "Choice",
+    "augment",
     "choose",
     "cifar10",
     "class_part",

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from expunge.core import ForgetSet, InputError, Task
-from expunge.core.checks import whole
+from expunge.core.checks import plain_arguments, seeds, whole
 from expunge.core.forget_set import Indices
 from expunge.core.seeds import derive
 
@@ -58,6 +58,8 @@ class Chooser:
     """Name of the option that a third part of a specification gives, as in `class_part:70:3`."""
     plants: bool = False
     """Whether the chooser changes labels, so that its sets belong to a changed task."""
+    classes: bool = False
+    """Whether it needs an outcome with classes."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def cluster(task: Task, size: int, seed: int = 0, features: Any = None) -> Forge
     return _forget_set(task, "cluster", size, seed, **options)
 
 
+@plain_arguments
 def mislabelled(task: Task, size: int, seed: int = 0) -> tuple[Task, ForgetSet]:
     """Return a task in which some training labels are wrong, and the set of those examples.
 
@@ -162,6 +165,7 @@ def from_file(task: Task, path: str | Path) -> ForgetSet:
     return ForgetSet.of(task, values, name=name, how=f"listed in {path.name}")
 
 
+@plain_arguments
 def choose(task: Task, spec: str | Path | ForgetSet, seed: int = 0) -> Choice:
     """Return a forget set, a calibration set of the same kind and size that does not overlap it, and their task.
 
@@ -183,6 +187,7 @@ def choose(task: Task, spec: str | Path | ForgetSet, seed: int = 0) -> Choice:
     >>> len(choice.forget), len(choice.calibration), set(choice.task.train.y[choice.calibration.indices].tolist())
     (20, 20, {3})
     """
+    seeds(seed=seed)
     draws: list[Draw] = []
     if isinstance(spec, ForgetSet):
         spec.check(task)
@@ -285,16 +290,16 @@ def _draw_mislabelled(task: Task, size: int, seed: int, avoid: Indices) -> Draw:
 
 CHOOSERS: Mapping[str, Chooser] = {
     "random": Chooser(_draw_random),
-    "class_part": Chooser(_draw_class_part, argument="label"),
+    "class_part": Chooser(_draw_class_part, argument="label", classes=True),
     "cluster": Chooser(_draw_cluster),
-    "mislabelled": Chooser(_draw_mislabelled, plants=True),
+    "mislabelled": Chooser(_draw_mislabelled, plants=True, classes=True),
 }
 """The kinds of forget set, by the name that a specification and `ForgetSet.chooser` use."""
 
 
 def _class_matched(task: Task, forget: ForgetSet, seed: int) -> Draw:
     """Draw as many retain examples of each class as the forget set has; a class that runs out is made up at random."""
-    labels = task.train.y.numpy()
+    labels = task.outcome.groups(task.train.y).numpy()
     retain = forget.retain
     wanted = np.bincount(labels[forget.indices], minlength=task.classes)
     parts = []
@@ -306,13 +311,15 @@ def _class_matched(task: Task, forget: ForgetSet, seed: int) -> Draw:
     if missing:
         drawn = np.concatenate([drawn, _sample(_without(retain, drawn), missing, seed, "made up")])
     made_up = f" ({missing} from other classes, where a class had no more)" if missing else ""
+    alike = f" with the same number of each class as {forget.name}{made_up}" if task.outcome.has_groups else ""
     how = (
-        f"{len(forget)} retain examples chosen at random with the same number of each class as {forget.name}{made_up}; "
+        f"{len(forget)} retain examples chosen at random{alike}; "
         "how that set was chosen is not known, so this only approximates its kind"
     )
     return Draw(drawn, how, {})
 
 
+@plain_arguments
 def _forget_set(task: Task, chooser: str, size: int, seed: int, **options: Any) -> ForgetSet:
     return _named(task, chooser, size, seed, _draw(task, chooser, size, seed, None, options))
 
@@ -327,6 +334,12 @@ def _named(task: Task, chooser: str, size: int, seed: int, draw: Draw) -> Forget
 
 def _draw(task: Task, chooser: str, size: int, seed: int, avoid: Indices | None, options: Mapping[str, Any]) -> Draw:
     whole(size=size)
+    seeds(seed=seed)
+    if CHOOSERS[chooser].classes and not task.outcome.has_groups:
+        raise InputError(
+            f"{chooser} chooses by class, and outcome {task.outcome.name!r} of the task {task.name!r} has no classes; "
+            f"expected another kind: {', '.join(name for name, kind in CHOOSERS.items() if not kind.classes)}."
+        )
     avoid = np.empty(0, dtype=np.int64) if avoid is None else avoid
     free = len(task.train) - len(avoid)
     if size >= free:
@@ -334,7 +347,7 @@ def _draw(task: Task, chooser: str, size: int, seed: int, avoid: Indices | None,
             f"{chooser} of size {size} asks for all of the {free} training examples or more, expected fewer: something "
             "must be left to train on."
         )
-    return CHOOSERS[chooser].draw(task, int(size), seed, avoid, **options)
+    return CHOOSERS[chooser].draw(task, size, seed, avoid, **options)
 
 
 def _plant(task: Task, draws: list[Draw]) -> Task:

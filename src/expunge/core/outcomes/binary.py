@@ -20,6 +20,7 @@ class Binary(Outcome):
     name: ClassVar[str] = "binary"
     statistic_name: ClassVar[str] = "margin"
     utility_name: ClassVar[str] = "accuracy"
+    has_groups: ClassVar[bool] = True
 
     def read(self, targets: Any, part: str) -> Tensor:
         """Return targets as int64 zeros and ones, (examples,)."""

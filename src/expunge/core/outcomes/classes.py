@@ -28,6 +28,7 @@ class Classes(Outcome):
     name: ClassVar[str] = "classes"
     statistic_name: ClassVar[str] = "margin"
     utility_name: ClassVar[str] = "accuracy"
+    has_groups: ClassVar[bool] = True
 
     def read(self, targets: Any, part: str) -> Tensor:
         """Return labels as int64 class numbers, (examples,); words are numbered in alphabetical order."""
@@ -121,10 +122,16 @@ def _words(targets: Any) -> list[str] | None:
         array = np.asarray(targets)
     except (TypeError, ValueError):  # ragged: reading it as numbers says so
         return None
-    if array.ndim and (
-        array.dtype.kind in "US" or (array.dtype == object and array.size and isinstance(array.flat[0], str))
-    ):
-        if array.ndim != 1:
-            raise InputError(f"labels are words of shape {array.shape}, expected (examples,).")
-        return [str(word) for word in array.tolist()]
-    return None
+    objects = array.flat if array.dtype == object else ()
+    if array.ndim == 0 or not (array.dtype.kind in "US" or any(isinstance(value, str) for value in objects)):
+        return None
+    if array.ndim != 1:
+        raise InputError(f"labels are words of shape {array.shape}, expected (examples,).")
+    words = array.astype(np.str_).tolist() if array.dtype.kind in "US" else array.tolist()
+    strange = [row for row, word in enumerate(words) if not isinstance(word, str)]
+    if strange:
+        raise InputError(
+            f"{len(strange)} labels are no words among words (first: {words[strange[0]]!r} in row {strange[0]}); "
+            "expected a word for every example: name or leave out what is missing."
+        )
+    return [str(word) for word in words]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from expunge.core.checks import finite
 from expunge.core.errors import InputError
-from expunge.core.interface import as_tensor
+from expunge.core.reading import as_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,9 @@ class Outcome:
     """What a plot calls the compared number."""
     utility_name: ClassVar[str]
     """What a table calls the utility."""
+
+    has_groups: ClassVar[bool] = False
+    """Whether examples fall into classes, which `groups` tells."""
 
     def read(self, targets: Any, part: str) -> Tensor:
         """Return a user's targets as a tensor (examples, ...).
@@ -51,6 +54,10 @@ class Outcome:
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the training loss of every example, (members, examples)."""
         raise NotImplementedError
+
+    def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of every member averaged over its batch, (members,): what training descends."""
+        return self.loss(outputs, targets).mean(1)
 
     def statistic(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the number that is compared between models, larger where the target is fitted better.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from expunge.core.errors import InputError
@@ -57,7 +58,8 @@ class Regression(Outcome):
         """Return the share of the examples' variance that is explained, at most 1; NaN for targets without variance."""
         error = self._error(outputs.double(), targets.double()).square().sum((1, 2))
         y = shared(targets.double(), outputs, 2)
-        return 1 - error / (y - y.mean(1, keepdim=True)).square().sum((1, 2))
+        variance = (y - y.mean(1, keepdim=True)).square().sum((1, 2))
+        return torch.where(variance > 0, 1 - error / variance, torch.nan)
 
     def _error(self, outputs: Tensor, targets: Tensor) -> Tensor:
         values = outputs.unsqueeze(-1) if outputs.ndim == 2 else outputs
