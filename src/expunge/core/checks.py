@@ -58,7 +58,7 @@ def plain_arguments(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **options: P.kwargs) -> T:
-        return function(*map(plain, args), **{name: plain(value) for name, value in options.items()})  # type: ignore[arg-type]
+        return function(*map(plain, args), **{name: plain(value) for name, value in options.items()})
 
     return wrapper
 

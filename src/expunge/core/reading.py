@@ -100,7 +100,8 @@ def _columns(item: Any, part: str, place: int) -> dict[str, Any]:
             raise InputError(
                 f"{part}[{place}] has the names {list(item)}, expected the inputs and one of {', '.join(LABELS)}."
             )
-        inputs, target = {name: value for name, value in item.items() if name != found[0]}, item[found[0]]
+        target = item[found[0]]
+        inputs: Mapping[Any, Any] = {name: value for name, value in item.items() if name != found[0]}
     elif isinstance(item, tuple | list) and len(item) == 2:
         inputs, target = (item[0] if isinstance(item[0], Mapping) else {"": item[0]}), item[1]
     else:
@@ -131,7 +132,7 @@ def as_tensor(values: Any, name: str) -> Tensor:
 
 
 def _from_array(values: Any, name: str) -> Tensor:
-    hidden = int(np.ma.count_masked(values)) if isinstance(values, np.ma.MaskedArray) else 0
+    hidden = int(np.ma.getmaskarray(values).sum()) if isinstance(values, np.ma.MaskedArray) else 0
     if hidden:
         raise InputError(
             f"{name} is a masked array with {hidden} masked values, expected an array without gaps; fill them "

@@ -146,7 +146,7 @@ class ForgetRecord(Strict):
     how: str
     chooser: str
     classes: list[int]
-    """Forget examples of each class."""
+    """Forget examples of each class; one number where the outcome has no classes."""
     calibration_name: str
     calibration_how: str
     retain_examples: int
@@ -219,6 +219,10 @@ class Record(StudyRecord):
     members: int
     tolerance: float
     """Tolerance of the verdicts, in nats above the floor."""
+    statistic: str = "margin"
+    """What the task's outcome calls the number that is compared."""
+    utility: str = "accuracy"
+    """What it calls the utility; everything named accuracy in a record is this."""
     ensembles: list[EnsembleRecord] = Field(default_factory=list)
     forget_sets: list[ForgetRecord] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)

@@ -259,7 +259,7 @@ class Task:
         with torch.no_grad():
             probe = self.interface.run(module, self.train.x[:4])
         data = {"x": self.train.x, "y": self.train.y, "vx": self.validation.x, "vy": self.validation.y}
-        parts = {
+        parts: dict[str, Any] = {
             "data": digest_tensors(data),
             "structure": repr(module),
             "weights": digest_tensors(dict(module.state_dict())),

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core import Network, Statistics
-from expunge.core.outcomes import Classes
+from expunge.core.outcomes import Classes, Outcome
 from expunge.core.recipe import Optimizer, Precision
 from expunge.core.renamed import renamed
 from expunge.core.tree import State
@@ -130,7 +130,7 @@ class Descent:
         else:
             inputs = self.network.interface.prepare(x)
             logits = self.written.forward(inputs, update=self.steps.statistics == "updated", noise=noise)
-            losses, gradient = self._loss_and_gradient(logits, target, loss, ascend)
+            losses, gradient = _loss_and_gradient(logits, target, loss, ascend, self.network.outcome)
             self.written.backward(gradient)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -143,20 +143,13 @@ class Descent:
         """Set the gradients by autograd and return the losses."""
         with autocast(self.steps.precision, x.device):
             logits = self.network(self.params, self.buffers, x, statistics=self.steps.statistics, noise=noise)
-        losses, gradient = self._loss_and_gradient(logits.detach(), target, loss, ascend)
+        losses, gradient = _loss_and_gradient(logits.detach(), target, loss, ascend, self.network.outcome)
         tensors = list(self.trainable.values())
         gradients = torch.autograd.grad(logits, tensors, gradient, allow_unused=True)
         for tensor, own in zip(self.flat.values(), gradients, strict=True):
             # The fused optimisers read gradients in the memory order of the parameters, without checking.
             tensor.grad = None if own is None else _padded(own)
         return losses
-
-    def _loss_and_gradient(
-        self, outputs: Tensor, target: Tensor, loss: Loss | None, ascend: bool
-    ) -> tuple[Tensor, Tensor]:
-        if loss is None and not isinstance(self.network.outcome, Classes):
-            loss = self.network.outcome.mean_loss
-        return _loss_and_gradient(outputs, target, loss, ascend)
 
     def state(self) -> tuple[State, State]:
         """Return detached copies of parameters and buffers."""
@@ -208,15 +201,18 @@ def _padded(tensor: Tensor) -> Tensor:
     return F.pad(values, (0, missing)) if missing else values
 
 
-def _loss_and_gradient(logits: Tensor, target: Tensor, loss: Loss | None, ascend: bool) -> tuple[Tensor, Tensor]:
+def _loss_and_gradient(
+    logits: Tensor, target: Tensor, loss: Loss | None, ascend: bool, outcome: Outcome
+) -> tuple[Tensor, Tensor]:
     """Return the losses (members,) and the gradient of what is descended, shaped and typed like the outputs."""
-    if loss is None:
+    if loss is None and isinstance(outcome, Classes):
         # The usual loss has its gradient written out: differentiating it took a tenth of a small model's time.
         losses, gradient = cross_entropy_with_gradient(logits, target)
     else:
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_(True)
-            losses = loss(leaf.float() if leaf.dtype == torch.bfloat16 else leaf, target)
+            wide = leaf.float() if leaf.dtype == torch.bfloat16 else leaf
+            losses = outcome.loss(wide, target).mean(1) if loss is None else loss(wide, target)
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
     return losses.detach(), (-gradient if ascend else gradient).to(logits.dtype)
 

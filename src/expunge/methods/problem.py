@@ -193,8 +193,8 @@ class Problem:
 
     def forget_loss(self, descent: Descent) -> Tensor:
         """Return the loss of each member averaged over the forget set, (members,)."""
-        outputs, targets = self.logits(descent, self.forget), self.y[self.forget.to(self.y.device)]
-        return self.start.network.outcome.mean_loss(outputs, targets)
+        labels = self.y[self.forget.to(self.y.device)]
+        return self.start.network.outcome.loss(self.logits(descent, self.forget), labels).mean(1)
 
     def checkpoint(self, epoch: int, descent: Descent, statistics: Treatment) -> Checkpoint:
         """Return the state after an epoch, its statistics treated as declared, with the facts for the checks."""

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 
 from expunge.core import Recipe
 from expunge.core.checks import between, non_negative, positive, whole
+from expunge.core.outcomes import Classes, Outcome, Sequences
 from expunge.core.renamed import renamed
-from expunge.ensembles import Descent, Loss, cross_entropy
+from expunge.ensembles import Descent, Loss
 from expunge.methods.method import Method, Raises
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
@@ -81,6 +82,7 @@ class Scrub(Method):
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
         student = problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
+        distance = self._distance(problem.start.network.outcome)
         teacher = _teacher_logits(problem, student)
         on_forget = teacher[:, problem.forget]
         lr = self.lr
@@ -89,21 +91,24 @@ class Scrub(Method):
                 lr *= self.decay
             noise = problem.noise(epoch)
             if epoch <= self.msteps:
-                before = divergence(problem.logits(student, problem.forget), on_forget, self.temperature)
+                before = distance(problem.logits(student, problem.forget), on_forget)
                 for x, _, index in problem.forget_batches(epoch, self.forget_batch_size):
-                    student.step(x, _rows(teacher, index), lr, self._distance, ascend=True, noise=noise)
-                after = divergence(problem.logits(student, problem.forget), on_forget, self.temperature)
-                problem.raised(before, after)
+                    student.step(x, _rows(teacher, index), lr, distance, ascend=True, noise=noise)
+                problem.raised(before, distance(problem.logits(student, problem.forget), on_forget))
             for x, y, index in problem.retain_batches(epoch, self.batch_size):
-                student.step(x, y, lr, self._keep(_rows(teacher, index)), noise=noise)
+                student.step(
+                    x, y, lr, self._keep(problem.start.network.outcome, distance, _rows(teacher, index)), noise=noise
+                )
             yield problem.checkpoint(epoch, student, self.statistics)
 
-    def _distance(self, logits: Tensor, teacher: Tensor) -> Tensor:
-        return divergence(logits, teacher, self.temperature)
+    def _distance(self, outcome: Outcome) -> Loss:
+        if isinstance(outcome, Classes | Sequences):
+            return lambda outputs, teacher: divergence(outputs, teacher, self.temperature)
+        return lambda outputs, teacher: (outputs - teacher).square().flatten(1).mean(1) / 2
 
-    def _keep(self, teacher: Tensor) -> Loss:
-        def loss(logits: Tensor, labels: Tensor) -> Tensor:
-            return self.gamma * cross_entropy(logits, labels) + self.alpha * self._distance(logits, teacher)
+    def _keep(self, outcome: Outcome, distance: Loss, teacher: Tensor) -> Loss:
+        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+            return self.gamma * outcome.loss(outputs, targets).mean(1) + self.alpha * distance(outputs, teacher)
 
         return loss
 
@@ -137,7 +142,7 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """
     p = F.log_softmax(teacher / temperature, dim=-1)
     q = F.log_softmax(student / temperature, dim=-1)
-    return temperature**2 * (p.exp() * (p - q)).sum(-1).mean(-1)
+    return temperature**2 * (p.exp() * (p - q)).sum(-1).flatten(1).mean(-1)
 
 
 def _teacher_logits(problem: Problem, student: Descent) -> Tensor:

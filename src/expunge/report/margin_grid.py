@@ -53,7 +53,9 @@ class MarginGrid:
 CELL_WIDTH, CELL_HEIGHT, BINS = 150.0, 54.0, 28
 
 
-def margin_grid(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, Any]], columns: int = 5) -> MarginGrid:
+def margin_grid(
+    forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, Any]], statistic: str = "margin", columns: int = 5
+) -> MarginGrid:
     """Return histograms of the forget examples on which the pretrained models differ most from the oracles.
 
     The range of a column covers all oracle and pretrained margins on that example and a quarter beyond; members
@@ -62,6 +64,7 @@ def margin_grid(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, Any]
     Args:
         forget: What was found about one forget set.
         margins: Arrays by `<who>/<split>`, each (members, examples).
+        statistic: What the outcome calls the number in them; 0 is marked for margins alone.
         columns: Most examples to show.
 
     Raises:
@@ -92,12 +95,14 @@ def margin_grid(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, Any]
         if pretrained is not None and key != "pretrained" and np.array_equal(array, pretrained):
             continue
         cells = [
-            _cell(oracle[:, e.position], array[:, e.position], edge, label)
+            _cell(oracle[:, e.position], array[:, e.position], edge, label, statistic)
             for e, edge in zip(worst, edges, strict=True)
         ]
         grid_rows.append((label, colour, cells))
     return MarginGrid(
-        examples=[(f"training example {e.index:,}", f"class {e.label}") for e in worst],
+        examples=[
+            (f"training example {e.index:,}", f"class {e.label}" if len(forget.classes) > 1 else "") for e in worst
+        ],
         ticks=[tuple(numbers.number(v) for v in (e[0], (e[0] + e[-1]) / 2, e[-1])) for e in edges],  # type: ignore[misc]
         rows=grid_rows,
         missing=missing,
@@ -127,7 +132,7 @@ def _edges(oracle: Floats, pretrained: Floats | None) -> Floats:
     return np.linspace(low - pad, high + pad, BINS + 1)
 
 
-def _cell(oracle: Floats, who: Floats, edges: Floats, label: str) -> Cell:
+def _cell(oracle: Floats, who: Floats, edges: Floats, label: str, statistic: str) -> Cell:
     finite = who[np.isfinite(who)]
     below, above = int((finite < edges[0]).sum()), int((finite > edges[-1]).sum())
     broken = len(who) - len(finite)
@@ -148,11 +153,11 @@ def _cell(oracle: Floats, who: Floats, edges: Floats, label: str) -> Cell:
     return Cell(
         oracle=_steps(heights[0] / top, close=True),
         who=_steps(heights[1] / top, close=False),
-        zero=round(float(zero), 1) if 0 < zero < CELL_WIDTH else None,
+        zero=round(float(zero), 1) if 0 < zero < CELL_WIDTH and statistic == "margin" else None,
         shift=shift_text,
         note=", ".join(notes),
         broken=broken > 0,
-        title=f"{label}: mean margin {away} from theirs" + (f"; {', '.join(notes)}" if notes else ""),
+        title=f"{label}: mean {statistic} {away} from theirs" + (f"; {', '.join(notes)}" if notes else ""),
     )
 
 

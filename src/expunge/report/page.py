@@ -85,7 +85,7 @@ def render(record: Record, margins: Mapping[str, Margins]) -> str:
         shapes=shapes,
         costs=cost_ticks(costs),
         verdicts=wording.VERDICTS,
-        definitions=wording.DEFINITIONS,
+        definitions=wording.definitions(record.statistic),
         facts=_facts(record),
         tables={
             "task": flat({k: v for k, v in record.task.items() if k not in ("architecture", "recipe")}),
@@ -239,7 +239,7 @@ def _panel(
             for row in rows
             if any(c.method == row.method and wording.starts_pretrained(c) for c in forget.configurations)
         ],
-        grid=margin_grid(forget, margins) if margins is not None else None,
+        grid=margin_grid(forget, margins, record.statistic) if margins is not None else None,
         selections=[
             (
                 row,
@@ -264,7 +264,7 @@ def _panel(
         disagreement_count=sum(d.stops for d in everything),
         cautions=_cautions(forget, record),
         outcome=outcome(forget, margins),
-        table=_table(forget),
+        table=_table(forget, record.utility),
     )
 
 
@@ -388,7 +388,7 @@ _COLUMNS = (
 )
 
 
-def _table(forget: ForgetRecord) -> dict[str, Any]:
+def _table(forget: ForgetRecord, utility: str) -> dict[str, Any]:
     """Return all configurations as rows of plain values, which the page shows on request, sorts and saves as CSV."""
     rows = []
     for c in forget.configurations:
@@ -416,7 +416,7 @@ def _table(forget: ForgetRecord) -> dict[str, Any]:
                 c.id,
             ]
         )
-    return {"columns": list(_COLUMNS), "rows": rows}
+    return {"columns": [name.replace("accuracy", utility) for name in _COLUMNS], "rows": rows}
 
 
 def _matrix(panels: Sequence[Panel]) -> list[tuple[str, bool, list[ConfigurationRecord | None]]]:

@@ -460,3 +460,22 @@ DEFINITIONS: list[tuple[str, str]] = [
     ),
 ]
 """Terms and their explanation, for someone who has not read the paper."""
+
+
+def definitions(statistic: str) -> list[tuple[str, str]]:
+    """Return the terms of a report on an outcome whose compared number has this name."""
+    other = (
+        statistic.capitalize(),
+        f"The number that is compared, for one model and one example: {STATISTICS.get(statistic, OTHER)}. What is said "
+        "of margins elsewhere on this page is said of this number.",
+    )
+    return [other if term == "Margin" and statistic != "margin" else (term, text) for term, text in DEFINITIONS]
+
+
+OTHER = "larger where the model fits the example's target better"
+STATISTICS = {
+    "fit": "minus the distance between prediction and target, in standard deviations of the training targets",
+    "mean margin": "the logit of each label, negated where the label is absent, averaged over labels",
+    "log-likelihood a token": "the mean log-probability of its tokens under the model, in nats, at most 0",
+}
+"""How the compared number of outcomes without a single margin is made."""

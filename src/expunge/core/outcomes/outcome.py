@@ -55,10 +55,6 @@ class Outcome:
         """Return the training loss of every example, (members, examples)."""
         raise NotImplementedError
 
-    def mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of every member averaged over its batch, (members,): what training descends."""
-        return self.loss(outputs, targets).mean(1)
-
     def statistic(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the number that is compared between models, larger where the target is fitted better.
 

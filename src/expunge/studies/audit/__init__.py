@@ -130,6 +130,8 @@ def audit(
         task=task.describe(),
         members=members,
         tolerance=tolerance,
+        statistic=task.outcome.statistic_name,
+        utility=task.outcome.utility_name,
     )
     record.save(out)
     reporter = Reporter(console).start(_work(task, choices, runs, forecasts))

@@ -119,7 +119,7 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
     sides = target.margins() if predicted is None else {**target.margins(), "forecast": predicted.oracle}
     digest = _save_margins(study.folder / path, {**sides, **{key: margins[key] for key in margins if key in kept}})
     floor, pretrained_scores = target.floors(), target.pretrained_scores()
-    labels = task.train.y[torch.from_numpy(forget.indices)]
+    labels = task.outcome.groups(task.train.y[torch.from_numpy(forget.indices)])
     return ForgetRecord(
         name=forget.name,
         size=len(forget),

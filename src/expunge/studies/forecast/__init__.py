@@ -28,6 +28,7 @@ from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
 from expunge.core.checks import positive, whole
 from expunge.core.digest import digest_json, digest_tensors
 from expunge.core.forecast import ForecastRecord, ForecastRun, ForecastSet, PathPoint
+from expunge.core.outcomes import Classes
 from expunge.core.record import SPLITS, SplitName, write_atomically
 from expunge.core.seeds import derive
 from expunge.dependence.linearised import Linearised
@@ -224,9 +225,14 @@ def check_forecastable(task: Task, followed: int, device: torch.device, network:
         network: How the stack is evaluated; None chooses.
 
     Raises:
-        InputError: If an example has no gradient of its own, a layer has no forward derivative, or the table of the
-            reduced model has no room.
+        InputError: If the outcome is not classes, an example has no gradient of its own, a layer has no forward
+            derivative, or the table of the reduced model has no room.
     """
+    if not isinstance(task.outcome, Classes):
+        raise InputError(
+            f"a forecast predicts margins between classes, and outcome {task.outcome.name!r} of the task "
+            f"{task.name!r} has none; expected outcome='classes'."
+        )
     scored = min(len(task.train), RETAIN_EXAMPLES) + min(len(task.validation), VALIDATION_EXAMPLES)
     room = TABLE // (followed * DIMENSIONS * task.classes) - scored
     if room < FEWEST_ROWS:
