@@ -185,9 +185,13 @@ def check_memory(needed: float, what: str) -> None:
     there = available_memory()
     if there is not None and needed > there:
         raise InputError(
-            f"{what} needs {needed / 2**30:,.1f} GiB of memory and {there / 2**30:,.1f} GiB are free; expected less: "
+            f"{what} needs {_size(needed)} of memory and {_size(there)} are free; expected less: "
             "fewer examples or members, images as uint8 with normalise=(mean, std), or a machine with more memory."
         )
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count > 2**26 else f"{count:,.0f} bytes"
 
 
 def available_memory() -> int | None:

@@ -174,7 +174,7 @@ class Task:
             raise InputError(
                 f"augment returned {tuple(one.shape[1:])} for a batch of {tuple(x.shape[1:])}, expected the same shape."
             )
-        if not torch.equal(one, again):
+        if not torch.equal(one, again) or not bool(torch.isfinite(one).all()):
             raise InputError(
                 "augment returned other inputs for the same generator, or not finite ones; expected every random "
                 "number to be drawn from it, as in torch.randn(..., generator=generator)."

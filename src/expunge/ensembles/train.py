@@ -142,7 +142,7 @@ def train(
     network = network or build_network(task)
     numbers = sum(tensor.numel() for tensor in network.template.state_dict().values())
     check_memory(
-        members * (numbers * task.interface.dtype.itemsize + 8 * len(task.train)), f"an ensemble of {members:,}"
+        members * (numbers * task.interface.dtype.itemsize + 8 * len(task.train)), f"an ensemble of {members:,} members"
     )
     groups = _groups(_example_sets(task, members, without, examples))
     plans = [

@@ -24,8 +24,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from expunge.core import Recipe, margins_from_logits
+from expunge.core import Recipe
 from expunge.core.checks import between, non_negative, one_of, positive
+from expunge.core.outcomes import Outcome
 from expunge.core.renamed import renamed
 from expunge.ensembles import Loss
 from expunge.methods.method import Method
@@ -95,16 +96,17 @@ class MarginMatching(Method):
             for retained in problem.retain_batches(epoch, self.batch_size, self.retain_share):
                 forgotten = next(forget)
                 x, labels, index = (torch.cat(pair, 1) for pair in zip(forgotten, retained, strict=True))
-                loss = self._loss(labels, forgotten[2].shape[1])
+                loss = self._loss(problem.outcome, labels, forgotten[2].shape[1])
                 descent.step(x, problem.targets_at(index), self.lr, loss, noise=noise)
             problem.approached(start, problem.target_distance(descent))
             yield problem.checkpoint(epoch, descent, self.statistics)
 
-    def _loss(self, labels: Tensor, forgotten: int) -> Loss:
+    def _loss(self, outcome: Outcome, labels: Tensor, forgotten: int) -> Loss:
         def loss(logits: Tensor, targets: Tensor) -> Tensor:
             known = ~torch.isnan(targets)
+            margins = outcome.statistic(logits, labels).to(logits.dtype)
             # Masked before the loss: behind a factor of 0 a NaN would still come back as a gradient of NaN.
-            difference = torch.where(known, margins(logits, labels) - targets.nan_to_num(), 0.0)
+            difference = torch.where(known, margins - targets.nan_to_num(), 0.0)
             apart = huber(difference, self.delta)
             on_forget = known_mean(apart[:, :forgotten], known[:, :forgotten])
             return on_forget + self.retain_weight * known_mean(apart[:, forgotten:], known[:, forgotten:])
@@ -119,19 +121,6 @@ class MarginMatching(Method):
             cls(lr=share * recipe.lr, batch_size=recipe.batch_size, forget_batch_size=recipe.batch_size)
             for share in shares
         ]
-
-
-def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return margins where every member has its own examples.
-
-    Args:
-        logits: Shape (members, batch, classes).
-        labels: Shape (members, batch).
-
-    Returns:
-        Shape (members, batch).
-    """
-    return margins_from_logits(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
 
 
 def huber(difference: Tensor, delta: float) -> Tensor:

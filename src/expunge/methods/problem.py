@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from expunge.core import Ensemble, ForgetSet, Task, margins_from_logits
+from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.recipe import Optimizer
 from expunge.core.renamed import renamed
 from expunge.core.seeds import derive, generator
@@ -87,6 +87,7 @@ class Problem:
         self.start = start
         self.task = task
         self.recipe = task.recipe
+        self.outcome = start.network.outcome
         self.x = task.train.x.to(device)
         self.y = task.train.y.to(device)
         self.forget = torch.from_numpy(forget.indices)
@@ -176,7 +177,8 @@ class Problem:
     def target_distance(self, descent: Descent) -> Tensor:
         """Return how far the forget margins are from their targets, root mean square over F, shape (members,)."""
         labels = self.y[self.forget.to(self.y.device)]
-        margins = margins_from_logits(self.logits(descent, self.forget), labels)
+        logits = self.logits(descent, self.forget)
+        margins = self.outcome.statistic(logits, labels).to(logits.dtype)
         there = self.forget.to(self.targets.device)
         return ((margins - self.targets[:, there]) ** 2).nanmean(1).sqrt()
 
@@ -194,7 +196,7 @@ class Problem:
     def forget_loss(self, descent: Descent) -> Tensor:
         """Return the loss of each member averaged over the forget set, (members,)."""
         labels = self.y[self.forget.to(self.y.device)]
-        return self.start.network.outcome.loss(self.logits(descent, self.forget), labels).mean(1)
+        return self.outcome.loss(self.logits(descent, self.forget), labels).mean(1)
 
     def checkpoint(self, epoch: int, descent: Descent, statistics: Treatment) -> Checkpoint:
         """Return the state after an epoch, its statistics treated as declared, with the facts for the checks."""

@@ -82,7 +82,7 @@ class Scrub(Method):
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
         student = problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
-        distance = self._distance(problem.start.network.outcome)
+        distance = self._distance(problem.outcome)
         teacher = _teacher_logits(problem, student)
         on_forget = teacher[:, problem.forget]
         lr = self.lr
@@ -96,9 +96,7 @@ class Scrub(Method):
                     student.step(x, _rows(teacher, index), lr, distance, ascend=True, noise=noise)
                 problem.raised(before, distance(problem.logits(student, problem.forget), on_forget))
             for x, y, index in problem.retain_batches(epoch, self.batch_size):
-                student.step(
-                    x, y, lr, self._keep(problem.start.network.outcome, distance, _rows(teacher, index)), noise=noise
-                )
+                student.step(x, y, lr, self._keep(problem.outcome, distance, _rows(teacher, index)), noise=noise)
             yield problem.checkpoint(epoch, student, self.statistics)
 
     def _distance(self, outcome: Outcome) -> Loss:

@@ -52,7 +52,9 @@ class Regression(Outcome):
 
     def statistic(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return minus the distance from the target, root mean square over targets, in units of `scale`."""
-        return -self._error(outputs.double(), targets.double()).square().mean(-1).sqrt() / self.scale
+        error = self._error(outputs.double(), targets.double())
+        # The norm has a gradient where the error is 0; a square root has none.
+        return -torch.linalg.vector_norm(error, dim=-1) / (error.shape[-1] ** 0.5 * self.scale)
 
     def utility(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the share of the examples' variance that is explained, at most 1; NaN for targets without variance."""
