@@ -11,8 +11,10 @@ from hypothesis.extra import numpy as arrays
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+import expunge as ex
 from expunge.core import InputError, Recipe, Task, reading
 from expunge.core.reading import as_tensor, available_memory, check_memory, read_pair
+from expunge.dependence.features import penultimate
 from expunge.ensembles import build_network, train
 from reference.problems import blobs, cnn, mlp
 
@@ -227,6 +229,8 @@ def test_uint8_images_give_the_results_of_the_same_images_as_fractions(kind, pre
     torch.testing.assert_close(
         found.logits(small.validation.x), expected.logits(plain.validation.x), rtol=tolerance, atol=tolerance
     )
+    features = penultimate(found, 0, small.train.x), penultimate(expected, 0, plain.train.x)
+    torch.testing.assert_close(*features, rtol=tolerance, atol=tolerance)
     with pytest.raises(InputError, match=r"x is torch.float32, expected uint8 images"):
         found.logits(fractions.float())
 
@@ -244,7 +248,7 @@ def test_lazy_layers_are_built_by_an_example():
     assert train(task, members=2, epochs=1).finite().all()
 
 
-def test_what_is_too_large_says_so_with_both_sizes(monkeypatch):
+def test_what_is_too_large_says_so_with_both_sizes(monkeypatch, tmp_path):
     there = available_memory()
     assert there is None or there > 2**20
     monkeypatch.setattr(reading, "available_memory", lambda: 2**30)
@@ -260,6 +264,11 @@ def test_what_is_too_large_says_so_with_both_sizes(monkeypatch):
         read_pair(Endless([(torch.zeros(6), 0)]), "train")
     with pytest.raises(InputError, match=r"an ensemble of 1,000,000,000 members needs"):
         train(task_with(), members=10**9)
+    with pytest.raises(InputError, match=r"an ensemble of 1,000,000,000 members needs"):
+        ex.audit(task_with(), forget="random:3", members=10**9, out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"an ensemble of 1,000,000,000 members needs"):
+        ex.forecast(task_with(), forget="random:3", members=10**9, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     monkeypatch.setattr(reading, "available_memory", lambda: 100)
     with pytest.raises(InputError, match=r"train.x of shape \(24, 6\) needs 576 bytes of memory and 100 bytes"):
         task_with()

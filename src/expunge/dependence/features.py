@@ -39,7 +39,8 @@ def penultimate(ensemble: Ensemble, member: int, x: Tensor) -> Tensor:
     for start in range(0, len(x), BATCH):
         seen.clear()
         batch = x[start : start + BATCH].cpu()
-        logits = module(batch.to(dtype) if batch.is_floating_point() else batch)
+        batch = batch.to(dtype) if batch.is_floating_point() else batch
+        logits = ensemble.network.interface.run(module, batch)
         parts.append((seen[-1][1] if seen else logits).flatten(1))
     for handle in handles:
         handle.remove()

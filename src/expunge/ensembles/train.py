@@ -140,10 +140,7 @@ def train(
         )
     where = pick_device(device)
     network = network or build_network(task)
-    numbers = sum(tensor.numel() for tensor in network.template.state_dict().values())
-    check_memory(
-        members * (numbers * task.interface.dtype.itemsize + 8 * len(task.train)), f"an ensemble of {members:,} members"
-    )
+    check_size(task, network, members)
     groups = _groups(_example_sets(task, members, without, examples))
     plans = [
         Plan(
@@ -318,6 +315,13 @@ def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device
     gpu = device.type == "cuda"
     free = int(0.6 * torch.cuda.mem_get_info(device)[0]) if gpu else 4 * 2**30 // workers
     return measure_chunk(trial, len(plan.ids), device, workers, limit=max(1, free // bytes_each))
+
+
+def check_size(task: Task, network: Network, members: int) -> None:
+    """Refuse, with the sizes, an ensemble whose weights and example sets do not fit into memory."""
+    numbers = sum(tensor.numel() for tensor in network.template.state_dict().values())
+    each = numbers * task.interface.dtype.itemsize + 8 * len(task.train)
+    check_memory(members * each, f"an ensemble of {members:,} members")
 
 
 def check_trainable(plan: Plan, network: Network) -> None:

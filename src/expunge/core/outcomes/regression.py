@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -54,7 +55,8 @@ class Regression(Outcome):
         """Return minus the distance from the target, root mean square over targets, in units of `scale`."""
         error = self._error(outputs.double(), targets.double())
         # The norm has a gradient where the error is 0; a square root has none.
-        return -torch.linalg.vector_norm(error, dim=-1) / (error.shape[-1] ** 0.5 * self.scale)
+        distance: Tensor = torch.linalg.vector_norm(error, dim=-1)
+        return -distance / (math.sqrt(error.shape[-1]) * self.scale)
 
     def utility(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the share of the examples' variance that is explained, at most 1; NaN for targets without variance."""

@@ -29,6 +29,7 @@ from expunge.core.checks import positive, whole
 from expunge.core.record import Record
 from expunge.ensembles import build_network
 from expunge.ensembles.chunks import pick_device
+from expunge.ensembles.train import check_size
 from expunge.methods import Method, check_fits
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.audit.forget_set import Study, audit_forget_set
@@ -93,6 +94,7 @@ def audit(
             "to be seen; 100 is what the paper uses."
         )
     where = pick_device(device)
+    check_size(task, task.network, members)
     reason = _no_forecast(task, members, where) if forecast else ""
     forecasts = forecast and not reason
     runs = plan_runs(task, methods, predicted=forecasts)
@@ -195,6 +197,8 @@ def _request(
 
 def _notes(record: Record, study: Study) -> list[str]:
     notes = []
+    if study.forecasts and study.task.augment is not None:
+        notes.append("The forecasts follow training as if its inputs were not augmented.")
     if any(ensemble.network == "vmap" for ensemble in study.ensembles):
         notes.append("The model has layers without a hand-stacked form; torch.vmap was used, which is slower.")
     notes.extend(

@@ -35,6 +35,7 @@ from expunge.dependence.linearised import Linearised
 from expunge.dependence.reduced import DIMENSIONS, TABLE
 from expunge.ensembles import build_network, train
 from expunge.ensembles.chunks import pick_device
+from expunge.ensembles.train import check_size
 from expunge.methods import Method, check_fits
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.run.environment import describe_environment
@@ -102,6 +103,7 @@ def forecast_run(
     positive(tolerance=tolerance)
     followed = min(followed, members)
     where = pick_device(device)
+    check_size(task, task.network, members)
     runs = plan_runs(task, methods, predicted=True)
     check_forecastable(task, followed, where)
     check_folder(out, FILE, resume)
