@@ -120,6 +120,10 @@ class Task:
         ):
             if function is not None and not callable(function):
                 raise InputError(f"{what} is {described(function)}, expected {expected}.")
+        if fit is not None:
+            raise InputError(
+                "fit was given, and training by a loop of one's own is not carried out yet; give a recipe."
+            )
         dtype = torch.float64 if recipe.precision == "float64" else torch.float32
         self.name = name
         self.model = model
