@@ -70,7 +70,8 @@ STRANGE = [True, np.bool_(1), 1j, np.timedelta64(3, "D"), "3", None, [3], np.one
 CHECKS = [positive, non_negative, whole, seeds, lambda **values: between(0, 9, **values)]
 
 
-@pytest.mark.parametrize("value", STRANGE, ids=repr)
+# Named by kind: the workers of a parallel run must agree on the names, and the text of an object holds its address.
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("check", CHECKS)
 def test_what_is_no_number_is_refused_by_every_check(check, value):
     with pytest.raises(InputError, match="option = "):
@@ -79,7 +80,11 @@ def test_what_is_no_number_is_refused_by_every_check(check, value):
         Recipe(epochs=value)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, np.float32("nan"), fractions.Fraction(-1, 3)])
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), 10**400, np.float32("nan"), fractions.Fraction(-1, 3)],
+    ids=["nan", "inf", "huge", "float32", "fraction"],
+)
 @pytest.mark.parametrize("check", [positive, non_negative, CHECKS[-1]])
 def test_numbers_that_are_not_finite_or_out_of_range_are_refused(check, value):
     with pytest.raises(InputError, match="option = "):

@@ -83,7 +83,8 @@ def test_rows_do_not_depend_on_how_many_there_are_or_on_the_targets(tmp_path, sm
     assert same(few, many[:6])
     assert same(many, train_subsets(task, subsets=11, chunk=2))
     train_targets = train_subsets(task, subsets=6, targets="train", chunk=2)
-    np.testing.assert_array_equal(train_targets.margins, few.margins[:, :50])
+    # One more set of targets is another product of matrices: kernels may round its rows otherwise.
+    np.testing.assert_allclose(train_targets.margins, few.margins[:, :50], atol=1e-6)
     given = train_subsets(task, subsets=6, targets=Split(task.validation.x, task.validation.y), chunk=2)
     np.testing.assert_allclose(given.margins, few.margins[:, 50:], atol=1e-6)
     assert (given.own == -1).all()

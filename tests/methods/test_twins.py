@@ -84,7 +84,7 @@ def test_recalibrated_is_frozen_and_then_new_statistics(name):
     frozen = unlearn(pretrained, task, forget, GradientAscent(lr=0.05, epochs=2))
     found = unlearn(pretrained, task, forget, GradientAscent(lr=0.05, epochs=2, statistics="recalibrated"))
     expected = recalibrate(frozen, task.train.x[torch.from_numpy(forget.retain)])
-    assert all(torch.equal(tensor, state_of(expected)[key]) for key, tensor in state_of(found).items())
+    assert largest_difference(state_of(found), state_of(expected)) < 1e-10  # the same sums, in stacks of other sizes
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet"])
