@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from expunge.core.errors import InputError
 from expunge.core.interface import Interface
 from expunge.core.outcomes import Outcome
 from expunge.core.tree import State
+
+if TYPE_CHECKING:
+    from expunge.core.task import Task
 
 Statistics = Literal["frozen", "updated"]
 
@@ -115,6 +119,75 @@ class Ensemble:
         own = {name: tensor[member].detach().cpu().clone() for name, tensor in state.items()}
         module.load_state_dict(own, strict=False)
         return module.eval()
+
+    @classmethod
+    def from_modules(cls, modules: Sequence[nn.Module], task: Task) -> Ensemble:
+        """Return trained modules as an ensemble; they are copied.
+
+        Args:
+            modules: Modules of the task's architecture, each trained on its own.
+            task: Whose `model` makes such a module.
+
+        Raises:
+            InputError: If one is of another architecture or has other outputs, is not finite, or two are the same.
+        """
+        from expunge.core import checkpoints
+
+        return checkpoints.from_modules(modules, task)
+
+    @classmethod
+    def from_files(cls, files: Any, task: Task) -> Ensemble:
+        """Return checkpoints as an ensemble, one member a file, in the order of their names.
+
+        Args:
+            files: A folder, a pattern such as `"oracle/*.safetensors"`, or a list of files. Files of PyTorch (`.pt`,
+                `.pth`) hold a `state_dict`, alone or in a mapping; pickled objects are never loaded.
+            task: Whose `model` makes the module that was saved.
+
+        Raises:
+            InputError: If there is no file, one is no checkpoint or of another architecture, is not finite or cannot
+                be held exactly in the task's precision, or two hold the same weights.
+        """
+        from expunge.core import checkpoints
+
+        return checkpoints.from_files(files, task)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the ensemble into a new folder, one safetensors file a member, and return the folder.
+
+        Raises:
+            InputError: If the folder is not empty.
+        """
+        from expunge.core import checkpoints
+
+        return checkpoints.save(self, folder)
+
+    @classmethod
+    def load(cls, folder: Path | str, task: Task | None = None) -> Ensemble:
+        """Return an ensemble that `save` wrote.
+
+        Args:
+            folder: The folder.
+            task: Its task; without it the weights alone are there, and nothing can be evaluated.
+
+        Raises:
+            InputError: If there is no saved ensemble, or it is of another architecture.
+            DamagedFileError: If a file is missing or altered.
+        """
+        from expunge.core import checkpoints
+
+        return checkpoints.load(folder, task)
+
+    def export(self, member: int, path: Path | str) -> Path:
+        """Write one member's `state_dict` as a checkpoint that its module loads, and return the path.
+
+        Args:
+            member: Position in the stack, from 0 to members - 1.
+            path: A file; `.safetensors`, or `.pt` or `.pth` for PyTorch's own format.
+        """
+        from expunge.core import checkpoints
+
+        return checkpoints.export(self, member, path)
 
     def logits(self, x: Any, *, budget: int = 2**24) -> Tensor:
         """Return the outputs of every member on the same examples, with stored statistics and without dropout.
