@@ -304,8 +304,8 @@ def score(
     .csv (a row a model). FILE:NAME takes the arrays under NAME, such as
     runs/digits/margins/random-70.safetensors:oracle. A verdict needs retain and validation examples as well.
     """
+    from expunge.report.score_table import print_scores
     from expunge.studies.score import score_files
-    from expunge.studies.score.result import print_scores
 
     console = Console()
     result = score_files(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+from types import ModuleType
 
 import pytest
 from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
 
 from expunge.core.record import SPLITS, Record
 from expunge.report import numbers, print_table, wording
+from expunge.report.fitting import print_fitting
+from expunge.report.table import print_forecast
 
 
 def printed(record: Record, width: int = 240) -> str:
@@ -61,12 +66,53 @@ def test_running_and_empty_records_say_so(record: Record) -> None:
     assert "No forget set has been audited yet." in text
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_narrow_terminals(record: Record, width: int) -> None:
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
+def test_nothing_is_cut_at_any_width(record: Record, width: int) -> None:
+    forget = record.forget_sets[0]
+    chosen = next(c for c in forget.configurations if c.id == forget.selections[0].chosen)
+    chosen.checks[0].passed = False
+    forget.selections[0].edge = ["lr at its largest value 0.4"]
     text = printed(record, width)
     assert max(len(line) for line in text.splitlines()) <= width
-    chosen = [
-        row.chosen for forget in record.forget_sets for row in wording.rows(forget) if row.chosen and row.selection
-    ]
-    # A verdict is never cut off.
-    assert sum(text.count(name) for name in wording.VERDICTS) >= len(chosen)
+    assert "…" not in text
+    words = text.split()
+    for part in (chosen.verdict.name, "FAILED:", *chosen.checks[0].name.split(), "edge", "grid", "cost"):
+        assert any(part in word for word in words), part
+    for row in (row for found in record.forget_sets for row in wording.rows(found)):
+        if row.chosen and row.selection:
+            assert all(numbers.number(row.chosen.scores[split].value) in text for split in SPLITS)
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 120])
+def test_a_forecast_at_any_width(forecasts: ModuleType, width: int) -> None:
+    run = forecasts.example_run()
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    print_forecast(run, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    for method in run.forget_sets[0].forecast.methods:
+        assert all(numbers.number(method.best.excess[split]) in text for split in SPLITS)
+
+
+def test_a_pipe_has_eighty_columns_and_a_terminal_its_own(record: Record) -> None:
+    pipe = Console(file=io.StringIO(), color_system=None, _environ={})
+    print_table(record, pipe)
+    lines = pipe.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    # A table whose numbers stand under one another, with remarks beneath the names.
+    assert any(line.split() == ["method", "verdict", "forget", "retain", "validation", "cost", "gap"] for line in lines)
+
+
+@pytest.mark.parametrize("width", [20, 30, 60, 90])
+def test_tables_become_lists_where_their_columns_do_not_fit(width: int) -> None:
+    table = Table("name", Column("number", justify="right", no_wrap=True), "words", title="[a] title")
+    table.add_row("first thing", "0.123 to 0.456", Text("what [b]it[/b] is"))
+    table.add_row("second")
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    print_fitting(console, table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(len(line) for line in text.splitlines()) <= width
+    for word in ("[a]", "first", "0.123", "0.456", "[b]it[/b]", "second"):
+        assert word in text
+    assert ("│" in text) == (width >= 40)

@@ -12,10 +12,11 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 from expunge.core import InputError
+from expunge.core.scoring import ScoreResult
 from expunge.metrics import DEFAULT_TOLERANCE
+from expunge.report.score_table import print_scores
 from expunge.studies.score import score_files
 from expunge.studies.score.inputs import read_arrays
-from expunge.studies.score.result import ScoreResult, print_scores
 
 rng = np.random.default_rng(21)
 M, N = 24, 40
@@ -366,6 +367,19 @@ def test_the_table_names_metrics_sides_and_what_is_missing(full):
     text = console.export_text()
     for part in ("under-forgotten", "wasserstein", "oracles read", "Not computed", "LiRA", "validation: 40 examples"):
         assert part in text
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_the_table_is_whole_at_any_width(full, width):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    print_scores(full, console)
+    text = console.file.getvalue()
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    for line in full.lines:
+        assert f"{line.value:.3f}" in text or f"{line.value:.3g}" in text
+        if line.low is not None and abs(line.low) < 1000:
+            assert f"{line.low:.3f} to " in " ".join(text.split())
 
 
 def test_bfloat16_safetensors_are_read(tmp_path):

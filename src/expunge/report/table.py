@@ -10,6 +10,7 @@ from expunge.core.forecast import ForecastRecord, ForecastRun, Outlook
 from expunge.core.record import SPLITS, ForgetRecord, Record, VerdictName
 from expunge.core.score import Score
 from expunge.report import numbers, wording
+from expunge.report.fitting import print_fitting
 from expunge.report.forecast_figures import settings_of
 from expunge.report.forecast_words import OUTLOOKS, forecast_headline
 from expunge.report.outcome import outcome_sentence
@@ -33,9 +34,6 @@ OUTLOOK_STYLES: dict[Outlook, str] = {
 }
 """Colour of each outlook, likewise."""
 
-WIDE = 132
-"""Columns of a terminal from which on intervals are printed; narrower ones would break the verdicts."""
-
 _TONES = {"good": "bold green", "bad": "bold red", "open": "bold yellow", "empty": "bold cyan"}
 
 
@@ -44,7 +42,7 @@ def print_table(record: Record, console: Console) -> None:
 
     Args:
         record: A study's record, complete or still running.
-        console: Where to print; its width decides how the table wraps.
+        console: Where to print; its width decides what the table shows.
     """
     if record.status == "running":
         console.print(Text("This audit is not complete; what follows is what is known so far.", "bold yellow"))
@@ -54,7 +52,7 @@ def print_table(record: Record, console: Console) -> None:
         words = wording.headline(forget)
         console.print(Text(words.sentence, _TONES[words.tone]))
         console.print(Text(words.action))
-        console.print(_table(forget, intervals=console.width >= WIDE))
+        print_fitting(console, _table(forget, intervals=True), _table(forget), _table(forget, beneath=True))
         if forget.forecast is not None:
             said = forecast_headline(forget.forecast).sentence
             console.print(Text(f"Forecast beforehand: {said} {outcome_sentence(forget)}", "dim"))
@@ -72,40 +70,54 @@ def print_table(record: Record, console: Console) -> None:
         console.print(Text(f"Note: {note}", "dim"))
 
 
-def _table(forget: ForgetRecord, *, intervals: bool) -> Table:
+def _table(forget: ForgetRecord, *, intervals: bool = False, beneath: bool = False) -> Table:
+    """Return the table of one forget set, with intervals, or with remarks beneath the methods' names."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("method", min_width=12)
+    table.add_column("method", min_width=20)
     table.add_column("verdict", no_wrap=True)
     for split in SPLITS:
         table.add_column(split, justify="right", no_wrap=True)
     table.add_column("cost", justify="right", no_wrap=True)
     table.add_column("illusion gap" if intervals else "gap", justify="right", no_wrap=True)
-    table.add_column("checks")
+    if not beneath:
+        table.add_column("checks", min_width=16)
     for row in wording.rows(forget):
         name = Text(row.label + (" (control)" if row.control else ""), "dim" if row.control else "")
         if row.chosen is None or row.selection is None:
             if not row.control:
-                table.add_row(name, Text("not chosen", "dim"), "", "", "", "", "", f"{row.configurations} tried")
+                _add(table, name, [Text("not chosen", "dim")], Text(f"{row.configurations} tried", "dim"), beneath)
             continue
         c = row.chosen
         failed = [check.name for check in c.checks if not check.passed]
         remarks = [f"FAILED: {', '.join(failed)}"] * bool(failed)
         remarks += [f"{numbers.count(c.failed, 'member')} failed"] * bool(c.failed)
         remarks += ["edge of grid"] * bool(row.selection.edge)
-        table.add_row(
-            name,
+        cells = [
             Text(c.verdict.name, STYLES[c.verdict.name]),
             *(_score(c.scores.get(split), intervals) for split in SPLITS),
-            numbers.percent(c.cost),
-            numbers.number(row.selection.illusion_gap),
-            Text("; ".join(remarks) or "passed", "bold red" if failed or c.failed else "dim"),
+            Text(numbers.percent(c.cost)),
+            Text(numbers.number(row.selection.illusion_gap)),
+        ]
+        passed = "" if beneath else "passed"
+        _add(
+            table, name, cells, Text("; ".join(remarks) or passed, "bold red" if failed or c.failed else "dim"), beneath
         )
     shown = [row.chosen.scores for row in wording.rows(forget) if row.chosen and row.selection]
     for name_, scores, cost in (("pretrained", forget.pretrained, "0 %"), ("floor (retrained)", forget.floor, "100 %")):
         if scores in shown:  # a do-nothing control is the pretrained ensemble
             continue
-        table.add_row(Text(name_, "dim"), "", *(_score(scores.get(split), intervals) for split in SPLITS), cost, "", "")
+        cells = [Text(""), *(_score(scores.get(split), intervals) for split in SPLITS), Text(cost)]
+        _add(table, Text(name_, "dim"), cells, Text(""), beneath)
     return table
+
+
+def _add(table: Table, name: Text, cells: list[Text], remark: Text, beneath: bool) -> None:
+    """Add a row, its remark in the last column or beneath its name."""
+    if beneath and remark:
+        name = Text("\n").join([name, remark])
+    count = len(table.columns) - 1
+    filled = [*cells, *[Text("")] * (count - len(cells))]
+    table.add_row(name, *(filled if beneath else [*filled[:-1], remark]))
 
 
 def _score(score: Score | None, intervals: bool) -> Text:
@@ -133,7 +145,7 @@ def print_forecast(record: ForecastRun, console: Console) -> None:
             console.print(Text(words.action))
         for sentence in item.forecast.advice[1:]:
             console.print(Text(f"- {sentence}", "dim"))
-        console.print(_forecast_table(item.forecast, settings=console.width >= WIDE))
+        print_fitting(console, *(_forecast_table(item.forecast, settings=settings) for settings in (True, False)))
         for note in item.forecast.notes:
             console.print(Text(f"Note: {note}", "dim"))
     if record.forget_sets:
@@ -151,14 +163,14 @@ def print_forecast(record: ForecastRun, console: Console) -> None:
 
 def _forecast_table(forecast: ForecastRecord, *, settings: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("method", min_width=12)
+    table.add_column("method", min_width=20)
     table.add_column("outlook", no_wrap=True)
     for split in SPLITS:
         table.add_column(split, justify="right", no_wrap=True)
     table.add_column("damage", justify="right", no_wrap=True)
     table.add_column("cost", justify="right", no_wrap=True)
     if settings:
-        table.add_column("predicted best setting")
+        table.add_column("predicted best setting", min_width=32)
     order = list(OUTLOOKS)
     for method in sorted(forecast.methods, key=lambda m: (m.control, order.index(m.outlook), m.objective)):
         moves = method.best.run != forecast.nothing.run

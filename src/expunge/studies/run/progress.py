@@ -8,7 +8,10 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-WIDTH = 44
+STEP, BAR = 44, 30
+"""Columns of a terminal for the name of the step and for the bar, where there is room."""
+NUMBERS = 36
+"""Columns that the share, the time left and the clock take, with the gaps between them."""
 
 
 class Reporter:
@@ -27,6 +30,9 @@ class Reporter:
         self._live = bool(console and console.is_terminal)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        room = max(0, console.width - NUMBERS) if console else 0
+        self._bar_width = min(BAR, room // 3)
+        self._step_width = min(STEP, room - self._bar_width)
 
     def start(self, total: float) -> Reporter:
         """Set the amount of work, in units of training one ensemble, before entering the context."""
@@ -37,8 +43,8 @@ class Reporter:
         self.began = time.monotonic()
         if self._live:
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=30),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=self._bar_width),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[left]}"),
                 TimeElapsedColumn(),
@@ -46,7 +52,7 @@ class Reporter:
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task("starting".ljust(WIDTH), total=self.total, left="")
+            self._task = self._bar.add_task(self._named("starting"), total=self.total, left="")
         return self
 
     def __exit__(
@@ -58,7 +64,7 @@ class Reporter:
     def step(self, what: str) -> None:
         """Say what runs now."""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=what[:WIDTH].ljust(WIDTH))
+            self._bar.update(self._task, description=self._named(what))
         elif self.console is not None:
             share = min(1.0, self.done / self.total)
             self.console.print(f"[{share:4.0%}] {what}{self._left()}", markup=False, highlight=False, soft_wrap=True)
@@ -75,6 +81,11 @@ class Reporter:
         """Print a line that stays."""
         if self.console is not None:
             self.console.print(text, markup=False, highlight=False)
+
+    def _named(self, what: str) -> str:
+        """Return a step's name in exactly its room, so that the bar does not jump."""
+        width = self._step_width
+        return (what if len(what) <= width else what[: max(0, width - 1)] + "…").ljust(width)
 
     def _left(self) -> str:
         elapsed = time.monotonic() - self.began

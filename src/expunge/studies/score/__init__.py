@@ -1,8 +1,8 @@
 """Scoring saved outputs of any source: `expunge score`.
 
 Everything that the given arrays allow is computed, and what they do not allow is listed with what would. What a file
-may hold is in `score_inputs`, what comes out in `score_result`; the lines are made in `score_margins` and
-`score_outputs`. A value stands beside a floor at the same numbers of members (`at_equal_counts`).
+may hold is in `inputs`, what comes out in `core.scoring`; the lines are made in `margins` and
+`outputs`. A value stands beside a floor at the same numbers of members (`at_equal_counts`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from expunge import metrics
 from expunge.core.checks import positive
 from expunge.core.record import SPLITS, SplitName
+from expunge.core.scoring import Missing, ScoreResult
 from expunge.studies.score.inputs import Labels, Path_, Side, read_inputs
 from expunge.studies.score.lines import SUBSAMPLES, Array, sample
 from expunge.studies.score.margins import (
@@ -38,7 +39,6 @@ from expunge.studies.score.outputs import (
     svc_line,
     tug_of_war_line,
 )
-from expunge.studies.score.result import Missing, ScoreResult
 
 FEW = 20
 """Members of either side below which the result says that it is rough."""

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from expunge import metrics
 from expunge.core import Score
 from expunge.core.record import SplitName
+from expunge.core.scoring import Group, ScoreLine
 from expunge.core.seeds import derive
 from expunge.metrics.joint import JointTest
 from expunge.metrics.reading import Reading
-from expunge.studies.score.result import Group, ScoreLine
 
 Array = NDArray[np.float64]
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from expunge import metrics
 from expunge.core.record import SplitName
+from expunge.core.scoring import ScoreLine
 from expunge.metrics.distances import DISTANCES, distance_score
 from expunge.metrics.klom import Direction, Variant
 from expunge.metrics.klom_variants import PUBLISHED
 from expunge.metrics.neurips2023 import challenge_score
 from expunge.metrics.privacy import Split, audit
 from expunge.studies.score.lines import Array, at_equal_counts, from_joint, from_score, sample
-from expunge.studies.score.result import ScoreLine
 
 DISTANCE_EXAMPLES = 2000
 """Examples of a split at most for distances, whose intervals take forty readings; they are means over examples."""

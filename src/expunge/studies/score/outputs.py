@@ -8,11 +8,11 @@ import numpy as np
 
 from expunge import metrics
 from expunge.core.record import SPLITS, SplitName
+from expunge.core.scoring import ScoreLine
 from expunge.metrics.outputs import failed_outputs
 from expunge.metrics.reading import Reading
 from expunge.studies.score.inputs import Labels, Side
 from expunge.studies.score.lines import Array, from_reading, sample
-from expunge.studies.score.result import ScoreLine
 
 ATTACK_EXAMPLES = 5000
 """Examples of a split at most for population attacks; the noise of 5000 moves an AUC by less than 0.01."""

@@ -15,6 +15,7 @@ from expunge.core.record import SPLITS, write_atomically
 from expunge.papers.ascent_fails_to_forget.proof import POOLED, Comparison, Correlation, OutcomeName, ProofRecord
 from expunge.papers.ascent_fails_to_forget.report.proof_figures import MEASURES, WORDS, figures
 from expunge.papers.ascent_fails_to_forget.report.theory_figures import STYLE
+from expunge.report.fitting import print_fitting
 
 Row = Sequence[str]
 
@@ -57,7 +58,7 @@ def print_tables(folder: Path | str, console: Console) -> None:
             table.add_column(column)
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        print_fitting(console, table)
     console.print(WORDING, style="dim", markup=False, highlight=False)
 
 

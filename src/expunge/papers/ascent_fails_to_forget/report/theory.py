@@ -16,6 +16,7 @@ from rich.table import Table as RichTable
 from expunge.core.record import write_atomically
 from expunge.papers.ascent_fails_to_forget.finding import TheoryRecord, load_arrays
 from expunge.papers.ascent_fails_to_forget.report.theory_figures import STYLE, figure
+from expunge.report.fitting import print_fitting
 
 
 def draw(folder: Path | str) -> Path:
@@ -60,10 +61,10 @@ def print_tables(folder: Path | str, console: Console) -> None:
         for found in finding.tables:
             table = RichTable(title=found.title, title_justify="left", box=None, pad_edge=False)
             for k, column in enumerate(found.columns):
-                table.add_column(column, justify="left" if k == 0 else "right")
+                table.add_column(column, justify="left" if k == 0 else "right", no_wrap=k > 0)
             for row in found.rows:
                 table.add_row(*(cell(value) for value in row))
-            console.print(table, markup=False, highlight=False)
+            print_fitting(console, table)
 
 
 def cell(value: str | int | float | None) -> str:
