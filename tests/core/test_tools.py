@@ -15,10 +15,41 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from expunge.core import DamagedFileError, InputError, checks, margins_from_logits, tree
-from expunge.core.digest import digest_json, digest_tensors
+from expunge.core.digest import digest_function, digest_json, digest_tensors
 from expunge.core.record import write_atomically
 from expunge.core.schema import Strict, read_record
 from expunge.core.seeds import derive, generator
+
+USER_FILE = """
+import functools
+import numpy as np
+RATE, TABLE = {rate}, np.ones({ones})
+def inner(x):
+    return x * RATE
+class Kept:
+    def __init__(self, value):
+        self.value = value
+    def call(self, x, power={power}):
+        return [self.value + inner(y) ** power for y in x]
+function = functools.partial(Kept({value}).call, TABLE)
+"""
+
+
+def test_the_digest_of_a_function_follows_all_that_it_reaches(tmp_path):
+    same = {"rate": 1, "ones": 3, "power": 2, "value": 0}
+
+    def digest(**changed):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(USER_FILE.format(**{**same, **changed}))
+        scope = {"__name__": "user"}
+        exec(compile(path.read_text(), path, "exec"), scope)
+        return digest_function(scope["function"])
+
+    found = [digest(), *(digest(**{name: value + 1}) for name, value in same.items())]
+    assert len(set(found)) == 5
+    assert digest() == found[0]
+    kept = {3, 1, 2}
+    assert digest_function(lambda x: x in kept) == digest_function(lambda x: x in kept)
 
 
 def test_seeds_are_fixed_for_ever():

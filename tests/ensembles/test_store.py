@@ -363,7 +363,41 @@ def test_shelves_take_saves_from_many_threads(tmp_path):
     params, buffers = again.load(wanted)
     assert params["w"].flatten().tolist() == wanted
     assert buffers["b"].flatten().tolist() == [47.5, 0.5, 13.5]
-    assert sorted(path.name for path in again.folder.iterdir() if path.suffix != ".safetensors") == ["manifest.json"]
+    left = sorted(path.name for path in again.folder.iterdir() if path.suffix != ".safetensors")
+    assert left == ["lock", "manifest.json"]
+
+
+def test_two_processes_on_one_shelf_lose_nothing(tmp_path):
+    shelf, other = (Shelf(tmp_path, {"what": "two"}) for _ in range(2))
+    assert shelf.begin(1) == 1
+    assert other.begin(5) == 1  # the shelf keeps the chunk that it began with
+    parts = [[0, 2], [0, 1, 2], *([number] for number in range(3, 40))]
+    child = os.fork()
+    done = False
+    try:
+        for ids in parts[1::2] if child else parts[::2]:
+            value = torch.tensor(ids, dtype=torch.float32).reshape(-1, 1)
+            (shelf if child else other).save(ids, {"w": value}, {})
+        done = True
+    finally:
+        if not child:
+            os._exit(0 if done else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    again = Shelf(tmp_path, {"what": "two"})
+    assert again.members() == set(range(40))
+    assert again.load(list(range(40)))[0]["w"].flatten().tolist() == list(range(40))
+
+
+def test_mapped_weights_are_those_in_memory(tmp_path):
+    shelf = Shelf(tmp_path, {"what": "mapped"})
+    for ids in ([0, 1], [2], [3, 4]):
+        shelf.save(ids, {"w": torch.randn(len(ids), 3), "none": torch.zeros(len(ids), 0)}, {"n": torch.tensor(ids)})
+    wanted = [4, 0, 2]
+    plain, mapped = shelf.load(wanted), shelf.load(wanted, mapped=True)
+    assert all(equal(one, other) for one, other in zip(plain, mapped, strict=True))
+    assert not list(shelf.folder.glob("mapped-*"))
+    mapped[0]["w"].add_(1)  # belongs to whoever asked; the store does not change
+    assert equal(shelf.load(wanted)[0], plain[0])
 
 
 def test_two_runs_with_the_same_store_at_once_agree(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import random
 import threading
 import warnings
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from expunge.core.checks import described, finite, instance, one_of, plain, whole
-from expunge.core.digest import digest_json, digest_tensors
+from expunge.core.digest import digest_function, digest_json, digest_tensors
 from expunge.core.errors import InputError
 from expunge.core.interface import Interface
 from expunge.core.outcomes import OUTCOMES, Classes, Outcome
@@ -275,7 +274,7 @@ class Task:
             parts["normalise"] = self.interface.normalise
         if self.augment is not None:
             seen = self.augmented(self.train.x[:4].unsqueeze(0), [generator(0, "augment")])
-            parts["augment"] = [_written(self.augment), [f"{value:.3g}" for value in seen.flatten().tolist()]]
+            parts["augment"] = [digest_function(self.augment), [f"{value:.3g}" for value in seen.flatten().tolist()]]
         return digest_json(parts)
 
     def describe(self) -> dict[str, Any]:
@@ -329,19 +328,3 @@ def _outcome(outcome: str | Outcome, classes: int | None) -> Outcome:
     if not isinstance(outcome, Classes):
         raise InputError(f"classes = {classes} was given for outcome {outcome.name!r}, expected outcome='classes'.")
     return replace(outcome, classes=classes)
-
-
-def _written(value: Any, deep: int = 5) -> Any:
-    """Return what a function does as text: its source, and what it holds on to; other values as they are written."""
-    code = getattr(value, "__code__", None)
-    if isinstance(value, tuple | list) and deep:
-        return [_written(item, deep - 1) for item in value]
-    if code is None or not deep:
-        # Objects that are written with their address in memory would differ from run to run; what they do is seen.
-        return f"{type(value).__qualname__} {'' if ' at 0x' in repr(value) else repr(value)}"
-    try:
-        source = inspect.getsource(value)
-    except (OSError, TypeError):  # typed at a prompt
-        source = f"{code.co_code.hex()} {code.co_consts}"
-    held = [cell.cell_contents for cell in value.__closure__ or ()]
-    return [source, [_written(item, deep - 1) for item in (*held, *(value.__defaults__ or ()))]]

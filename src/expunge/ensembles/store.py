@@ -5,17 +5,22 @@ A folder an ensemble, named by the digest of its specification:
     manifest.json                      the full specification, and for each shard its file, members and SHA-256
     members-<first>-<last>.safetensors parameters and buffers of consecutive members, keys `params/...`, `buffers/...`
     partial-<first>-<last>.safetensors training in progress, replaced as it goes and deleted when the shard is written
+    lock                               held by the process that writes the manifest
 
 Every file is written to a temporary name, flushed, and renamed. A file whose checksum or contents do not fit is named
-and refused. Nothing is ever unpickled.
+and refused. Nothing is ever unpickled. Processes may share a shelf: each reads the manifest again, under the lock,
+before it enters its own shards, and what is there already is kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
+import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +60,26 @@ class Shelf:
         self._shards: list[dict[str, Any]] = []
         self.chunk = 0
         """Members that are trained together on this shelf; 0 before training began."""
+        self.refresh()
+
+    def refresh(self) -> set[int]:
+        """Read the manifest again, into which other processes may have entered shards, and return `members()`."""
         manifest = self.folder / "manifest.json"
         if manifest.exists():
             self._shards = self._read_manifest(manifest)
+        return self.members()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads and processes from changing the manifest, and know what is in it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock, (self.folder / "lock").open("w") as file:
+            with contextlib.suppress(ImportError, OSError):  # a system or a file system without locks
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX)
+            self.refresh()
+            yield
 
     def _read_manifest(self, path: Path) -> list[dict[str, Any]]:
         try:
@@ -75,11 +97,12 @@ class Shelf:
             raise DamagedFileError(f"{path} belongs to another specification; delete the folder {self.folder}.")
         return list(shards)
 
-    def begin(self, chunk: int) -> None:
-        """Write the manifest with the chunk size that all members of this shelf are trained in."""
-        self.chunk = chunk
-        with self._lock:
+    def begin(self, chunk: int) -> int:
+        """Enter the chunk size that all members of this shelf are trained in; return the one it began with."""
+        with self._alone():
+            self.chunk = self.chunk or chunk
             self._write_manifest()
+        return self.chunk
 
     def _write_manifest(self) -> None:
         manifest = {
@@ -94,24 +117,36 @@ class Shelf:
         """Return the indices of the members that are complete on disk."""
         return {member for shard in self._shards for member in shard["ids"]}
 
-    def load(self, ids: list[int]) -> tuple[State, State]:
+    def load(self, ids: Sequence[int], *, mapped: bool = False) -> tuple[State, State]:
         """Return parameters and buffers of members, in the order asked.
+
+        Args:
+            ids: Indices of members.
+            mapped: Keep what is returned in a file that is deleted when it is no longer used, not in memory.
 
         Raises:
             DamagedFileError: If a shard is missing, truncated or altered; the message names the file.
         """
-        rows: dict[int, tuple[int, int]] = {}
-        states: list[State] = []
+        place = {member: row for row, member in enumerate(ids)}
+        whole: State = {}
         for shard in self._shards:
-            if not set(shard["ids"]) & set(ids):
+            pairs = [(place[member], row) for row, member in enumerate(shard["ids"]) if member in place]
+            if not pairs:
                 continue
-            for row, member in enumerate(shard["ids"]):
-                rows[member] = (len(states), row)
-            states.append(self._read(shard))
-        state = {
-            name: torch.stack([states[rows[member][0]][name][rows[member][1]] for member in ids]) for name in states[0]
-        }
-        return _unpack(state)
+            own = self._read(shard)
+            for name, tensor in own.items():
+                if name not in whole:
+                    whole[name] = self._empty((len(ids), *tensor.shape[1:]), tensor.dtype, mapped)
+                there, here = zip(*pairs, strict=True)
+                whole[name][list(there)] = tensor[list(here)]
+        return _unpack(whole)
+
+    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype, mapped: bool) -> Tensor:
+        count = math.prod(shape)
+        if not mapped or count == 0:
+            return torch.empty(shape, dtype=dtype)
+        with tempfile.NamedTemporaryFile(dir=self.folder, prefix="mapped-") as file:
+            return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(shape)
 
     def _read(self, shard: Mapping[str, Any]) -> State:
         path = self.folder / shard["file"]
@@ -141,14 +176,16 @@ class Shelf:
         return state
 
     def save(self, ids: list[int], params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
-        """Write members as one shard, then the manifest that names it; safe to call from several threads."""
+        """Write members as one shard, then the manifest that names it; threads and processes may do so at once."""
         name = f"members-{ids[0]:05d}-{ids[-1]:05d}.safetensors"
         content = save_tensors(_pack(params, buffers))
-        write_atomically(self.folder / name, content)
-        shard = {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "ids": list(ids)}
-        with self._lock:
-            self._shards.append(shard)
-            self._write_manifest()
+        with self._alone():
+            if not set(ids) <= self.members():
+                if any(shard["file"] == name for shard in self._shards):  # of other members between the same two
+                    name = f"members-{ids[0]:05d}-{ids[-1]:05d}-{digest_json(ids)[:8]}.safetensors"
+                write_atomically(self.folder / name, content)
+                self._shards.append({"file": name, "sha256": hashlib.sha256(content).hexdigest(), "ids": list(ids)})
+                self._write_manifest()
         self._partial(ids).unlink(missing_ok=True)
 
     def _partial(self, ids: list[int]) -> Path:

@@ -195,7 +195,7 @@ def run_plan(
         # Rounding can depend on how many members share a kernel, so a resumed run keeps the chunks it began with.
         size = (shelf.chunk if shelf else 0) or chunk or choose_chunk(plan, network, data, device, at_once)
         if shelf is not None:
-            shelf.begin(size)
+            size = shelf.begin(size)
         seeds = plan.member_seeds()
         # Members that are kept are never made again, so asking for more members leaves those there are as they are.
         wanted = set(missing)
