@@ -359,13 +359,7 @@ def theory(
     from expunge.papers.ascent_fails_to_forget.theory_study import run as run_theory
 
     console = Console()
-    folder = run_theory(
-        names or ["all"],
-        out,
-        lambda name, position, total: console.print(f"[{position}/{total}] {name}", markup=False, highlight=False),
-        seed=seed,
-        resume=resume,
-    )
+    folder = run_theory(names or ["all"], out, seed=seed, resume=resume, console=console)
     print_tables(folder, console)
     console.print(f"\nReport: {draw_theory(folder)}", soft_wrap=True, highlight=False)
 

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from expunge.core.errors import DamagedFileError, InputError
-from expunge.core.schema import SplitName, Strict, StudyRecord
+from expunge.core.schema import RunRecord, SplitName, Strict
 
 FORECAST_SCHEMA = 1
 """Number of the format of a forecast run."""
@@ -123,23 +123,18 @@ class ForecastSet(Strict):
     """SHA-256 of that file."""
 
 
-class ForecastRun(StudyRecord):
+class ForecastRun(RunRecord):
     """A run of `expunge forecast`: what a report may read."""
 
     FILE: ClassVar[str] = "forecast.json"
+    KIND: ClassVar[str] = "forecast"
     schema_version: int = FORECAST_SCHEMA
     study: Literal["forecast"] = "forecast"
-    status: Literal["running", "complete"]
-    started: str
-    seconds: float
-    command: str
-    request: dict[str, Any]
-    environment: dict[str, Any]
     task: dict[str, Any]
     members: int
     tolerance: float
     """Excess over the floor that counts as indistinguishable, nats."""
-    training_seconds: float
+    training_seconds: float = 0.0
     """Seconds for the pretrained ensemble and its earlier states; 0 when they were found in the store."""
     forget_sets: list[ForecastSet] = Field(default_factory=list)
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from expunge.core.errors import DamagedFileError, InputError
 from expunge.core.forecast import ForecastRecord
-from expunge.core.schema import SPLITS, SplitName, Strict, StudyRecord, write_atomically
+from expunge.core.schema import SPLITS, RunRecord, SplitName, Strict, write_atomically
 from expunge.core.score import Score
 
 __all__ = [
@@ -196,24 +196,14 @@ class EnsembleRecord(Strict):
     validation_accuracy: float
 
 
-class Record(StudyRecord):
+class Record(RunRecord):
     """One run of a study."""
 
     FILE: ClassVar[str] = "record.json"
+    KIND: ClassVar[str] = "audit"
     schema_version: int = SCHEMA
     study: str
     """`audit`."""
-    status: Literal["running", "complete"]
-    started: str
-    """ISO 8601 time in UTC."""
-    seconds: float
-    """Wall-clock seconds spent, over all resumptions."""
-    command: str
-    """The shell command, or the Python call, that runs the same study again."""
-    request: dict[str, Any]
-    """What was asked, defaults included."""
-    environment: dict[str, Any]
-    """Versions, platform, cores, device, commit."""
     task: dict[str, Any]
     """`Task.describe()`."""
     members: int

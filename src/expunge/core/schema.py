@@ -109,6 +109,24 @@ class StudyRecord(Strict):
         return read_record(cls, path, cls.model_fields["schema_version"].default)
 
 
+class RunRecord(StudyRecord):
+    """The record of a run that can be stopped and gone on with."""
+
+    KIND: ClassVar[str]
+    """What such a run is called in messages."""
+    status: Literal["running", "complete"]
+    started: str
+    """ISO 8601 time in UTC."""
+    seconds: float
+    """Wall-clock seconds spent, over all resumptions."""
+    command: str
+    """The shell command, or the Python call, that runs the same study again."""
+    request: dict[str, Any]
+    """What was asked, defaults included."""
+    environment: dict[str, Any]
+    """Versions, platform, cores, device, commit."""
+
+
 def write_atomically(path: Path, content: bytes) -> Path:
     """Write a file so that a crash leaves the old one or the new one, never a part: temporary file, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)

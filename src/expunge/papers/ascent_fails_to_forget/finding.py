@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from expunge.core.errors import DamagedFileError, InputError
-from expunge.core.schema import Strict, StudyRecord, write_atomically
+from expunge.core.schema import RunRecord, Strict, write_atomically
 
 FORMAT = 1
 """Number of the format of `theory.json`."""
@@ -49,14 +49,18 @@ class Finding(Strict):
     """Wall-clock seconds."""
 
 
-class TheoryRecord(StudyRecord):
+class TheoryRecord(RunRecord):
     """One run of `expunge theory`."""
 
     FILE: ClassVar[str] = "theory.json"
+    KIND: ClassVar[str] = "theory run"
     schema_version: int = FORMAT
     study: Literal["theory"] = "theory"
-    command: str
-    seconds: float
+    # Earlier versions wrote none of these.
+    status: Literal["running", "complete"] = "complete"
+    started: str = ""
+    request: dict[str, Any] = Field(default_factory=dict)
+    environment: dict[str, Any] = Field(default_factory=dict)
     findings: list[Finding] = Field(default_factory=list)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from expunge.core.schema import SplitName, Strict, StudyRecord
+from expunge.core.schema import RunRecord, SplitName, Strict
 
 PROOF_SCHEMA = 1
 """Number of the format of `proof.json`."""
@@ -113,18 +113,15 @@ class Comparison(Strict):
     sets: int
 
 
-class ProofRecord(StudyRecord):
+class ProofRecord(RunRecord):
     """A run of the proof."""
 
     FILE: ClassVar[str] = "proof.json"
+    KIND: ClassVar[str] = "proof"
     schema_version: int = PROOF_SCHEMA
     study: Literal["proof"] = "proof"
-    status: Literal["running", "complete"]
-    started: str
-    seconds: float
-    command: str
-    request: dict[str, Any]
-    environment: dict[str, Any]
+    forecast_version: int = 0
+    """Version of the forecasts in it; those of another one are made again."""
     members: int
     outcomes: list[ForgetSetOutcome] = Field(default_factory=list)
     correlations: list[Correlation] = Field(default_factory=list)

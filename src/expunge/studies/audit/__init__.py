@@ -15,8 +15,6 @@ it was and ends with the same numbers.
 
 from __future__ import annotations
 
-import datetime
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,29 +32,15 @@ from expunge.methods import Method, check_fits
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.audit.forget_set import Study, audit_forget_set
 from expunge.studies.forecast import FORECAST_WORK, check_forecastable, choose_all, digest_forget
-from expunge.studies.run.environment import describe_environment
 from expunge.studies.run.grid import plan_runs, runs_work
-from expunge.studies.run.parts import PartStore
+from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.prediction import FOLLOWED
-from expunge.studies.run.progress import Reporter
 from expunge.studies.run.python_call import python_call
-from expunge.studies.run.run_folder import check_folder, open_run
+from expunge.studies.run.run_folder import check_folder
 from expunge.tasks import Choice
-
-FILE = "record.json"
 
 FEWEST_MEMBERS = 20
 """Below this an interval says nothing, so an audit is refused."""
-
-DEFAULTS = {
-    "members": 100,
-    "seed": 0,
-    "tolerance": DEFAULT_TOLERANCE,
-    "forecast": True,
-    "device": "auto",
-    "chunk": None,
-}
-"""What `audit` does when it is not told."""
 
 
 def audit(
@@ -86,6 +70,8 @@ def audit(
     whole(members=members)
     if chunk is not None:
         whole(chunk=chunk)
+    asked = {"members": members, "out": out, "seed": seed, "tolerance": tolerance, "forecast": forecast}
+    asked |= {"device": device, "chunk": chunk}
     tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
     positive(tolerance=tolerance)
     if members < FEWEST_MEMBERS:
@@ -98,57 +84,44 @@ def audit(
     reason = _no_forecast(task, members, where) if forecast else ""
     forecasts = forecast and not reason
     runs = plan_runs(task, methods, predicted=forecasts)
-    check_folder(out, FILE, resume)
-    for run in runs:
-        if run.needs_targets and not forecasts:
+    check_folder(out, Record.FILE, resume)
+    for method in runs:
+        if method.needs_targets and not forecasts:
             raise InputError(
-                f"{run.name} aims at oracle margins that the forecast predicts, and this audit makes no forecast"
+                f"{method.name} aims at oracle margins that the forecast predicts, and this audit makes no forecast"
                 + (f": {reason}" if reason else "; leave out --no-forecast, or this method.")
             )
     choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
     for choice in choices:
         network = build_network(choice.task)
-        for run in runs:
+        for method in runs:
             for each in (choice.forget, choice.calibration):
-                check_fits(run, network, choice.task, each, targets=forecasts)
-    request = _request(task, choices, runs, members, seed, tolerance, forecasts)
-    record = open_run(out, FILE, Record.load, request, "audit")
-    if record is not None and record.status == "complete":
-        if console is not None:
-            console.print(f"{out} holds this audit, finished; nothing to run.", highlight=False)
-        return out, record
-
-    options = {"members": members, "out": out, "seed": seed, "tolerance": tolerance, "forecast": forecast}
-    again = python_call("audit", task.name, forget, methods, {**options, "device": device, "chunk": chunk}, DEFAULTS)
-    began, before = time.monotonic(), record.seconds if record else 0.0
-    record = Record(
+                check_fits(method, network, choice.task, each, targets=forecasts)
+    with Run.open(
+        Record,
+        out,
+        _request(task, choices, runs, members, seed, tolerance, forecasts),
+        resume=True,  # checked above, before subset models were kept in it
+        command=command or python_call("audit", task.name, forget, methods, asked, audit),
+        device=where,
+        console=console,
+        work=_work(task, choices, runs, forecasts),
         study="audit",
-        status="running",
-        started=record.started if record else datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        seconds=before,
-        command=command or again,
-        request=request,
-        environment=describe_environment(where),
         task=task.describe(),
         members=members,
         tolerance=tolerance,
         statistic=task.outcome.statistic_name,
         utility=task.outcome.utility_name,
-    )
-    record.save(out)
-    reporter = Reporter(console).start(_work(task, choices, runs, forecasts))
-    study = Study(task, members, seed, tolerance, where, chunk, out, reporter, PartStore(out / "parts"), forecasts)
-    with reporter:
+    ) as run:
+        if run.finished:
+            return out, run.record
+        study = Study(task, members, seed, tolerance, where, chunk, out, run.reporter, run.parts, forecasts)
         for choice in choices:
-            record.forget_sets.append(audit_forget_set(study, choice, runs))
-            record.ensembles = study.ensembles
-            record.seconds = before + time.monotonic() - began
-            record.save(out)
-    record.status = "complete"
-    record.notes = [*([f"No forecast was made: {reason}"] if reason else []), *_notes(record, study)]
-    record.save(out)
-    study.parts.clear()
-    return out, record
+            run.record.forget_sets.append(audit_forget_set(study, choice, runs))
+            run.record.ensembles = study.ensembles
+            run.save()
+        run.record.notes = [*([f"No forecast was made: {reason}"] if reason else []), *_notes(run.record, study)]
+    return out, run.record
 
 
 def _no_forecast(task: Task, members: int, device: torch.device) -> str:

@@ -10,7 +10,6 @@ with the same numbers. The audit makes its forecasts through `kept_forecast` too
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import math
 import time
@@ -38,34 +37,22 @@ from expunge.ensembles.chunks import pick_device
 from expunge.ensembles.train import check_size
 from expunge.methods import Method, check_fits
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
-from expunge.studies.run.environment import describe_environment
 from expunge.studies.run.forget_specs import is_component, parse_component, resolve
 from expunge.studies.run.grid import plan_runs
+from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
 from expunge.studies.run.parts import PartStore
 from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject, forecast
 from expunge.studies.run.progress import Reporter, Share
 from expunge.studies.run.python_call import python_call
-from expunge.studies.run.run_folder import check_folder, open_run
+from expunge.studies.run.run_folder import check_folder
 from expunge.tasks import Choice, choose
-
-FILE = "forecast.json"
 
 FORECAST_WORK = 1.5
 """About what a forecast takes, in units of training 100 members."""
 
 FEWEST_ROWS = 64
 """Retain examples for which the reduced model must have room."""
-
-DEFAULTS = {
-    "members": 100,
-    "followed": FOLLOWED,
-    "seed": 0,
-    "tolerance": DEFAULT_TOLERANCE,
-    "device": "auto",
-    "chunk": None,
-}
-"""What `forecast_run` does when it is not told."""
 
 DIGITS = 4
 """Significant digits of the paths in a record: there are hundreds of points, of a prediction."""
@@ -99,6 +86,8 @@ def forecast_run(
     whole(minimum=2, followed=followed)
     if chunk is not None:
         whole(chunk=chunk)
+    asked = {"members": members, "followed": followed, "out": out, "seed": seed, "tolerance": tolerance}
+    asked |= {"device": device, "chunk": chunk}
     tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
     positive(tolerance=tolerance)
     followed = min(followed, members)
@@ -106,68 +95,55 @@ def forecast_run(
     check_size(task, task.network, members)
     runs = plan_runs(task, methods, predicted=True)
     check_forecastable(task, followed, where)
-    check_folder(out, FILE, resume)
+    check_folder(out, ForecastRun.FILE, resume)
     choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
     for choice in choices:
         network = build_network(choice.task)
-        for run in runs:
-            check_fits(run, network, choice.task, choice.forget, targets=True)
+        for method in runs:
+            check_fits(method, network, choice.task, choice.forget, targets=True)
     request = {
         "task": task.name,
         "fingerprint": task.fingerprint,
         "forget": [{"name": c.forget.name, "digest": digest_forget(c.forget)} for c in choices],
-        "methods": [run.describe() for run in runs],
+        "methods": [method.describe() for method in runs],
         "members": members,
         "followed": followed,
         "seed": seed,
         "tolerance": tolerance,
     }
-    earlier = open_run(out, FILE, ForecastRun.load, request, "forecast")
-    if earlier is not None and earlier.status == "complete":
-        if console is not None:
-            console.print(f"{out} holds this forecast, finished; nothing to run.", highlight=False)
-        return out, earlier
-
-    options = {"members": members, "followed": followed, "out": out, "seed": seed, "tolerance": tolerance}
-    again = python_call("forecast", task.name, forget, methods, {**options, "device": device, "chunk": chunk}, DEFAULTS)
-    began, before = time.monotonic(), earlier.seconds if earlier else 0.0
-    record = ForecastRun(
-        status="running",
-        started=earlier.started if earlier else datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        seconds=before,
-        command=command or again,
-        request=request,
-        environment=describe_environment(where),
+    with Run.open(
+        ForecastRun,
+        out,
+        request,
+        resume=True,  # checked above, before subset models were kept in it
+        command=command or python_call("forecast", task.name, forget, methods, asked, forecast_run),
+        device=where,
+        console=console,
+        work=1.2 * len({c.task.fingerprint for c in choices}) + FORECAST_WORK * len(choices),
         task=task.describe(),
         members=members,
         tolerance=tolerance,
-        training_seconds=earlier.training_seconds if earlier else 0.0,
-    )
-    record.save(out)
-    reporter = Reporter(console).start(1.2 * len({c.task.fingerprint for c in choices}) + FORECAST_WORK * len(choices))
-    parts = PartStore(out / "parts")
-    subjects: dict[str, Subject] = {}
-    with reporter:
+    ) as run:
+        if run.finished:
+            return out, run.record
+        run.record.training_seconds = run.earlier.training_seconds if run.earlier else 0.0
+        subjects: dict[str, Subject] = {}
         for choice in choices:
             fingerprint = choice.task.fingerprint
             if fingerprint not in subjects:
                 begin = time.monotonic()
-                pretrained, reused = _pretrained(choice.task, members, seed, out, where, chunk, reporter)
-                subjects[fingerprint] = follow(choice.task, pretrained, followed, out, chunk, reporter)
-                record.training_seconds += 0.0 if reused else time.monotonic() - begin
-            reporter.step(f"forecasting {choice.forget.name}")
-            share = Share(reporter, FORECAST_WORK)
+                pretrained, reused = _pretrained(choice.task, members, seed, out, where, chunk, run.reporter)
+                subjects[fingerprint] = follow(choice.task, pretrained, followed, out, chunk, run.reporter)
+                run.record.training_seconds += 0.0 if reused else time.monotonic() - begin
+            run.reporter.step(f"forecasting {choice.forget.name}")
+            share = Share(run.reporter, FORECAST_WORK)
             found, kept = kept_forecast(
-                parts, subjects[fingerprint], choice.forget, runs, seed=seed, tolerance=tolerance, progress=share
+                run.parts, subjects[fingerprint], choice.forget, runs, seed=seed, tolerance=tolerance, progress=share
             )
             share.finish(spent=not kept)
-            record.forget_sets.append(_keep(out, choice, found))
-            record.seconds = before + time.monotonic() - began
-            record.save(out)
-    record.status = "complete"
-    record.save(out)
-    parts.clear()
-    return out, record
+            run.record.forget_sets.append(_keep(out, choice, found))
+            run.save()
+    return out, run.record
 
 
 def choose_all(

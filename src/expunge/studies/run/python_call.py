@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def python_call(
     forget: Sequence[ForgetSet | str | Path],
     methods: Sequence[str | Method] | None,
     options: Mapping[str, Any],
-    defaults: Mapping[str, Any],
+    function: Callable[..., Any],
 ) -> str:
     """Return a call with every argument that differs from its default, and what must be there before it.
 
@@ -26,16 +27,18 @@ def python_call(
         forget: What was asked for.
         methods: What was asked for; None means all.
         options: Other arguments, by name.
-        defaults: Their defaults; an argument without one is always written.
+        function: What was called; its defaults are not written.
 
-    >>> python_call("audit", "digits", ["random:70"], None, {"members": 20, "seed": 0}, {"members": 100, "seed": 0})
+    >>> def audit(task, forget, members=100, seed=0): ...
+    >>> python_call("audit", "digits", ["random:70"], None, {"members": 20, "seed": 0}, audit)
     "expunge.audit(task, forget=['random:70'], members=20)  # task: digits"
     """
+    parameters = inspect.signature(function).parameters
     parts = ["task", f"forget=[{', '.join(_forget(item) for item in forget)}]"]
     if methods is not None:
         parts.append(f"methods=[{', '.join(_method(item) for item in methods)}]")
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    parts += [f"{key}={value!r}" for key, value in plain.items() if key not in defaults or value != defaults[key]]
+    changed = {key: value for key, value in options.items() if value != parameters[key].default}
+    parts += [f"{key}={(str(value) if isinstance(value, Path) else value)!r}" for key, value in changed.items()]
     given = [f"task: {task}"]
     given += [f"{_name(item)}: {item.how}" for item in forget if isinstance(item, ForgetSet)]
     return f"expunge.{study}({', '.join(parts)})  # {'; '.join(given)}"

@@ -1,29 +1,16 @@
-"""The folder of a run: opened once, gone on with only by the same request, never overwritten."""
+"""The folder of a run: what is refused before anything is computed, so that nothing is overwritten."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
 
 from expunge.core import InputError
 from expunge.core.schema import RECORDS
 
 TOGETHER = frozenset({"record.json", "forecast.json"})
 """Records that may lie in one folder: an audit finds the ensembles of a forecast there, and their pages differ."""
-
-
-class RunRecord(Protocol):
-    """What the record of every kind of run has."""
-
-    status: Literal["running", "complete"]
-    command: str
-    request: dict[str, Any]
-
-
-R = TypeVar("R", bound=RunRecord)
 
 
 def check_folder(out: Path, file: str, resume: bool) -> None:
@@ -71,27 +58,3 @@ def _check_writable(out: Path) -> None:
         for place in missing:
             with contextlib.suppress(OSError):
                 place.rmdir()
-
-
-def open_run(out: Path, file: str, load: Callable[[Path], R], request: Mapping[str, Any], kind: str) -> R | None:
-    """Return the record of an earlier start of this run, or None; refuse to mix it with another.
-
-    The folder has passed `check_folder`, before anything was written into it.
-
-    Args:
-        out: The folder.
-        file: Name of the record of this kind of run.
-        load: Reads the record of a folder.
-        request: What is asked for now, with defaults. What an older record does not know is not compared.
-        kind: What the run is called, such as `audit`.
-    """
-    if not (out / file).exists():
-        return None
-    record = load(out)
-    different = [key for key in request if record.request.get(key, request[key]) != request[key]]
-    if different:
-        raise InputError(
-            f"{out} holds another {kind} (different: {', '.join(different)}); repeat its command "
-            f"({record.command}), or choose another --out."
-        )
-    return record

@@ -13,7 +13,6 @@ forget-retain cross-influence matrix predicts when descent-ascent fails.
 
 from __future__ import annotations
 
-import datetime
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -27,8 +26,8 @@ from rich.console import Console
 
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checks import whole
-from expunge.core.digest import digest_json, digest_tensors
-from expunge.core.record import SPLITS, write_atomically
+from expunge.core.digest import digest_tensors
+from expunge.core.record import SPLITS
 from expunge.core.seeds import derive
 from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
@@ -41,11 +40,11 @@ from expunge.papers.ascent_fails_to_forget.forecast_proof.pooled import pooled_c
 from expunge.papers.ascent_fails_to_forget.forecast_proof.sets import Case, cases, dial_cases
 from expunge.papers.ascent_fails_to_forget.proof import ForgetSetOutcome, MethodOutcome, ProofRecord
 from expunge.studies.audit.selection import objective
-from expunge.studies.run.environment import describe_environment
 from expunge.studies.run.grid import run_name
+from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.measure import Parts
+from expunge.studies.run.parts import PartStore
 from expunge.studies.run.prediction import FOLLOWED, MEASURED, Forecast, Subject, forecast
-from expunge.studies.run.run_folder import check_folder, open_run
 from expunge.tasks import load_task
 
 METHODS: tuple[type[Method], ...] = (GradientAscent, GradientDescentAscent, Scrub)
@@ -86,6 +85,7 @@ class Settings:
     seed: int
     out: Path
     device: torch.device
+    parts: PartStore
 
 
 def prove(
@@ -118,42 +118,43 @@ def prove(
     whole(minimum=20, members=members)
     if not tasks:
         raise InputError("no task was given, expected at least one, such as digits.")
-    check_folder(out, ProofRecord.FILE, resume)
     loaded = {name: None if name == DIAL else load_task(name) for name in tasks}
-    request = {"tasks": list(tasks), "members": members, "seed": seed}
-    open_run(out, ProofRecord.FILE, ProofRecord.load, request, "proof")
-    record = ProofRecord(
-        status="running",
-        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        seconds=0.0,
+    where = pick_device(device)
+    with Run.open(
+        ProofRecord,
+        out,
+        {"tasks": list(tasks), "members": members, "seed": seed},
+        resume=resume,
         command=command,
-        request=request,
-        environment=describe_environment(pick_device(device)),
+        device=where,
+        console=console,
+        work=len(tasks),
+        sound=lambda record: record.forecast_version == FORECAST_VERSION,
+        keep_parts=True,  # with another forecast, what was measured still holds
         members=members,
-    )
-    record.save(out)
-    settings = Settings(members, seed, out, pick_device(device))
-    tables: dict[tuple[str, str], Table] = {}
-    for name, task in loaded.items():
-        if console is not None:
-            console.print(f"{name}: choosing forget sets", highlight=False)
-        found = dial_cases(seed) if task is None else cases(task, out / "store", seed)
-        shared: dict[str, Pretrained] = {}
-        for number, case in enumerate(found, start=1):
-            outcome, table = _examine(settings, name, case, shared)
-            tables[name, case.forget.name] = table
-            record.outcomes.append(outcome)
-            record.seconds += outcome.seconds
-            if console is not None:
-                console.print(f"{name} {number}/{len(found)}  {_line(outcome)}", markup=False, highlight=False)
-    _transfer(record.outcomes, tables)
-    _forecast_repaired_damage(record.outcomes)
-    record.correlations = correlations(record.outcomes, seed)
-    record.comparisons = comparisons(record.outcomes, tasks[0], seed)
-    record.comparisons += pooled_comparisons(record.outcomes, tasks[0], seed)
-    record.status = "complete"
-    record.save(out)
-    return out, record
+        forecast_version=FORECAST_VERSION,
+    ) as run:
+        if run.finished:
+            return out, run.record
+        settings = Settings(members, seed, out, where, run.parts)
+        tables: dict[tuple[str, str], Table] = {}
+        outcomes = run.record.outcomes
+        for name, task in loaded.items():
+            run.reporter.step(f"{name}: choosing forget sets")
+            found = dial_cases(seed) if task is None else cases(task, out / "store", seed)
+            shared: dict[str, Pretrained] = {}
+            for number, case in enumerate(found, start=1):
+                run.reporter.step(f"{name} {number}/{len(found)}: {case.forget.name}")
+                outcome, tables[name, case.forget.name] = _examine(settings, name, case, shared)
+                outcomes.append(outcome)
+                run.reporter.note(f"{name} {number}/{len(found)}  {_line(outcome)}")
+                run.reporter.advance(1 / len(found))
+        _transfer(outcomes, tables)
+        _forecast_repaired_damage(outcomes)
+        run.record.correlations = correlations(outcomes, seed)
+        run.record.comparisons = comparisons(outcomes, tasks[0], seed)
+        run.record.comparisons += pooled_comparisons(outcomes, tasks[0], seed)
+    return out, run.record
 
 
 def _examine(
@@ -170,10 +171,10 @@ def _examine(
         "methods": [run.describe() for run in _runs(case.task)],
         "forecast": [FOLLOWED, MEASURED],
     }
-    path = settings.out / "sets" / f"{digest_json(key)[:20]}.json"
-    kept = json.loads(path.read_text()) if path.is_file() else None
-    if kept is not None and kept.get("forecast_version") == FORECAST_VERSION:
-        return ForgetSetOutcome.model_validate(kept["outcome"]), kept["table"]
+    part = settings.parts.read(key)
+    kept = None if part is None else part[1]
+    if kept is not None and kept["forecast_version"] == str(FORECAST_VERSION):
+        return ForgetSetOutcome.model_validate_json(kept["outcome"]), json.loads(kept["table"])
     began = time.perf_counter()
     if case.task.fingerprint not in shared:
         shared[case.task.fingerprint] = _pretrain(settings, case.task)
@@ -186,9 +187,11 @@ def _examine(
         outcome.seconds = time.perf_counter() - began
     else:
         # What happened does not depend on how it was forecast; only the forecast is made again.
-        outcome, table = _forecast_again(ForgetSetOutcome.model_validate(kept["outcome"]), kept["table"], foretold)
-    content = {"forecast_version": FORECAST_VERSION, "outcome": outcome.model_dump(mode="json"), "table": table}
-    write_atomically(path, json.dumps(content, indent=1).encode())
+        outcome, table = _forecast_again(
+            ForgetSetOutcome.model_validate_json(kept["outcome"]), json.loads(kept["table"]), foretold
+        )
+    words = {"outcome": outcome.model_dump_json(), "table": json.dumps(table)}
+    settings.parts.write(key, {}, {"forecast_version": str(FORECAST_VERSION), **words})
     return outcome, table
 
 
