@@ -158,7 +158,7 @@ def from_modules(modules: Sequence[nn.Module], task: Task) -> Ensemble:
         raise InputError("modules is empty, expected at least one trained torch.nn.Module.")
     like = Architecture.of(task)
     names = [f"modules[{place}]" for place in range(len(members))]
-    states = [like.fit(_state_of(module), name) for module, name in zip(members, names, strict=True)]
+    states = [like.fit(state_of(module), name) for module, name in zip(members, names, strict=True)]
     ensemble = like.ensemble(states, names)
     x = task.train.x[:3]
     stacked = ensemble.logits(x)
@@ -173,7 +173,8 @@ def from_modules(modules: Sequence[nn.Module], task: Task) -> Ensemble:
     return ensemble
 
 
-def _state_of(module: nn.Module) -> State:
+def state_of(module: nn.Module) -> State:
+    """Return the tensors of a module by name: its `state_dict`, and the buffers that this leaves out."""
     kept = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     return {**kept, **{name: value for name, value in module.named_buffers() if name not in kept}}
 

@@ -26,7 +26,7 @@ from expunge.core.reading import check_memory, fitting, read_pair
 from expunge.core.recipe import Recipe
 from expunge.core.seeds import derive, generator
 
-_BUILDING = threading.Lock()
+_BUILDING = threading.RLock()
 
 Arrays = Any
 """Inputs and targets: a pair of tensors, arrays or columns, or a map-style data set."""

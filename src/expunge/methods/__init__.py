@@ -3,6 +3,7 @@
 from expunge.methods.do_nothing import DoNothing
 from expunge.methods.early_stopped_retrain import EarlyStoppedRetrain
 from expunge.methods.fine_tune import FineTune
+from expunge.methods.from_function import from_function
 from expunge.methods.gradient_ascent import GradientAscent
 from expunge.methods.gradient_descent_ascent import GradientDescentAscent
 from expunge.methods.margin_matching import MarginMatching
@@ -44,5 +45,6 @@ __all__ = [
     "Trace",
     "Treatment",
     "check_fits",
+    "from_function",
     "unlearn",
 ]

@@ -1,0 +1,168 @@
+"""A method of the user's own: a function on plain modules and data loaders, run member by member.
+
+    fn(model, retain_loader, forget_loader, validation_loader) -> model | None
+
+Source of the signature: the NeurIPS 2023 Machine Unlearning Challenge's starting kit (Triantafillou et al., "Are we
+making progress in unlearning?", arXiv 2406.09073), which most public code follows.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from expunge.core import InputError, Split
+from expunge.core.checkpoints import Architecture, state_of
+from expunge.core.checks import described, instance, plain, whole
+from expunge.core.digest import digest_function
+from expunge.core.examples import Examples
+from expunge.core.seeds import derive
+from expunge.core.task import seeded
+from expunge.core.tree import State
+from expunge.ensembles.train import check_batch_norm
+from expunge.methods.method import Method
+from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem
+
+Function = Callable[..., nn.Module | None]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FromFunction(Method):
+    """What `from_function` returns."""
+
+    function: Function
+    title: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None
+    source: str = ""
+    """Digest of what the function does: runs of other functions, or of this one changed, are other runs."""
+
+    label: ClassVar[str] = "Own function"
+    statistics: ClassVar[str] = "updated"
+    needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget", "modules"})
+    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite")
+    visits_forget: ClassVar[bool] = False
+    forecastable: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Take the function's name as that of the method, and digest it."""
+        object.__setattr__(self, "name", self.title)
+        object.__setattr__(self, "label", self.title)
+        object.__setattr__(self, "source", digest_function(self.function)[:12])
+
+    def __repr__(self) -> str:
+        """Return the call that makes it."""
+        options = {} if self.batch_size is None else {"batch_size": self.batch_size}
+        inside = "".join(f", {key}={value!r}" for key, value in {**options, **self.arguments}.items())
+        return f"from_function({self.title}{inside})"
+
+    def options(self) -> dict[str, Any]:
+        """Return the function's own options, the batch size where it is not the recipe's, and the source's digest."""
+        size = {} if self.batch_size is None else {"batch_size": self.batch_size}
+        return {**self.arguments, **size, "source": self.source}
+
+    def stops(self, problem: Problem) -> Iterator[Checkpoint]:
+        """Call the function with each member, and yield the stack of what came back."""
+        size = self.batch_size or problem.recipe.batch_size
+        task, start, device = problem.task, problem.start, problem.x.device
+        for part in (problem.retain, problem.forget):
+            check_batch_norm(start.network, len(part), size)
+        like = Architecture.of(task)
+        splits = [
+            Split(problem.x[rows.to(device)], problem.y[rows.to(device)]) for rows in (problem.retain, problem.forget)
+        ]
+        splits.append(Split(task.validation.x.to(device), task.validation.y.to(device)))
+        states: list[State] = []
+        read = 0.0
+        for position, (member, seed) in enumerate(zip(start.ids, problem.seeds, strict=True)):
+            data = [Examples(split, task.interface) for split in splits]
+            loaders = [
+                DataLoader(examples, batch_size=size, shuffle=shuffle)
+                for examples, shuffle in zip(data, (True, True, False), strict=True)
+            ]
+            module = start.module(position).to(device).train()
+            # Global generators are the only ones that such functions know. They are shared by all threads, so one
+            # member is unlearned at a time.
+            with seeded(derive(seed, "function")), torch.enable_grad():
+                result = self._call(module, loaders, member)
+            states.append(like.fit(state_of(result), f"what {self.name} made of member {member}", finite=False))
+            retain, forget, validation = (int(examples.reads.sum()) for examples in data)
+            read += retain + forget + FORWARD_SHARE * validation
+            problem.ledger.visits[position] = data[1].reads.to(problem.ledger.visits)
+        problem.ledger.examples += read / len(states)
+        stacked = {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
+        params = {name: stacked[name] for name in start.params}
+        yield problem.stop(1, start.with_state(params, {name: stacked[name] for name in start.buffers}))
+
+    def _call(self, module: nn.Module, loaders: Sequence[DataLoader[Any]], member: int) -> nn.Module:
+        try:
+            result = self.function(module, *loaders, **self.arguments)
+        except Exception as error:
+            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            file = getattr(getattr(self.function, "__code__", None), "co_filename", None)
+            own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+            where = f" (line {own[-1].lineno}: {own[-1].line})" if own else ""
+            raise InputError(f"method {self.name} failed on member {member} with {said}{where}.") from error
+        if result is None:
+            return module
+        if not isinstance(result, nn.Module):
+            raise InputError(
+                f"method {self.name} returned {described(result)} for member {member}, expected the unlearned "
+                "torch.nn.Module, or None if the model was changed in place."
+            )
+        return result
+
+    @classmethod
+    def grid(cls, recipe: Any) -> Sequence[Method]:
+        """Refuse: only a function of the user's has settings."""
+        raise InputError("a method of one's own has no grid, expected from_function(fn, ...) for each setting.")
+
+
+def from_function(
+    fn: Function, name: str | None = None, *, batch_size: int | None = None, **options: Any
+) -> FromFunction:
+    """Return a method that runs a function of the user's on each member, a plain module.
+
+    Args:
+        fn: Called as `fn(model, retain_loader, forget_loader, validation_loader, **options)` with a copy of the member
+            in training mode and `DataLoader`s of the task's data, (inputs, targets) a batch; inputs by name come as
+            a mapping. Returns the unlearned model, or None if it changed the one it was given. PyTorch's, NumPy's and
+            Python's generators are seeded for each member. What the loaders give out is its cost.
+        name: Name in tables and records; by default the function's.
+        batch_size: Examples a batch of the loaders; by default the recipe's.
+        options: Passed to the function, and shown beside its name; give several methods to try several settings.
+
+    Raises:
+        InputError: If it is no function, or the name cannot be one. When run: if it raises, or returns something else
+            than a module of the task's architecture.
+
+    >>> def forget_head(model, retain_loader, forget_loader, validation_loader, scale=0.0):
+    ...     list(model.parameters())[-1].data.mul_(scale)
+    >>> from_function(forget_head, scale=0.5)
+    from_function(forget_head, scale=0.5)
+    """
+    if not callable(fn) or isinstance(fn, type | nn.Module | Method):
+        raise InputError(
+            f"fn is {described(fn)}, expected a function fn(model, retain_loader, forget_loader, validation_loader)."
+        )
+    bare = fn.func if isinstance(fn, functools.partial) else fn
+    title = name or getattr(bare, "__name__", type(bare).__name__).strip("<>")
+    if not isinstance(title, str) or not re.fullmatch(r"[A-Za-z_][\w.-]*", title):
+        raise InputError(f"name = {title!r}, expected letters, digits, '_', '-' and '.', beginning with a letter.")
+    if batch_size is not None:
+        whole(batch_size=batch_size)
+    options = {key: plain(value) for key, value in options.items()}
+    for key, value in options.items():
+        # They are written into records, and tell one setting from another.
+        instance(
+            (bool, int, float, str, type(None)), "a number or a text; bind others by functools.partial", **{key: value}
+        )
+    return FromFunction(function=fn, title=title, arguments=options, batch_size=batch_size)
