@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from types import FunctionType
 
 import pytest
 
 from expunge.core import InputError
 from expunge.tasks import load_task
+from expunge.tasks.user_task import load_object
 
 GOOD = """
 import torch
@@ -93,7 +95,7 @@ def test_mistakes_name_the_line(tmp_path, text, suffix, message):
     with pytest.raises(InputError, match=message):
         load_task(f"{path}{suffix}")
     if "running it" in message:
-        assert not {name for name in set(sys.modules) - modules if name.startswith("expunge_user_task")}
+        assert not {name for name in set(sys.modules) - modules if name.startswith("expunge_user_file")}
 
 
 def test_unknown_names_and_missing_files():
@@ -107,3 +109,19 @@ def test_unknown_names_and_missing_files():
         load_task("mnist")
     with pytest.raises(InputError, match="nowhere is not a folder"):
         load_task("cifar10:nowhere")
+
+
+def test_an_object_of_a_file(tmp_path):
+    path = write(tmp_path, "def forget(model):\n    return model\n\nnumber = 3\n", "mine.py")
+    found = load_object(f"{path}:forget", FunctionType, "a function")
+    assert found(5) == 5
+    for suffix, message in [
+        ("", r"names no object in a Python file, expected path/to/file\.py:name"),
+        (":number", r"mine\.py:number is an int, expected a function"),
+        (":forgot", r"defines no 'forgot'; it defines forget, so write .*mine\.py:forget\. Expected a function"),
+        (":a b", r"'a b' is no Python name"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            load_object(f"{path}{suffix}", FunctionType, "a function")
+    with pytest.raises(InputError, match=r"gone\.py does not exist, expected a Python file that defines forget"):
+        load_object(f"{tmp_path}/gone.py:forget", FunctionType, "a function")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from expunge.core import InputError, Task
+from expunge.core.checks import described
 from expunge.core.digest import digest_json
 from expunge.tasks.images import cifar10, fashion_mnist, mnist
 from expunge.tasks.shipped import digits, tabular
@@ -56,26 +59,10 @@ def load_task(spec: str) -> Task:
         if not folder:
             raise InputError(f"task {spec!r} names no folder, expected {kind}:FOLDER with the original files.")
         return FROM_FOLDER[kind](folder)
-    name = "task"
-    file = spec
-    if not spec.endswith(".py"):
-        file, colon, name = spec.rpartition(":")
-        if not colon or not file.endswith(".py"):
-            known = ", ".join([*BUILT_IN, *(f"{key}:FOLDER" for key in FROM_FOLDER)])
-            raise InputError(f"task {spec!r} is not known, expected one of: {known}, or path/to/task.py[:name].")
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise InputError(f"{path} does not exist, expected a Python file that defines {name or 'task'}.")
-    if not name.isidentifier():
-        raise InputError(f"task {spec!r}: {name!r} is no Python name, expected path/to/task.py:name.")
-    module = _run(path)
-    if not hasattr(module, name):
-        tasks = [key for key, value in vars(module).items() if isinstance(value, Task)]
-        hint = f"; it defines {', '.join(tasks)}, so write {path}:{tasks[0]}" if tasks else ""
-        raise InputError(
-            f"{path} defines no {name!r}{hint}. Expected task = expunge.Task(...), or a function {name}()."
-        )
-    found = getattr(module, name)
+    if not _FILE.match(spec):
+        known = ", ".join([*BUILT_IN, *(f"{key}:FOLDER" for key in FROM_FOLDER)])
+        raise InputError(f"task {spec!r} is not known, expected one of: {known}, or path/to/task.py[:name].")
+    path, name, found = _load(spec, "task", Task, "task = expunge.Task(...), or a function {name}()")
     if callable(found) and not isinstance(found, Task):
         found = _call(path, name, found)
     if not isinstance(found, Task):
@@ -85,10 +72,51 @@ def load_task(spec: str) -> Task:
     return found
 
 
+def load_object(spec: str, kind: type | tuple[type, ...], expected: str) -> Any:
+    """Return what `path/to/file.py:name` names; the file is run as `load_task` runs one.
+
+    Args:
+        spec: The file and the name of the object in it.
+        kind: The class of the object, or several; other objects of it are suggested where the name is not there.
+        expected: What a message says was expected, such as "a function".
+
+    Raises:
+        InputError: If there is no such file or object, it is of another kind, or running the file fails.
+    """
+    match = _FILE.match(spec)
+    if not match or not match["name"]:
+        raise InputError(f"{spec!r} names no object in a Python file, expected path/to/file.py:name.")
+    path, name, found = _load(spec, "", kind, expected)
+    if not isinstance(found, kind):
+        raise InputError(f"{path}:{name} is {described(found)}, expected {expected}.")
+    return found
+
+
+_FILE = re.compile(r"(?P<file>.*\.py)(?::(?P<name>[^:]*))?$")
+"""A Python file, and the name of an object in it."""
+
+
+def _load(spec: str, default: str, kind: type | tuple[type, ...], expected: str) -> tuple[Path, str, Any]:
+    """Run a file and return its path, and the name and the object that were asked for."""
+    match = _FILE.match(spec)
+    assert match
+    path, name = Path(match["file"]).expanduser(), default if match["name"] is None else match["name"]
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, expected a Python file that defines {name or default}.")
+    if not name.isidentifier():
+        raise InputError(f"{spec!r}: {name!r} is no Python name, expected {path}:name.")
+    module = _run(path)
+    if not hasattr(module, name):
+        others = [key for key, value in vars(module).items() if isinstance(value, kind) and not key.startswith("_")]
+        hint = f"; it defines {', '.join(others)}, so write {path}:{others[0]}" if others else ""
+        raise InputError(f"{path} defines no {name!r}{hint}. Expected {expected.format(name=name)}.")
+    return path, name, getattr(module, name)
+
+
 def _run(path: Path) -> ModuleType:
     path = path.resolve()
     # The name depends on the place, so that two files called task.py are two modules.
-    unique = f"expunge_user_task_{digest_json(str(path))[:12]}"
+    unique = f"expunge_user_file_{digest_json(str(path))[:12]}"
     found = importlib.util.spec_from_file_location(unique, path)
     if found is None or found.loader is None:
         raise InputError(f"{path} cannot be imported, expected a Python file.")
