@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
 from expunge.core.checks import instance, non_negative, plain_arguments, seeds, whole
@@ -17,6 +19,8 @@ from expunge.ensembles.train import TASK_EXPECTED, check_batch_norm, check_recip
 from expunge.methods.checks import run_checks
 from expunge.methods.method import Method
 from expunge.methods.problem import Checkpoint, Problem
+
+Models = TypeVar("Models", Ensemble, nn.Module)
 
 Evaluate = Callable[[Ensemble], Mapping[str, Tensor]]
 """From some members to what shall be known of each, every tensor (members, ...)."""
@@ -88,7 +92,7 @@ def check_fits(method: Method, network: Network, task: Task, forget: ForgetSet, 
 
 @plain_arguments
 def unlearn(
-    pretrained: Ensemble,
+    pretrained: Models,
     task: Task,
     forget: ForgetSet,
     method: Method,
@@ -99,11 +103,12 @@ def unlearn(
     workers: int | None = None,
     targets: Tensor | None = None,
     targets_cost: float = 0.0,
-) -> Ensemble:
-    """Return the unlearned ensemble; its `trace` holds every stopping time.
+) -> Models:
+    """Return the unlearned ensemble; its `trace` holds every stopping time. For one module, the unlearned module.
 
     Args:
-        pretrained: The ensemble to start from; it is not changed.
+        pretrained: The ensemble to start from, or one trained module of the task's architecture; it is not changed.
+            The module that comes back is in evaluation mode, and checks that fail are warned of.
         task: Its task.
         forget: What to forget.
         method: The algorithm and its options, from `expunge.methods`.
@@ -120,7 +125,8 @@ def unlearn(
         InputError: If ensemble, task and forget set do not fit, a batch is too small for batch norm in training, or
             targets are missing, of another shape, or unknown on the whole forget set.
     """
-    instance(Ensemble, "an expunge.Ensemble, such as expunge.train(task) returns", pretrained=pretrained)
+    expected = "an expunge.Ensemble, such as expunge.train(task) returns, or a trained torch.nn.Module"
+    instance((Ensemble, nn.Module), expected, pretrained=pretrained)
     instance(Task, TASK_EXPECTED, task=task)
     instance(ForgetSet, "an expunge.ForgetSet, such as expunge.tasks.random_forget_set(task, size=70)", forget=forget)
     seeds(seed=seed)
@@ -129,6 +135,21 @@ def unlearn(
     if workers is not None:
         whole(minimum=0, workers=workers)
     forget.check(task)
+    if isinstance(pretrained, nn.Module):
+        one, like = Ensemble.from_modules([pretrained], task), next(pretrained.parameters())
+        done = unlearn(
+            one.to(like.device),
+            task,
+            forget,
+            method,
+            seed=seed,
+            evaluate=evaluate,
+            targets=targets,
+            targets_cost=targets_cost,
+        )
+        for check in done.trace.failed_checks:
+            warnings.warn(f"{method.describe()}: the check {check.name!r} failed ({check.detail}).", stacklevel=3)
+        return done.module(0).to(like)
     _check_architecture(pretrained, task)
     if not isinstance(method, Method):
         raise InputError(
