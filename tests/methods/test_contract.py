@@ -361,8 +361,8 @@ def test_a_foreign_forget_set_or_method_is_refused(normed):
 def test_arguments_of_the_wrong_kind_are_refused(normed):
     task, forget, pretrained = normed
     method = small("fine_tune")
-    with pytest.raises(InputError, match=r"pretrained is a Sequential, expected an expunge\.Ensemble"):
-        unlearn(pretrained.module(0), task, forget, method)
+    with pytest.raises(InputError, match=r"pretrained is a dict, expected an expunge\.Ensemble"):
+        unlearn(pretrained.params, task, forget, method)
     with pytest.raises(InputError, match=r"task is the text 'digits', expected an expunge\.Task"):
         unlearn(pretrained, "digits", forget, method)
     with pytest.raises(InputError, match=r"forget is a list, expected an expunge\.ForgetSet"):
