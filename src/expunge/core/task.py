@@ -68,12 +68,14 @@ class Task:
         model: Called without arguments, returns a fresh `torch.nn.Module`; it draws its initial weights from PyTorch's,
             NumPy's or Python's global generator, which are all seeded. Its outputs are a tensor, a tuple that begins
             with one, or a mapping or an object with `logits`.
-        recipe: How a model is trained; left out, the default recipe, which a `fit` does not read.
+        recipe: How a model is trained; left out, the default recipe. A `fit` does not read it; methods that unlearn
+            take their grids of rates and epochs, and the cost of retraining, from it.
         outcome: What outputs mean: a name in `expunge.core.outcomes.OUTCOMES` (`classes`, `binary`, `labels`,
             `regression`, `sequences`) or an outcome.
         classes: Number of classes K of outcome `classes`; by default the model's outputs tell.
         fit: The user's own training: `fit(model, dataset, seed)` trains a fresh model on a member's rows and returns
-            it, or None when trained in place.
+            it, or None when trained in place. The data set is map-style: items (x, y), `dataset.x` and `dataset.y`
+            whole. PyTorch, NumPy and `random` are seeded with `seed`.
         augment: Called with a batch of training inputs (batch, ...) and a `torch.Generator` of the member; returns
             inputs of the same shape and type (see `expunge.tasks.augment`). Not called by a `fit`, by methods that
             start from trained models, nor in prediction.
@@ -119,10 +121,6 @@ class Task:
         ):
             if function is not None and not callable(function):
                 raise InputError(f"{what} is {described(function)}, expected {expected}.")
-        if fit is not None:
-            raise InputError(
-                "fit was given, and training by a loop of one's own is not carried out yet; give a recipe."
-            )
         dtype = torch.float64 if recipe.precision == "float64" else torch.float32
         self.name = name
         self.model = model
@@ -272,6 +270,8 @@ class Task:
         }
         if self.interface.normalise is not None:
             parts["normalise"] = self.interface.normalise
+        if self.fit is not None:
+            parts["fit"] = digest_function(self.fit)
         if self.augment is not None:
             seen = self.augmented(self.train.x[:4].unsqueeze(0), [generator(0, "augment")])
             parts["augment"] = [digest_function(self.augment), [f"{value:.3g}" for value in seen.flatten().tolist()]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from expunge.ensembles.chunks import measure_chunk, pick_device, run_chunks, spl
 from expunge.ensembles.descent import Descent, Steps
 from expunge.ensembles.initialise import initialise
 from expunge.ensembles.network import build_network
+from expunge.ensembles.own_loop import fit_ensemble, member_seeds, row_digest
 from expunge.ensembles.store import Shelf
 
 TRAINER = 1
@@ -53,7 +53,7 @@ class Plan:
 
     def specification(self) -> dict[str, Any]:
         """Return what the weights depend on, as a JSON value."""
-        rows = [_row_digest(row) for row in self.examples]
+        rows = [row_digest(row) for row in self.examples]
         shared = len(set(rows)) == 1
         return {
             "trainer": TRAINER,
@@ -66,11 +66,8 @@ class Plan:
         }
 
     def member_seeds(self) -> list[int]:
-        """Return one seed a member, from the study's seed, the member's own examples and its index."""
-        return [
-            derive(self.seed, "member", _row_digest(row), member)
-            for row, member in zip(self.examples, self.ids, strict=True)
-        ]
+        """Return one seed a member; see `own_loop.member_seeds`."""
+        return member_seeds(self.seed, list(self.examples), self.ids)
 
 
 @plain_arguments
@@ -108,7 +105,7 @@ def train(
         chunk: Members that go through together; None measures the fastest.
         workers: Chunks that run at once on the CPU; None uses every core.
         network: How the stack is evaluated; None chooses (see `build_network`).
-        progress: Called with member-epochs done and in all.
+        progress: Called with member-epochs done and in all; with members, where the task has its own `fit`.
 
     Returns:
         The ensemble, on the device; `provenance` holds its specification, `chunk`, `seconds` and `reused`.
@@ -140,8 +137,11 @@ def train(
         )
     where = pick_device(device)
     network = network or build_network(task)
+    sets = _example_sets(task, members, without, examples)
+    if task.fit is not None and epochs != 0:
+        return _train_own(task, network, sets, first, seed, recipe, epochs, store, where, workers, progress, begin)
     check_size(task, network, members)
-    groups = _groups(_example_sets(task, members, without, examples))
+    groups = _groups(sets)
     plans = [
         Plan(
             task,
@@ -163,10 +163,49 @@ def train(
         made.append(run_plan(plan, network, shelf, where, chunk, workers, report))
         offset += len(plan.ids) * length
     ensemble = made[0] if len(made) == 1 else _in_order(made)
+    return _finished(ensemble, task, f"lower the recipe's lr ({recipe.lr}) or check the data", begin)
+
+
+def _train_own(
+    task: Task,
+    network: Network,
+    sets: Sequence[Tensor],
+    first: int,
+    seed: int,
+    recipe: Recipe,
+    epochs: int | None,
+    store: Path | str | None,
+    device: torch.device,
+    workers: int | None,
+    progress: Progress | None,
+    begin: float,
+) -> Ensemble:
+    """Return members that the task's own `fit` trained, on the device."""
+    for name, given in (("recipe", None if recipe is task.recipe else recipe), ("epochs", epochs)):
+        if given is not None:
+            raise InputError(
+                f"{name} = {given} was given, and task {task.name!r} trains by its own fit, which reads no recipe; "
+                f"leave {name} out, or make a task whose fit does what you want."
+            )
+    ids = range(first, first + len(sets))
+    ensemble = fit_ensemble(
+        task,
+        network,
+        sets,
+        ids,
+        seed,
+        member_seeds(seed, sets, ids),
+        store=None if store is None else Path(store),
+        workers=worker_count(device, workers),
+        progress=progress,
+    )
+    return _finished(ensemble.to(device), task, "lower the rate in its fit, or check the data", begin)
+
+
+def _finished(ensemble: Ensemble, task: Task, advice: str, begin: float) -> Ensemble:
     if not bool(ensemble.finite().any()):
         raise DivergedError(
-            f"all {members} members of task {task.name!r} became non-finite while training; lower the recipe's lr "
-            f"({recipe.lr}) or check the data."
+            f"all {len(ensemble)} members of task {task.name!r} became non-finite while training; {advice}."
         )
     provenance = {**ensemble.provenance, "seconds": time.perf_counter() - begin}
     return ensemble.with_state(ensemble.params, ensemble.buffers, provenance=provenance)
@@ -438,10 +477,6 @@ def _in_order(parts: Sequence[Ensemble]) -> Ensemble:
         parts[0].seed,
         provenance,
     )
-
-
-def _row_digest(row: Tensor) -> str:
-    return hashlib.sha256(row.numpy().astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def _move(state: trees.State, device: torch.device) -> trees.State:

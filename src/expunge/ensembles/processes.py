@@ -1,0 +1,144 @@
+"""Work side by side in processes, for code that is not ours: it holds the interpreter's lock, and global state.
+
+On Linux the processes are forks of this one, so that functions typed at a prompt, lambdas and data in memory need no
+pickling. Where forking is not safe (another system, CUDA in use) the work is done here, one item after another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from typing import Any, TypeVar, cast
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from expunge.core import InputError
+from expunge.ensembles.chunks import one_thread_each
+
+T = TypeVar("T")
+
+DIES_WITH_PARENT = 1
+"""Linux's name for it in `prctl`."""
+
+
+def may_fork() -> bool:
+    """Return whether a fork of this process can compute."""
+    return sys.platform.startswith("linux") and not torch.cuda.is_initialized()
+
+
+def run_each(
+    work: Callable[[int], T], items: Sequence[int], workers: int, finished: Callable[[int, T], None] | None = None
+) -> None:
+    """Do `work(item)` for every item, with one thread for each kernel; the first error stops all and is raised.
+
+    Args:
+        work: Called in another process, or in this one; what it returns is pickled and should be small.
+        items: What there is to do, in this order.
+        workers: Processes at once; with 1, or where forking is not safe, the work is done in this process.
+        finished: Called here with each item that is done and what its work returned.
+    """
+    done = finished or (lambda _item, _result: None)
+    if min(workers, len(items)) < 2 or not may_fork():
+        with one_thread_each(), threadpool_limits(1):
+            for item in items:
+                done(item, work(item))
+        return
+    with _processes(work, min(workers, len(items))) as running:
+        _deal(list(items), running, done)
+
+
+def _deal(items: list[int], running: dict[Connection, ForkProcess], done: Callable[[int, Any], None]) -> None:
+    """Give each process an item, and the next one when it is done with it."""
+    at: dict[Connection, int] = {}
+    items.reverse()
+    for pipe in running:
+        at[pipe] = items.pop()
+        pipe.send(at[pipe])
+    while at:
+        for pipe in cast(list[Connection], wait(list(at))):
+            item = at.pop(pipe)
+            try:
+                result, error = pipe.recv()
+            except (EOFError, OSError):
+                raise _died(item, running[pipe]) from None
+            if error is not None:
+                raise error
+            done(item, result)
+            if items:
+                at[pipe] = items.pop()
+                pipe.send(at[pipe])
+
+
+@contextlib.contextmanager
+def _processes(work: Callable[[int], Any], count: int) -> Iterator[dict[Connection, ForkProcess]]:
+    """Start processes that wait for items, and end them whatever happens."""
+    fork = multiprocessing.get_context("fork")
+    running: dict[Connection, ForkProcess] = {}
+    try:
+        for _ in range(count):
+            ours, theirs = fork.Pipe()
+            process = fork.Process(target=_serve, args=(work, theirs, os.getpid(), [ours, *running]))
+            with warnings.catch_warnings():
+                # Other threads of this process wait, or draw progress; what they hold is not used in the fork.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process.start()
+            theirs.close()
+            running[ours] = process
+        yield running
+    finally:
+        for pipe, process in running.items():
+            process.kill()
+            pipe.close()
+        for process in running.values():
+            process.join()
+
+
+def _serve(work: Callable[[int], Any], pipe: Connection, parent: int, others: Sequence[Connection]) -> None:
+    """Do what comes through the pipe, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, whatever it is in
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    for other in others:
+        other.close()
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), threadpool_limits(1):
+        while True:
+            try:
+                item = pipe.recv()
+            except EOFError:
+                os._exit(0)
+            pipe.send(_answer(work, item))
+
+
+def _answer(work: Callable[[int], Any], item: int) -> tuple[Any, Exception | None]:
+    try:
+        return work(item), None
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            if type(pickle.loads(pickle.dumps(error))) is type(error):
+                return None, error
+        return None, RuntimeError("".join(traceback.format_exception(error)))
+
+
+def _died(item: int, process: ForkProcess) -> BaseException:
+    process.join(5)
+    code = process.exitcode or 0
+    if code == -signal.SIGINT:
+        return KeyboardInterrupt()
+    how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+    hint = "; was there too little memory? fewer workers need less" if code == -signal.SIGKILL else ""
+    return InputError(f"the process that computed member {item} was ended by {how}{hint}.")
