@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import traceback
@@ -23,7 +22,7 @@ from typing import Any, TypeVar, cast
 import torch
 from threadpoolctl import threadpool_limits
 
-from expunge.core import InputError
+from expunge.core import DamagedFileError, InputError
 from expunge.ensembles.chunks import one_thread_each
 
 T = TypeVar("T")
@@ -127,10 +126,9 @@ def _serve(work: Callable[[int], Any], pipe: Connection, parent: int, others: Se
 def _answer(work: Callable[[int], Any], item: int) -> tuple[Any, Exception | None]:
     try:
         return work(item), None
+    except (InputError, DamagedFileError) as error:
+        return None, type(error)(str(error))
     except Exception as error:
-        with contextlib.suppress(Exception):
-            if type(pickle.loads(pickle.dumps(error))) is type(error):
-                return None, error
         return None, RuntimeError("".join(traceback.format_exception(error)))
 
 
