@@ -39,8 +39,8 @@ app = typer.Typer(
 TASKS = ", ".join([*BUILT_IN, *(f"{name}:FOLDER" for name in FROM_FOLDER)])
 """Tasks that have a name."""
 
-CANDIDATES = ", ".join(name for name, method in METHODS.items() if not method.control)
-CONTROLS = ", ".join(name for name, method in METHODS.items() if method.control)
+CANDIDATES = ", ".join(name for name, method in METHODS.items() if method.role == "candidate")
+CONTROLS = ", ".join(name for name, method in METHODS.items() if method.role == "control")
 
 Out = Annotated[Path, typer.Option(help="Folder of the run, made if it does not exist.")]
 TaskName = Annotated[

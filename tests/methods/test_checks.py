@@ -12,7 +12,7 @@ import torch
 from expunge.core import ForgetSet, Recipe
 from expunge.core.tree import clone
 from expunge.ensembles import recalibrate, train
-from expunge.methods import Checkpoint, FineTune, GradientAscent, Method, Problem, Scrub, unlearn
+from expunge.methods import Checkpoint, FineTune, GradientAscent, Method, Problem, Scrub, StatisticsAlone, unlearn
 from expunge.methods.checks import run_checks
 from expunge.methods.scrub import divergence
 from reference.problems import forget_set, small_task
@@ -32,6 +32,7 @@ class Wrong(Method):
     statistics: str = "frozen"
     name: ClassVar[str] = "wrong"
     label: ClassVar[str] = "Wrong"
+    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite", "visited", "ascended")
     raises: ClassVar[str] = "forget loss"
 
     @classmethod
@@ -79,8 +80,7 @@ class MovesStatistics(Wrong):
 class OnlyRecalibrates(Wrong):
     """Has a rate and declares new statistics, and changes nothing else."""
 
-    raises: ClassVar[str] = ""
-    visits_forget: ClassVar[bool] = False
+    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite")
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         yield problem.stop(1, problem.start, "recalibrated")
@@ -102,11 +102,10 @@ class MovesTheTeacher(Wrong):
         yield problem.checkpoint(1, student, "frozen")
 
 
-class MovesAtRate0(Wrong):
-    """Says rate 0 and moves."""
+class MovesAll(Wrong):
+    """Declares that it moves no weight, and moves them."""
 
-    lr: float = 0.0
-    raises: ClassVar[str] = ""
+    checks: ClassVar[tuple[str, ...]] = ("still", "statistics", "finite", "visited")
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         descent = problem.descent(statistics="frozen")
@@ -150,10 +149,10 @@ def test_statistics_that_move_though_declared_frozen_are_flagged(normed):
 
 
 def test_statistics_that_drift_at_rate_0_are_flagged(normed):
-    found = failed(normed, GradientAscent(lr=0.0, epochs=1, statistics="updated"))
+    found = failed(normed, StatisticsAlone(epochs=1))
     assert set(found) == {"not only statistics moved"}
     task, forget, pretrained = normed
-    drifted = unlearn(pretrained, task, forget, GradientAscent(lr=0.0, epochs=1, statistics="updated"))
+    drifted = unlearn(pretrained, task, forget, StatisticsAlone(epochs=1))
     x = task.validation.x
     assert float((drifted.logits(x) - pretrained.logits(x)).abs().max()) > 1e-3  # it is not harmless
 
@@ -180,8 +179,8 @@ def test_in_scrub_the_student_moves_and_the_teacher_does_not(normed):
     assert bool((divergence(found.logits(x), pretrained.logits(x), 4.0) > 1e-6).all())
 
 
-def test_weights_that_move_at_rate_0_are_flagged(normed):
-    assert set(failed(normed, MovesAtRate0(lr=0.0))) == {"weights unchanged"}
+def test_weights_that_move_though_declared_still_are_flagged(normed):
+    assert set(failed(normed, MovesAll())) == {"weights unchanged"}
 
 
 def test_diverged_members_are_counted(normed):

@@ -99,6 +99,7 @@ def configuration(
     cost: float,
     control: bool = False,
     statistics: str = "frozen",
+    still: bool = False,
     failed: int = 0,
     checks: list[CheckRecord] | None = None,
 ) -> ConfigurationRecord:
@@ -119,6 +120,7 @@ def configuration(
         label=label,
         options=options,
         statistics=statistics,
+        still=still,
         epoch=epoch,
         cost=cost,
         control=control,
@@ -262,6 +264,7 @@ def sweep(start: float, coupling: float, members: int, size: int, epochs: int) -
             cost=0.0012 * epochs,
             control=True,
             statistics="updated",
+            still=True,
             checks=[CheckRecord(name="only statistics moved", passed=True, detail="largest change of a weight 0")],
             **common,
         )

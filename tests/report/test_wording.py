@@ -185,10 +185,6 @@ def test_disagreements_by_hand(record: Record) -> None:
     assert wording.disagreements(forget) == []
 
 
-def test_rate_zero_is_recognised(forget: ForgetRecord) -> None:
-    assert {c.method for c in forget.configurations if wording.is_rate_zero(c)} == {"gradient_ascent_rate_0"}
-
-
 def test_rows_put_candidates_first_and_keep_methods_without_selection(forget: ForgetRecord) -> None:
     controls = [row.control for row in wording.rows(forget)]
     assert controls == sorted(controls)

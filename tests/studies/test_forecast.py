@@ -11,7 +11,7 @@ import pytest
 import expunge as ex
 from expunge.core.forecast import MethodForecast, PathPoint
 from expunge.core.record import SPLITS
-from expunge.methods import FineTune, GradientAscent, GradientDescentAscent
+from expunge.methods import METHODS, FineTune, GradientAscent, GradientDescentAscent
 from expunge.studies.audit.selection import objective
 from expunge.studies.run.advice import advise
 from expunge.studies.run.prediction import Subject, _notes, _outlook, crossing, forecast
@@ -69,11 +69,14 @@ def test_outlooks(nothing, best, reaches, expected):
     assert _outlook(nothing, best, reaches, 0.125) == expected
 
 
+REPAIRING = {name for name, kind in METHODS.items() if kind().repairs}
+
+
 class TestAdvice:
     def advice(self, nothing, methods):
         removal = dict(zip(SPLITS, (-1.5, 0.0, -0.1), strict=True))
         deviations = dict(zip(SPLITS, (-3.0, 0.0, -0.2), strict=True))
-        return advise(forget_set(small_task()), nothing, methods, removal, deviations, 0.125)
+        return advise(forget_set(small_task()), nothing, methods, REPAIRING, removal, deviations, 0.125)
 
     def test_nothing_to_unlearn_comes_first_and_alone(self):
         sentences = self.advice(point(run="do_nothing", excess=(0.1, 0.1, 0.1)), [method()])

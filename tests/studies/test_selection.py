@@ -9,8 +9,10 @@ import pytest
 
 from expunge.core import Score
 from expunge.core.record import SPLITS, ConfigurationRecord, VerdictRecord
+from expunge.methods import METHODS
 from expunge.studies.audit.selection import (
     EQUAL_COST,
+    LAST,
     NONE_AS_DEAR,
     ONLY,
     RULE,
@@ -120,20 +122,26 @@ def test_baselines_get_the_cost_of_the_dearest_candidate_that_is_cheaper_than_re
         as_method(configuration("early", 1.0, None, cost=0.1), "early_stopped_retrain"),
         as_method(configuration("later", 1.0, None, cost=0.25), "early_stopped_retrain"),
         as_method(configuration("latest", 1.0, None, cost=0.5), "early_stopped_retrain"),
-        as_method(configuration("rate-0", 0.0, 0.0, cost=0.1), "gradient_ascent", control=True),
+        as_method(configuration("drift-short", 0.0, None, cost=0.05), "statistics_alone"),
+        as_method(configuration("drift", 0.0, None, cost=0.1), "statistics_alone"),
         as_method(configuration("ascent", 1.0, 0.5, cost=0.22), "gradient_ascent", control=False),
         as_method(configuration("ascent-worse", 1.0, 0.6, cost=0.4), "gradient_ascent", control=False),
         as_method(configuration("matching", 0.1, 0.1, cost=1.1), "margin_matching", control=False),
     ]
-    made = {selection.method: selection for selection in select_all(tried)}
+    made = {
+        selection.method: selection
+        for selection in select_all(tried, {name: method.chosen for name, method in METHODS.items()})
+    }
     assert {name: selection.chosen for name, selection in made.items()} == {
         "do_nothing": "nothing",
         "fine_tune": "tune",
+        "statistics_alone": "drift",
         "gradient_ascent": "ascent",
         "margin_matching": "matching",
         "early_stopped_retrain": "later",
     }
     assert made["fine_tune"].rule == WITHIN_COST
+    assert made["statistics_alone"].rule == LAST
     assert made["early_stopped_retrain"].rule == EQUAL_COST
 
 

@@ -90,7 +90,9 @@ class ConfigurationRecord(Strict):
     cost: float
     """Examples pushed through forward and backward, relative to retraining on R."""
     control: bool
-    """Whether it is a control (do-nothing, rate 0, fine-tuning, retraining), not a candidate."""
+    """Whether it is a control (do-nothing, fine-tuning, retraining), not a candidate."""
+    still: bool = False
+    """Whether its weights are not meant to move, so that only normalisation statistics can change."""
     scores: dict[SplitName, Score]
     """KLoM (95th percentile, our estimator) by split."""
     means: dict[SplitName, float]

@@ -7,10 +7,11 @@ from expunge.methods.from_function import from_function
 from expunge.methods.gradient_ascent import GradientAscent
 from expunge.methods.gradient_descent_ascent import GradientDescentAscent
 from expunge.methods.margin_matching import MarginMatching
-from expunge.methods.method import Method
+from expunge.methods.method import Method, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 from expunge.methods.retrain import Retrain
 from expunge.methods.scrub import Scrub
+from expunge.methods.statistics_alone import StatisticsAlone
 from expunge.methods.unlearn import Stop, Trace, check_fits, unlearn
 
 METHODS: dict[str, type[Method]] = {
@@ -20,6 +21,7 @@ METHODS: dict[str, type[Method]] = {
         Retrain,
         EarlyStoppedRetrain,
         FineTune,
+        StatisticsAlone,
         GradientAscent,
         GradientDescentAscent,
         Scrub,
@@ -41,8 +43,10 @@ __all__ = [
     "Problem",
     "Retrain",
     "Scrub",
+    "StatisticsAlone",
     "Stop",
     "Trace",
+    "Trained",
     "Treatment",
     "check_fits",
     "from_function",

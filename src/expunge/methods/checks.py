@@ -5,7 +5,7 @@ Each check reads the facts that the ledger wrote down; what fails is printed bes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,38 +13,43 @@ from torch import Tensor
 from expunge.core.record import CheckRecord
 from expunge.methods.method import Method
 
+Facts = Mapping[str, Tensor]
+
 MOST = 0.9
 """Share of members that must behave as declared."""
 
 
-def run_checks(method: Method, facts: Mapping[str, Tensor]) -> list[CheckRecord]:
+def run_checks(method: Method, facts: Facts) -> list[CheckRecord]:
     """Return the checks of one stopping time.
 
     Args:
         method: What ran, with its declarations.
         facts: Per-member facts, as in `Checkpoint.facts`, joined over all members.
     """
-    checks = [_weights(method, facts), _statistics(method, facts), _finite(facts)]
-    if method.visits_forget:
-        checks.append(_visited(facts))
-    if method.raises and method.moves:
-        checks.append(_ascended(method, facts))
-    if method.needs_targets and method.moves:
-        checks.append(_approached(facts))
-    return checks
+    return [CHECKS[name](method, facts) for name in method.checks]
 
 
-def _weights(method: Method, facts: Mapping[str, Tensor]) -> CheckRecord:
+def _moved(method: Method, facts: Facts) -> CheckRecord:
     moved = facts["moved"] != 0  # NaN counts as moved; finiteness is a check of its own
-    share = f"{int(moved.sum())} of {len(moved)} members moved"
-    if not method.moves:
-        return CheckRecord(name="weights unchanged", passed=not bool(moved.any()), detail=f"{share}, none expected")
     typical = float(torch.nanmedian(facts["moved"]))
-    return CheckRecord(name="weights moved", passed=bool(moved.all()), detail=f"{share}, median distance {typical:.3g}")
+    return CheckRecord(
+        name="weights moved",
+        passed=bool(moved.all()),
+        detail=f"{int(moved.sum())} of {len(moved)} members moved, median distance {typical:.3g}",
+    )
 
 
-def _statistics(method: Method, facts: Mapping[str, Tensor]) -> CheckRecord:
-    declared = "retrained" if method.from_scratch else str(getattr(method, "statistics", "frozen"))
+def _still(method: Method, facts: Facts) -> CheckRecord:
+    moved = facts["moved"] != 0
+    return CheckRecord(
+        name="weights unchanged",
+        passed=not bool(moved.any()),
+        detail=f"{int(moved.sum())} of {len(moved)} members moved, none expected",
+    )
+
+
+def _statistics(method: Method, facts: Facts) -> CheckRecord:
+    declared = method.statistics
     statistics, weights = facts["statistics_moved"] != 0, facts["moved"] != 0
     only = int((statistics & ~weights).sum())
     if declared == "frozen":
@@ -59,7 +64,7 @@ def _statistics(method: Method, facts: Mapping[str, Tensor]) -> CheckRecord:
     )
 
 
-def _finite(facts: Mapping[str, Tensor]) -> CheckRecord:
+def _finite(method: Method, facts: Facts) -> CheckRecord:
     finite = facts["finite"]
     broken = len(finite) - int(finite.sum())
     return CheckRecord(
@@ -67,7 +72,7 @@ def _finite(facts: Mapping[str, Tensor]) -> CheckRecord:
     )
 
 
-def _visited(facts: Mapping[str, Tensor]) -> CheckRecord:
+def _visited(method: Method, facts: Facts) -> CheckRecord:
     visits = facts["visits"]
     missed = int((visits == 0).sum())
     return CheckRecord(
@@ -77,7 +82,7 @@ def _visited(facts: Mapping[str, Tensor]) -> CheckRecord:
     )
 
 
-def _ascended(method: Method, facts: Mapping[str, Tensor]) -> CheckRecord:
+def _ascended(method: Method, facts: Facts) -> CheckRecord:
     passes = sum(name.endswith("-before") for name in facts)
     if passes == 0:
         return CheckRecord(name=f"{method.raises} rose", passed=False, detail="no ascent pass was made")
@@ -103,7 +108,7 @@ def _ascended(method: Method, facts: Mapping[str, Tensor]) -> CheckRecord:
     )
 
 
-def _approached(facts: Mapping[str, Tensor]) -> CheckRecord:
+def _approached(method: Method, facts: Facts) -> CheckRecord:
     start, now = facts["target-distance-start"], facts["target-distance"]
     # A member whose forget margins are where they should be already has nothing to approach.
     good = (now < start) | (start < 1e-6)
@@ -113,3 +118,15 @@ def _approached(facts: Mapping[str, Tensor]) -> CheckRecord:
         detail=f"in {int(good.sum())} of {len(good)} members; median over F {float(start.nanmedian()):.3g} at the "
         f"start, {float(now.nanmedian()):.3g} now",
     )
+
+
+CHECKS: dict[str, Callable[[Method, Facts], CheckRecord]] = {
+    "moved": _moved,
+    "still": _still,
+    "statistics": _statistics,
+    "finite": _finite,
+    "visited": _visited,
+    "ascended": _ascended,
+    "approached": _approached,
+}
+"""Every runtime check by the name under which methods declare it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from expunge.core import Recipe
-from expunge.methods.method import Method
+from expunge.methods.method import Method, Need, Role
 from expunge.methods.problem import Checkpoint, Problem
 
 
@@ -17,13 +17,10 @@ class DoNothing(Method):
 
     name: ClassVar[str] = "do_nothing"
     label: ClassVar[str] = "Do nothing"
-    control: ClassVar[bool] = True
-    visits_forget: ClassVar[bool] = False
-
-    @property
-    def moves(self) -> bool:
-        """False: nothing may move."""
-        return False
+    role: ClassVar[Role] = "control"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    checks: ClassVar[tuple[str, ...]] = ("still", "statistics", "finite")
+    forecastable: ClassVar[bool] = False
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield the start."""

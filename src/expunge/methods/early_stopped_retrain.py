@@ -12,13 +12,13 @@ from typing import ClassVar, Literal
 
 from expunge.core import Recipe
 from expunge.core.checks import between, one_of
-from expunge.methods.method import Method
+from expunge.methods.method import Choice, Method
 from expunge.methods.problem import Checkpoint, Problem
-from expunge.methods.retrain import train_from_scratch
+from expunge.methods.retrain import FromScratch, train_from_scratch
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlyStoppedRetrain(Method):
+class EarlyStoppedRetrain(FromScratch):
     """Train from scratch on the retain set for a share of the recipe's epochs."""
 
     cost: float = 0.5
@@ -29,14 +29,17 @@ class EarlyStoppedRetrain(Method):
 
     name: ClassVar[str] = "early_stopped_retrain"
     label: ClassVar[str] = "Retrain, stopped early"
-    control: ClassVar[bool] = True
-    visits_forget: ClassVar[bool] = False
-    from_scratch: ClassVar[bool] = True
+    shown: ClassVar[tuple[str, ...]] = ("cost",)
+    chosen: ClassVar[Choice] = "at cost"
 
     def __post_init__(self) -> None:
         """Check the options."""
         between(1e-6, 1.0, cost=self.cost)
         one_of(("compressed", "truncated"), schedule=self.schedule)
+
+    def planned_cost(self, forget: int, retain: int, epochs: int) -> float:
+        """Return its share of retraining."""
+        return self.cost
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield the models at the end."""

@@ -14,13 +14,13 @@ from typing import ClassVar
 
 from expunge.core import Recipe
 from expunge.core.renamed import renamed
-from expunge.methods.method import Method
+from expunge.methods.method import Choice, Method, Need, Role, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
 @renamed("batch")
 @dataclass(frozen=True, kw_only=True)
-class FineTune(Method):
+class FineTune(Trained):
     """Continue training on the retain set at a constant rate."""
 
     lr: float = 0.01
@@ -38,8 +38,10 @@ class FineTune(Method):
 
     name: ClassVar[str] = "fine_tune"
     label: ClassVar[str] = "Fine-tune on R"
-    control: ClassVar[bool] = True
-    visits_forget: ClassVar[bool] = False
+    role: ClassVar[Role] = "control"
+    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "weights"})
+    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite")
+    chosen: ClassVar[Choice] = "within cost"
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -52,7 +54,7 @@ class FineTune(Method):
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every pass over R."""
-        descent = problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
+        descent = self.descent(problem)
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
             for x, y, _ in problem.retain_batches(epoch, self.batch_size):

@@ -15,17 +15,17 @@ from typing import ClassVar
 
 from expunge.core import Recipe
 from expunge.core.renamed import renamed
-from expunge.methods.method import Method, Raises
+from expunge.methods.method import Method, Need, Raises, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
 @renamed("batch")
 @dataclass(frozen=True, kw_only=True)
-class GradientAscent(Method):
+class GradientAscent(Trained):
     """Climb the cross-entropy of the forget set with SGD."""
 
     lr: float = 0.01
-    """Learning rate, at least 0; 0 shows what a change of normalisation statistics does alone."""
+    """Learning rate, at least 0."""
     epochs: int = 10
     """Passes over F, at least 1 (paper: 1, 3, 5, 7, 10)."""
     batch_size: int = 64
@@ -39,6 +39,8 @@ class GradientAscent(Method):
 
     name: ClassVar[str] = "gradient_ascent"
     label: ClassVar[str] = "Gradient ascent"
+    needs: ClassVar[frozenset[Need]] = frozenset({"forget", "weights"})
+    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite", "visited", "ascended")
     raises: ClassVar[Raises] = "forget loss"
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ class GradientAscent(Method):
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every pass over F."""
-        descent = problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
+        descent = self.descent(problem)
         for epoch in range(1, self.epochs + 1):
             before, noise = problem.forget_loss(descent), problem.noise(epoch)
             for x, y, _ in problem.forget_batches(epoch, self.batch_size):

@@ -17,13 +17,13 @@ from typing import ClassVar
 from expunge.core import Recipe
 from expunge.core.checks import between, whole
 from expunge.core.renamed import renamed
-from expunge.methods.method import Method, Raises
+from expunge.methods.method import Method, Raises, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
 @renamed("batch", "forget_batch")
 @dataclass(frozen=True, kw_only=True)
-class GradientDescentAscent(Method):
+class GradientDescentAscent(Trained):
     """Alternate a pass of ascent on the forget set with a pass of descent on the retain set."""
 
     lr: float = 0.01
@@ -45,6 +45,7 @@ class GradientDescentAscent(Method):
 
     name: ClassVar[str] = "gradient_descent_ascent"
     label: ClassVar[str] = "Descent-ascent"
+    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite", "visited", "ascended")
     raises: ClassVar[Raises] = "forget loss"
 
     def __post_init__(self) -> None:
@@ -58,9 +59,13 @@ class GradientDescentAscent(Method):
         """Both sets are visited."""
         return {"forget": self.forget_batch_size, "retain": self.batch_size}
 
+    def planned_examples(self, forget: int, retain: int) -> float:
+        """Return what all passes visit."""
+        return self.ascent_epochs * forget + self.epochs * retain
+
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
-        descent = problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
+        descent = self.descent(problem)
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
             if epoch <= self.ascent_epochs:

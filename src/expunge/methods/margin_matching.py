@@ -29,7 +29,7 @@ from expunge.core.checks import between, non_negative, one_of, positive
 from expunge.core.outcomes import Outcome
 from expunge.core.renamed import renamed
 from expunge.ensembles import Loss
-from expunge.methods.method import Method
+from expunge.methods.method import Method, Need, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -37,7 +37,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @renamed("batch", "forget_batch", "optimiser")
 @dataclass(frozen=True, kw_only=True)
-class MarginMatching(Method):
+class MarginMatching(Trained):
     """Fine-tune to predicted oracle margins on the forget set and on the retain set."""
 
     lr: float = 0.01
@@ -65,7 +65,8 @@ class MarginMatching(Method):
 
     name: ClassVar[str] = "margin_matching"
     label: ClassVar[str] = "Margin matching"
-    needs_targets: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "forget", "weights", "targets"})
+    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite", "visited", "approached")
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -75,10 +76,10 @@ class MarginMatching(Method):
         positive(delta=self.delta)
         one_of(("sgd", "adam"), optimizer=self.optimizer)
 
-    def examples_an_epoch(self, forget: int, retain: int) -> int:
-        """Return how many examples an epoch visits: its share of R, and a batch of F beside each batch of R."""
+    def planned_examples(self, forget: int, retain: int) -> float:
+        """Return what all epochs visit: a share of R, and a batch of F beside each batch of R."""
         visited = math.ceil(self.retain_share * retain)
-        return visited + math.ceil(visited / self.batch_size) * min(self.forget_batch_size, forget)
+        return self.epochs * (visited + math.ceil(visited / self.batch_size) * min(self.forget_batch_size, forget))
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""

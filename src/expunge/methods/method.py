@@ -1,4 +1,7 @@
-"""What every unlearning method is: frozen options, a few declarations, and a generator of stopping times."""
+"""What every unlearning method is: frozen options, its declarations, and a generator of stopping times.
+
+Audits, forecasts, checks and reports read the declarations; nothing is inferred from names or values of options.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,54 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from expunge.core import Recipe
+from expunge.core import ForgetSet, Network, Recipe, Task
 from expunge.core.checks import between, non_negative, one_of, plain_fields, whole
-from expunge.methods.problem import Checkpoint, Problem
+from expunge.ensembles import Descent
+from expunge.ensembles.train import check_batch_norm
+from expunge.methods.problem import Checkpoint, Problem, Treatment
 
+Role = Literal["candidate", "control"]
 Raises = Literal["forget loss", "forget divergence", ""]
+Need = Literal[
+    "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics"
+]  # fmt: skip
+"""What a method cannot do without: retain or forget examples, predicted oracle margins, earlier states of training,
+gradients of single examples, plain modules, weights (not outputs alone), or a model with normalisation statistics."""
+Choice = Literal["calibration", "within cost", "at cost", "last"]
+"""How an audit chooses among settings and stopping times: best on the calibration set; the same among those that cost
+no more than the candidates; the cheapest that costs as much as they do; the last stopping time, which is no choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """Base of all methods; the fields of a subclass are its options.
 
-    A subclass declares the class variables below, implements `stops`, and says in `grid` what an audit tries.
+    A subclass declares the class variables and properties below, implements `stops`, and says in `grid` what an audit
+    tries.
     """
 
     name: ClassVar[str]
     """Name in the registry, in records and on the command line."""
     label: ClassVar[str]
     """Name for people."""
-    control: ClassVar[bool] = False
-    """Whether it is a baseline that every table shows, not a candidate."""
+    role: ClassVar[Role] = "candidate"
+    """`candidate`, or `control`: a baseline that every table shows."""
+    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "forget", "weights"})
+    """What it cannot do without."""
+    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite", "visited")
+    """Runtime checks, by their names in `expunge.methods.checks.CHECKS`."""
     raises: ClassVar[Raises] = ""
-    """What its ascent passes are meant to raise; empty if it never ascends."""
-    visits_forget: ClassVar[bool] = True
-    """Whether steps are taken on forget examples."""
-    from_scratch: ClassVar[bool] = False
-    """Whether it throws the pretrained weights away."""
-    needs_targets: ClassVar[bool] = False
-    """Whether it needs predicted oracle margins (`targets` of `unlearn`)."""
+    """What its ascent passes are meant to raise (check `ascended`); empty if it never ascends."""
+    chosen: ClassVar[Choice] = "calibration"
+    """How an audit chooses among its settings and stopping times."""
+    forecastable: ClassVar[bool] = True
+    """Whether a forecast can follow it on linearised members."""
+    certificate: ClassVar[str | None] = None
+    """What it guarantees of its result, in words; None if nothing."""
+    shown: ClassVar[tuple[str, ...]] = ()
+    """Options that the name of a run always shows."""
+    order: ClassVar[str] = ""
+    """Name under which batch orders are drawn; empty for its own, another method's to see that one's batches."""
 
     def __init_subclass__(cls) -> None:
         """Let options be numbers of any library: they are Python's own before a subclass checks them."""
@@ -65,37 +88,46 @@ class Method:
         """Return the settings that an audit tries, with rates relative to the recipe's peak rate."""
         raise NotImplementedError
 
-    def check_steps(self) -> None:
-        """Check the options that all methods of SGD steps share, by their names."""
-        options = self.options()
-        non_negative(**{name: options[name] for name in ("lr", "weight_decay")})
-        whole(**{name: options[name] for name in ("epochs", "batch_size", "forget_batch_size") if name in options})
-        between(0.0, 0.9999, momentum=options["momentum"])
-        one_of(("frozen", "updated", "recalibrated"), statistics=options["statistics"])
+    @property
+    def planned_stops(self) -> int:
+        """How many stopping times there will be, at least 1."""
+        return 1
+
+    def planned_cost(self, forget: int, retain: int, epochs: int) -> float:
+        """Return about what a run will cost in examples through forward and backward, relative to retraining on R.
+
+        Args:
+            forget: Size of F.
+            retain: Size of R.
+            epochs: Epochs that retraining takes.
+        """
+        return 0.0
 
     @property
-    def moves(self) -> bool:
-        """Whether the options allow the weights to move at all."""
-        return float(getattr(self, "lr", 1.0)) > 0
+    def statistics(self) -> str:
+        """Normalisation statistics: `frozen`, `updated`, `recalibrated`, or `retrained` from nothing."""
+        return "frozen"
 
     @property
     def batch_sizes(self) -> dict[str, int]:
         """Batch sizes by the set they are drawn from (`forget`, `retain`), for checks before the work."""
         return {}
 
+    def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
+        """Refuse, before any work, a task or a forget set that the method cannot work on.
+
+        Raises:
+            InputError: If updated batch norm would meet a batch of one.
+        """
+        if self.statistics == "updated":
+            sizes = {"forget": len(forget), "retain": len(forget.retain)}
+            for part, batch in self.batch_sizes.items():
+                check_batch_norm(network, sizes[part], batch)
+
     @property
     def repairs(self) -> bool:
         """Whether it descends on R as well as it climbs on F."""
-        return bool(self.raises) and "retain" in self.batch_sizes
-
-    def examples_an_epoch(self, forget: int, retain: int) -> int:
-        """Return about how many examples an epoch visits, for progress.
-
-        Args:
-            forget: Size of F.
-            retain: Size of R.
-        """
-        return sum({"forget": forget, "retain": retain}[part] for part in self.batch_sizes)
+        return bool(self.raises) and "retain" in self.needs
 
     def options(self) -> dict[str, Any]:
         """Return all options, defaults included, as plain values."""
@@ -110,3 +142,46 @@ class Method:
         """
         inside = ", ".join(f"{key}={value}" for key, value in self.options().items())
         return f"{self.name}({inside})"
+
+
+class Trained(Method):
+    """Base of methods that take gradient steps from the pretrained weights; a subclass has these options at least."""
+
+    shown: ClassVar[tuple[str, ...]] = ("lr",)
+
+    lr: float
+    epochs: int
+    batch_size: int
+    momentum: float
+    weight_decay: float
+    statistics: Treatment
+
+    def check_steps(self) -> None:
+        """Check the options that all methods of gradient steps share."""
+        non_negative(lr=self.lr, weight_decay=self.weight_decay)
+        options = self.options()
+        whole(**{name: options[name] for name in ("epochs", "batch_size", "forget_batch_size") if name in options})
+        between(0.0, 0.9999, momentum=self.momentum)
+        one_of(("frozen", "updated", "recalibrated"), statistics=self.statistics)
+
+    @property
+    def planned_stops(self) -> int:
+        """Every epoch is a stopping time."""
+        return self.epochs
+
+    def planned_examples(self, forget: int, retain: int) -> float:
+        """Return how many examples all epochs visit.
+
+        Args:
+            forget: Size of F.
+            retain: Size of R.
+        """
+        return self.epochs * sum({"forget": forget, "retain": retain}[part] for part in self.batch_sizes)
+
+    def planned_cost(self, forget: int, retain: int, epochs: int) -> float:
+        """Return the examples of all epochs, in units of those of retraining."""
+        return self.planned_examples(forget, retain) / (retain * epochs)
+
+    def descent(self, problem: Problem) -> Descent:
+        """Return a fresh descent from the pretrained weights, as the options say."""
+        return problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)

@@ -9,23 +9,43 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from expunge.core import Recipe, Split
+from expunge.core import ForgetSet, Network, Recipe, Split, Task
 from expunge.core.seeds import derive
 from expunge.ensembles.initialise import initialise
-from expunge.ensembles.train import new_descent, train_epoch
-from expunge.methods.method import Method
+from expunge.ensembles.train import check_recipe, new_descent, train_epoch
+from expunge.methods.method import Method, Need, Role
 from expunge.methods.problem import Checkpoint, Problem
 
 
+class FromScratch(Method):
+    """Base of methods that throw the pretrained weights away."""
+
+    role: ClassVar[Role] = "control"
+    needs: ClassVar[frozenset[Need]] = frozenset({"retain"})
+    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite")
+    forecastable: ClassVar[bool] = False
+
+    @property
+    def statistics(self) -> str:
+        """They are those of the new models."""
+        return "retrained"
+
+    def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
+        """Refuse a recipe that has no full batch of the retain set, or a batch of one for batch norm."""
+        check_recipe(task.recipe, network, len(forget.retain))
+
+
 @dataclass(frozen=True, kw_only=True)
-class Retrain(Method):
+class Retrain(FromScratch):
     """Train from scratch on the retain set with the task's recipe."""
 
     name: ClassVar[str] = "retrain"
     label: ClassVar[str] = "Retrain"
-    control: ClassVar[bool] = True
-    visits_forget: ClassVar[bool] = False
-    from_scratch: ClassVar[bool] = True
+    certificate: ClassVar[str | None] = "exact: nothing was ever computed from the forget set"
+
+    def planned_cost(self, forget: int, retain: int, epochs: int) -> float:
+        """Return 1: it is what costs are relative to."""
+        return 1.0
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield the retrained models at the end of the recipe."""

@@ -26,13 +26,13 @@ from expunge.core.checks import between, non_negative, positive, whole
 from expunge.core.outcomes import Classes, Outcome, Sequences
 from expunge.core.renamed import renamed
 from expunge.ensembles import Descent, Loss
-from expunge.methods.method import Method, Raises
-from expunge.methods.problem import Checkpoint, Problem, Treatment
+from expunge.methods.method import Method, Raises, Trained
+from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
 
 
 @renamed("batch", "forget_batch")
 @dataclass(frozen=True, kw_only=True)
-class Scrub(Method):
+class Scrub(Trained):
     """Maximise the divergence from the teacher on F while staying close to it and to the labels on R."""
 
     lr: float = 5e-4
@@ -64,6 +64,7 @@ class Scrub(Method):
 
     name: ClassVar[str] = "scrub"
     label: ClassVar[str] = "SCRUB"
+    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite", "visited", "ascended")
     raises: ClassVar[Raises] = "forget divergence"
 
     def __post_init__(self) -> None:
@@ -79,9 +80,13 @@ class Scrub(Method):
         """Both sets are visited."""
         return {"forget": self.forget_batch_size, "retain": self.batch_size}
 
+    def planned_examples(self, forget: int, retain: int) -> float:
+        """Return what all passes visit, and the teacher's pass forward."""
+        return self.msteps * forget + self.epochs * retain + FORWARD_SHARE * (forget + retain)
+
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
-        student = problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
+        student = self.descent(problem)
         distance = self._distance(problem.outcome)
         teacher = _teacher_logits(problem, student)
         on_forget = teacher[:, problem.forget]

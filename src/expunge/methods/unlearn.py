@@ -15,7 +15,7 @@ from expunge.core.checks import instance, non_negative, plain_arguments, seeds, 
 from expunge.core.record import CheckRecord
 from expunge.core.tree import concatenate
 from expunge.ensembles.chunks import even, run_chunks, split, worker_count
-from expunge.ensembles.train import TASK_EXPECTED, check_batch_norm, check_recipe
+from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods.checks import run_checks
 from expunge.methods.method import Method
 from expunge.methods.problem import Checkpoint, Problem
@@ -77,17 +77,12 @@ def check_fits(method: Method, network: Network, task: Task, forget: ForgetSet, 
         InputError: If updated batch norm would meet a batch of one, the recipe has no full batch of the retain set, or
             the method needs predicted oracle margins and there are none.
     """
-    if method.needs_targets and not targets:
+    if "targets" in method.needs and not targets:
         raise InputError(
             f"{method.name} needs predicted oracle margins and got none, expected unlearn(..., targets=...), shape "
             "(members, training examples): pretrained margins plus the change that a datamodel predicts."
         )
-    if getattr(method, "statistics", "frozen") == "updated":
-        sizes = {"forget": len(forget), "retain": len(forget.retain)}
-        for part, batch in method.batch_sizes.items():
-            check_batch_norm(network, sizes[part], batch)
-    if method.from_scratch:
-        check_recipe(task.recipe, network, len(forget.retain))
+    method.check(network, task, forget)
 
 
 @plain_arguments
@@ -117,7 +112,7 @@ def unlearn(
         chunk: Members that go through together; by default as in training.
         workers: Chunks that run at once on the CPU; by default every core.
         targets: Predicted oracle margins of each member on the training examples, shape (members, training examples),
-            NaN where unknown; only methods with `needs_targets` read them.
+            NaN where unknown; only methods that need them read them.
         targets_cost: What the prediction cost, relative to retraining one member on R, at least 0; it enters the cost
             of the methods that read the targets.
 
@@ -158,14 +153,14 @@ def unlearn(
     check_fits(method, pretrained.network, task, forget, targets=targets is not None)
     members, device = len(pretrained), pretrained.device
     non_negative(targets_cost=targets_cost)
-    aims = _check_targets(targets, pretrained, task, forget) if method.needs_targets else None
+    aims = _check_targets(targets, pretrained, task, forget) if "targets" in method.needs else None
     at_once = worker_count(device, workers)
     size = chunk or even(members, int(pretrained.provenance.get("chunk", 0)) or LARGEST_CHUNK, at_once)
 
     def work(part: range) -> tuple[list[tuple[Checkpoint, Mapping[str, Tensor]]], Ensemble]:
         start = pretrained[part.start : part.stop]
         own = None if aims is None else aims[part.start : part.stop]
-        problem = Problem(start, task, forget, seed, method.name, own, targets_cost)
+        problem = Problem(start, task, forget, seed, method.order or method.name, own, targets_cost)
         seen, last = [], start
         for checkpoint in method.stops(problem):
             last = checkpoint.ensemble

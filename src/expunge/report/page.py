@@ -309,7 +309,7 @@ def _rate_zero(forget: ForgetRecord) -> list[str]:
     """Say what changing the normalisation statistics alone does, for each way of doing so that was tried."""
     found: dict[str, ConfigurationRecord] = {}
     for c in forget.configurations:
-        if wording.is_rate_zero(c) and (c.statistics not in found or c.epoch > found[c.statistics].epoch):
+        if c.still and c.statistics != "frozen" and (c.statistics not in found or c.epoch > found[c.statistics].epoch):
             found[c.statistics] = c
     sentences = []
     for statistics, c in found.items():

@@ -280,12 +280,6 @@ def _cost(configuration: ConfigurationRecord | None) -> float:
     return configuration.cost if configuration and math.isfinite(configuration.cost) else math.inf
 
 
-def is_rate_zero(configuration: ConfigurationRecord) -> bool:
-    """Return whether a configuration never moves a weight, so that only normalisation statistics can change."""
-    rates = [configuration.options.get(key) for key in ("lr", "relative_lr")]
-    return any(isinstance(rate, int | float) and not isinstance(rate, bool) and rate == 0 for rate in rates)
-
-
 def starts_pretrained(configuration: ConfigurationRecord) -> bool:
     """Return whether a configuration is a stopping time of a run from the pretrained models on.
 

@@ -83,14 +83,8 @@ def audit(
     check_size(task, task.network, members)
     reason = _no_forecast(task, members, where) if forecast else ""
     forecasts = forecast and not reason
-    runs = plan_runs(task, methods, predicted=forecasts)
+    runs = plan_runs(task, methods, predicted=forecasts, why=reason or "as --no-forecast asks")
     check_folder(out, Record.FILE, resume)
-    for method in runs:
-        if method.needs_targets and not forecasts:
-            raise InputError(
-                f"{method.name} aims at oracle margins that the forecast predicts, and this audit makes no forecast"
-                + (f": {reason}" if reason else "; leave out --no-forecast, or this method.")
-            )
     choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
     for choice in choices:
         network = build_network(choice.task)
@@ -136,7 +130,7 @@ def _no_forecast(task: Task, members: int, device: torch.device) -> str:
 def _work(task: Task, choices: Sequence[Choice], runs: Sequence[Method], forecasts: bool) -> float:
     """About what an audit takes, in units of training one ensemble."""
     total = 0.2 * len({choice.task.fingerprint for choice in choices}) if forecasts else 0.0
-    each = FORECAST_WORK * (1.5 if any(run.needs_targets for run in runs) else 1.0) if forecasts else 0.0
+    each = FORECAST_WORK * (1.5 if any("targets" in run.needs for run in runs) else 1.0) if forecasts else 0.0
     return total + sum(5.0 + each + runs_work(runs, task, len(choice.forget)) for choice in choices)
 
 

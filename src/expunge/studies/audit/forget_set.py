@@ -44,7 +44,7 @@ from expunge.studies.forecast import (
     kept_forecast,
     pretrained_seed,
 )
-from expunge.studies.run.grid import expected_stops, is_control, relative_options, run_name, run_work
+from expunge.studies.run.grid import by_method, calibrated, relative_options, run_name, run_work
 from expunge.studies.run.measure import Parts, accuracy_of, margins_of
 from expunge.studies.run.parts import PartStore
 from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject, predict_targets
@@ -101,18 +101,16 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
 
     configurations: list[ConfigurationRecord] = []
     margins: dict[str, Mapping[SplitName, np.ndarray[Any, Any]]] = {}
-    by_method = {name: [run for run in runs if run.name == name] for name in dict.fromkeys(run.name for run in runs)}
-    for group in by_method.values():
-        calibrate = sum(expected_stops(run) for run in group) > 1 and not group[0].from_scratch
+    for group in by_method(runs):
+        calibrate = calibrated(group)
         for run in group:
-            mine = calibrate and not (run.control is False and is_control(run))
             for configuration, seen in _run(
-                study, task, pretrained, run, (forget, target), (calibration, own), mine, aims
+                study, task, pretrained, run, (forget, target), (calibration, own), calibrate, aims
             ):
                 configurations.append(configuration)
                 margins[configuration.id] = seen
 
-    selections = select_all(configurations)
+    selections = select_all(configurations, {run.name: run.chosen for run in runs})
     path = f"margins/{forget.name}.safetensors"
     kept = {s.chosen for s in selections} | {s.best for s in selections}
     kept |= {c.id for c in configurations if c.control}
@@ -164,7 +162,7 @@ def _predict(
         study.parts, subject, choice.forget, runs, seed=study.seed, tolerance=study.tolerance, progress=share
     )
     share.finish(spent=not kept)
-    if not any(run.needs_targets for run in runs):
+    if not any("targets" in run.needs for run in runs):
         return found, {}
     aims = {choice.forget.name: Aims(found.targets, found.targets_cost)}
     study.reporter.step(f"predicting the oracles of {choice.forget.name}, calibration")
@@ -255,10 +253,11 @@ def _run(
             method=method.name,
             label=method.label,
             options=relative_options(method, task),
-            statistics="retrained" if method.from_scratch else str(getattr(method, "statistics", "frozen")),
+            statistics=method.statistics,
             epoch=stop.epoch,
             cost=stop.cost,
-            control=is_control(method),
+            control=method.role == "control",
+            still="still" in method.checks,
             scores=judged.scores,
             means=judged.means,
             shifts=judged.shifts,
@@ -284,7 +283,7 @@ def _stops(
         "members": study.members,
         "seed": study.seed,
     }
-    aim = aims[forget.name] if method.needs_targets else None
+    aim = aims[forget.name] if "targets" in method.needs else None
     if aim is not None:
         key["targets"] = f"forecast, {FOLLOWED} followed"
     work = run_work(method, task, len(forget))

@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expunge.core.record import SPLITS, ConfigurationRecord, SelectionRecord, SplitName
-from expunge.methods import EarlyStoppedRetrain, FineTune
+from expunge.methods.method import Choice
 
 OBJECTIVE = "the largest excess over the floor among forget, retain and validation (P95 KLoM, nats)"
 RULE = "least objective on a calibration forget set of the same kind, scored against its own oracles"
+LAST = "the last stopping time; nothing is chosen"
 ONLY = "the only configuration there is"
 DEAREST = "the dearest configuration chosen for a candidate method, among those that cost less than retraining"
 EQUAL_COST = f"the cheapest that costs at least as much as {DEAREST}"
@@ -38,29 +39,27 @@ def target_objective(configuration: ConfigurationRecord) -> float:
     return objective({split: score.excess for split, score in configuration.scores.items()})
 
 
-def select_all(configurations: Sequence[ConfigurationRecord]) -> list[SelectionRecord]:
+def select_all(configurations: Sequence[ConfigurationRecord], chosen: Mapping[str, Choice]) -> list[SelectionRecord]:
     """Choose one configuration of every method: candidates on the calibration set, baselines at the candidates' cost.
 
     Args:
-        configurations: All of a forget set. Controls of a candidate method (rate 0) are not chosen from.
+        configurations: All of a forget set.
+        chosen: How each method's is chosen, by name (`Method.chosen`).
     """
-    candidates = {c.method for c in configurations if not c.control}
     groups: dict[str, list[ConfigurationRecord]] = {}
     for configuration in configurations:
-        if not (configuration.control and configuration.method in candidates):
-            groups.setdefault(configuration.method, []).append(configuration)
-    at_cost = (FineTune.name, EarlyStoppedRetrain.name)
-    made = {name: select(tried) for name, tried in groups.items() if name not in at_cost}
+        groups.setdefault(configuration.method, []).append(configuration)
+    made = {name: select(tried) for name, tried in groups.items() if chosen[name] == "calibration"}
     costs = {c.id: c.cost for c in configurations if not c.control}
-    cheaper = [costs[s.chosen] for s in made.values() if costs.get(s.chosen, 1.0) < 1]
-    budget = max(cheaper, default=0.0)
-    if FineTune.name in groups:
-        made[FineTune.name] = select_within_cost(groups[FineTune.name], budget)
-    if EarlyStoppedRetrain.name in groups:
-        made[EarlyStoppedRetrain.name] = select_at_cost(groups[EarlyStoppedRetrain.name], budget)
-    return [
-        made[name] for name in [*(n for n in groups if n != EarlyStoppedRetrain.name), *at_cost[1:]] if name in made
-    ]
+    budget = max((costs[s.chosen] for s in made.values() if costs.get(s.chosen, 1.0) < 1), default=0.0)
+    for name, tried in groups.items():
+        if chosen[name] == "within cost":
+            made[name] = select_within_cost(tried, budget)
+        elif chosen[name] == "at cost":
+            made[name] = select_at_cost(tried, budget)
+        elif chosen[name] == "last":
+            made[name] = _record(tried[-1:], tried[-1], LAST)
+    return [made[name] for name in sorted(groups, key=lambda name: chosen[name] == "at cost")]
 
 
 def select(configurations: Sequence[ConfigurationRecord]) -> SelectionRecord:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from expunge.core import ForgetSet
 from expunge.core.forecast import MethodForecast, PathPoint
 from expunge.core.record import SplitName
-from expunge.methods import METHODS
 from expunge.studies.audit.selection import objective
 
 
@@ -15,6 +14,7 @@ def advise(
     forget: ForgetSet,
     nothing: PathPoint,
     methods: Sequence[MethodForecast],
+    repairing: Collection[str],
     removal: Mapping[SplitName, float],
     deviations: Mapping[SplitName, float],
     tolerance: float,
@@ -25,6 +25,7 @@ def advise(
         forget: The forget set.
         nothing: The pretrained members against the predicted oracles.
         methods: Forecast of every method.
+        repairing: Names of those that descend on R as well as they climb on F.
         removal: Predicted mean change of margins by retraining, by split, in natural-log units.
         deviations: The same in standard deviations over members.
         tolerance: Excess over the floor that counts as indistinguishable, nats.
@@ -42,7 +43,7 @@ def advise(
     tried = [method for method in methods if not method.control]
     working = [method for method in methods if method.outlook == "can work"]
     sentences = [_first(tried or methods, working, nothing, tolerance), way]
-    sentences += [_about(method, nothing) for method in tried]
+    sentences += [_about(method, nothing, method.method in repairing) for method in tried]
     return sentences
 
 
@@ -68,7 +69,7 @@ def _first(
     )
 
 
-def _about(method: MethodForecast, nothing: PathPoint) -> str:
+def _about(method: MethodForecast, nothing: PathPoint, repairs: bool) -> str:
     best = (
         f"best stopping time {method.best.run}, epoch {method.best.epoch}, at forget / retain / validation "
         + " / ".join(f"{method.best.excess[split]:.2f}" for split in ("forget", "retain", "validation"))
@@ -78,7 +79,7 @@ def _about(method: MethodForecast, nothing: PathPoint) -> str:
     if method.at_target is None or method.damage is None:
         # The linearised model makes the descent too strong: docs/dependence/forecast-proof.md, "Damage on the way".
         undone = ", since its descent on the retain set undoes the ascent (real runs may get there)"
-        why = undone if METHODS[method.method]().repairs else ""
+        why = undone if repairs else ""
         return f"{method.label}: no setting brings the forget margins down to the retrained level{why}; {best}."
     return (
         f"{method.label}: where the forget margins reach the retrained level ({method.at_target.run}, by epoch "

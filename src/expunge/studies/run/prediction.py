@@ -38,12 +38,12 @@ from expunge.dependence.reduced import DIMENSIONS, ReducedModel, reduce_model
 from expunge.dependence.unrolled import STEPS, Segment, segment_plan, unrolled_removal
 from expunge.ensembles import train
 from expunge.ensembles.chunks import one_thread_each, worker_count
-from expunge.methods import DoNothing, Method, unlearn
+from expunge.methods import Method, Trained, unlearn
 from expunge.methods.problem import FORWARD_SHARE
 from expunge.metrics.ruler import Ruler
 from expunge.studies.audit.selection import objective
 from expunge.studies.run.advice import advise
-from expunge.studies.run.grid import is_control, run_name
+from expunge.studies.run.grid import run_name
 from expunge.studies.run.measure import Parts
 
 MEASURED = 10
@@ -171,7 +171,7 @@ def forecast(
     Args:
         subject: The pretrained members (`Subject.of`).
         forget: What is to be unlearned.
-        runs: Methods with their settings; those that retrain or do nothing are left out.
+        runs: Methods with their settings; those that are not forecastable are left out.
         tolerance: Excess over the floor that counts as indistinguishable, nats.
         seed: The study's seed: batch orders of the methods, and the examples that are scored, are those of an audit.
         dimensions: Coordinates of the reduced model.
@@ -193,7 +193,7 @@ def forecast(
     reduced = reduce_model(
         followed, task, forget, parts.by_name(), directions=[removal], dimensions=dimensions, seed=seed
     )
-    kept = [run for run in runs if not (run.from_scratch or isinstance(run, DoNothing))]
+    kept = [run for run in runs if run.forecastable]
     targets = _targets(task, linearised, removal, pretrained)
     cost = prediction_cost(subject, forget)
     nothing = scale.point("do_nothing", 0, 0.0, {name: np.zeros_like(moved[name]) for name in SPLITS})
@@ -206,14 +206,9 @@ def forecast(
                 progress(len(kept) + len(paths), 2 * len(kept))
     methods = []
     for name in dict.fromkeys(run.name for run in kept):
-        for control in (False, True):
-            group = [
-                (run, path)
-                for run, path in zip(kept, paths, strict=True)
-                if run.name == name and is_control(run) == control and run.moves
-            ]
-            if group:
-                methods.append(_summary(group, nothing, tolerance))
+        group = [(run, path) for run, path in zip(kept, paths, strict=True) if run.name == name]
+        methods.append(_summary(group, nothing, tolerance))
+    repairing = {run.name for run in kept if run.repairs}
     deviations = {
         name: float((moved[name].mean(0) / before[name].std(0, ddof=1).clip(1e-12)).mean()) for name in SPLITS
     }
@@ -232,7 +227,7 @@ def forecast(
         nothing=nothing,
         methods=methods,
         measures=measured,
-        advice=advise(forget, nothing, methods, mean_removal, deviations, tolerance),
+        advice=advise(forget, nothing, methods, repairing, mean_removal, deviations, tolerance),
         notes=[*subject.notes, *_notes(reduced, forget, deviations), *unmeasured],
     )
     return Forecast(record, before, oracle, targets, cost)
@@ -315,7 +310,7 @@ def _path(
         return {name: reduced.margins(ensemble, name) - start[name] for name in SPLITS}
 
     # The reduced model has no normalisation statistics: those of the pretrained models are in its table, frozen.
-    frozen: dict[str, Any] = {"statistics": "frozen"} if "statistics" in run.options() else {}
+    frozen: dict[str, Any] = {"statistics": "frozen"} if isinstance(run, Trained) else {}
     method = dataclasses.replace(run, **frozen)
     done = unlearn(
         reduced.ensemble,
@@ -326,7 +321,7 @@ def _path(
         evaluate=moved,
         workers=1,
         chunk=len(reduced.ensemble),
-        targets=targets if run.needs_targets else None,
+        targets=targets if "targets" in run.needs else None,
         targets_cost=targets_cost,
     )
     return [
@@ -348,7 +343,7 @@ def _summary(
     return MethodForecast(
         method=first.name,
         label=first.label,
-        control=is_control(first),
+        control=first.role == "control",
         outlook=_outlook(objective(nothing.excess), objective(best.excess), at is not None, tolerance),
         best=best,
         objective=objective(best.excess),
