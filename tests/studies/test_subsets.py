@@ -11,17 +11,18 @@ import pytest
 import torch
 
 import expunge as ex
-from expunge.core import Record
+from expunge.core import InputError, Record
 from expunge.core.record import SPLITS, CheckRecord
-from expunge.methods import METHODS, Stop
+from expunge.methods import METHODS, FineTune, Scrub, Stop
+from expunge.report import wording
 from expunge.studies.audit import forget_set
+from expunge.studies.audit.selection import LAST, select_all
 from expunge.studies.run import measure
 from expunge.tasks.user_task import BUILT_IN
+from reference.problems import small_task
 
 NAMES = list(METHODS)
 MEMBERS = 20
-PAIRS = [("digits:batchnorm", pair) for pair in itertools.combinations(NAMES, 2)]
-SINGLES = [(task, (name,)) for task in BUILT_IN for name in NAMES]
 
 
 def draw(ensemble, parts):
@@ -44,14 +45,17 @@ def quick(monkeypatch):
 
     def stops(study, task, pretrained, method, forget, aims):
         assert "targets" not in method.needs or forget.name in aims
-        measured = draw(pretrained, measure.Parts.of(task, forget, study.seed))
+        parts = measure.Parts.of(task, forget, study.seed)
         check = CheckRecord(name="drawn", passed=True, detail="")
         cost = method.planned_cost(len(forget), len(forget.retain), task.recipe.epochs)
-        return [Stop(epoch, cost, measured, {}, (check,)) for epoch in range(1, method.planned_stops + 1)]
+        return [
+            Stop(epoch, cost, draw(pretrained, parts), {}, (check,)) for epoch in range(1, method.planned_stops + 1)
+        ]
 
     def predict(study, task, pretrained, choice, runs):
         return None, {choice.forget.name: None, choice.calibration.name: None}
 
+    monkeypatch.setattr(FineTune, "grid", classmethod(lambda kind, recipe: [kind(epochs=3), kind(lr=0.1, epochs=2)]))
     monkeypatch.setattr(measure, "RETAIN_EXAMPLES", 4)
     monkeypatch.setattr(measure, "VALIDATION_EXAMPLES", 4)
     monkeypatch.setattr(measure.Parts, "measure", lambda parts, ensemble: draw(ensemble, parts))
@@ -60,21 +64,55 @@ def quick(monkeypatch):
     monkeypatch.setattr(forget_set, "_predict", predict)
 
 
-@pytest.mark.parametrize(
-    ("task", "names"), [*SINGLES, *PAIRS], ids=lambda value: value if isinstance(value, str) else "+".join(value)
-)
-def test_every_method_and_pair_of_methods_runs_to_its_report(task, names, quick, tmp_path):
-    built = BUILT_IN[task]()
-    asked = [METHODS[name].grid(built.recipe)[0] for name in names]
-    if task != "digits:batchnorm" and "statistics_alone" in names:
-        with pytest.raises(ex.InputError, match="statistics_alone needs normalisation statistics"):
-            ex.audit(built, forget=["random:20"], methods=asked, members=MEMBERS, out=tmp_path / "run")
-        return
-    run = ex.audit(built, forget=["random:20"], methods=asked, members=MEMBERS, out=tmp_path / "run")
-    forget = Record.load(run.folder).forget_sets[0]
-    methods = {c.method for c in forget.configurations}
+def audit(spec, names, folder):
+    """Audit one setting of each method, and return the forget set's record."""
+    task = BUILT_IN[spec]()
+    asked = [METHODS[name].grid(task.recipe)[0] for name in names]
+    run = ex.audit(task, forget=["random:20"], methods=asked, members=MEMBERS, out=folder)
+    assert run.report.is_file()
+    return Record.load(run.folder).forget_sets[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_alone_runs_to_its_report(name, quick, tmp_path):
+    forget = audit("digits:batchnorm", [name], tmp_path / "run")
     controls = {name for name, kind in METHODS.items() if kind.role == "control"}
-    assert methods >= set(names) | (controls - {"statistics_alone"})
-    assert ("statistics_alone" in methods) == (task == "digits:batchnorm")
-    assert {selection.method for selection in forget.selections} == methods
+    assert {c.method for c in forget.configurations} == {name} | controls
+    assert {selection.method for selection in forget.selections} == {name} | controls
+
+
+@pytest.mark.parametrize("spec", BUILT_IN)
+def test_all_methods_run_to_their_report_on_every_task(spec, quick, tmp_path):
+    """And from what they reached, every subset of them (the controls are always there) is chosen from and told."""
+    normed = spec == "digits:batchnorm"
+    names = [name for name in NAMES if normed or name != "statistics_alone"]
+    forget = audit(spec, names, tmp_path / "run")
+    assert [selection.method for selection in forget.selections if selection.method not in names] == []
+    chosen = {name: kind.chosen for name, kind in METHODS.items()}
+    candidates = [name for name in names if METHODS[name].role == "candidate"]
+    for size in range(len(candidates)):
+        for left_out in itertools.combinations(candidates, size):
+            kept = [c for c in forget.configurations if c.method not in left_out]
+            made = select_all(kept, chosen)
+            assert {selection.method for selection in made} == set(names) - set(left_out)
+            told = wording.headline(forget.model_copy(update={"configurations": kept, "selections": made}))
+            assert told.sentence
+
+
+def test_what_the_model_lacks_is_refused_before_any_work(tmp_path):
+    with pytest.raises(InputError, match="statistics_alone needs normalisation statistics, and the model keeps none"):
+        ex.audit(
+            ex.tasks.digits(), forget=["random:20"], methods=["statistics_alone"], members=MEMBERS, out=tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_candidate_alone_beside_batch_norm_is_judged_for_real(tmp_path):
+    """The control of statistics has several stopping times and no calibration: nothing is chosen for it."""
+    task = small_task("mlp_norm")
+    arguments = {"forget": ["random:10"], "members": MEMBERS, "out": tmp_path / "run", "forecast": False}
+    run = ex.audit(task, methods=[Scrub(lr=0.02, epochs=2, msteps=1)], **arguments)
+    chosen = {selection.method: selection for selection in run.record.forget_sets[0].selections}
+    assert chosen["statistics_alone"].rule == LAST
+    assert chosen["statistics_alone"].chosen == "statistics_alone@10"
     assert run.report.is_file()
