@@ -28,7 +28,7 @@ from expunge.core.seeds import derive
 from expunge.core.task import seeded
 from expunge.core.tree import State
 from expunge.ensembles.train import check_batch_norm
-from expunge.methods.method import Method
+from expunge.methods.method import Method, Need
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem
 
 Function = Callable[..., nn.Module | None]
@@ -47,9 +47,8 @@ class FromFunction(Method):
 
     label: ClassVar[str] = "Own function"
     statistics: ClassVar[str] = "updated"
-    needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget", "modules"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "forget", "modules"})
     checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite")
-    visits_forget: ClassVar[bool] = False
     forecastable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
