@@ -7,6 +7,7 @@
     row 4   papers                                        all above
     row 5   cli, api                                      all above
 
+Within studies, and within papers, nothing is borrowed from a sibling; what two studies need is in studies/run.
 Imports inside functions count too, and so do those for type checking only: an arrow is an arrow.
 """
 
@@ -39,6 +40,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
 }
 
+APART = {"studies": {"run"}, "papers": set[str]()}
+"""Rooms of sub-rooms that do not know one another, and the sub-rooms that all of them may use."""
+
 FORBIDDEN = {
     "an absolute path of one machine": re.compile(r"(?<![\w.])/(work|home|Users|tmp|root)/\w"),
     "a path outside the project": re.compile(r"\.\./shared"),
@@ -53,8 +57,13 @@ def room_of(module: str) -> str:
     return parts[1] if len(parts) > 1 else "__init__"
 
 
+def sub_room_of(module: str) -> str:
+    """Return the sub-room of a dotted name: expunge.studies.audit.judging -> audit; empty for the room itself."""
+    return ".".join(module.split(".")[2:3])
+
+
 def imports(tree: ast.AST, module: str, is_package: bool) -> list[tuple[int, str]]:
-    """Return line and room of every import of this package in a file, wherever in the file it stands."""
+    """Return line and dotted name of every import of this package in a file, wherever in the file it stands."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -65,14 +74,15 @@ def imports(tree: ast.AST, module: str, is_package: bool) -> list[tuple[int, str
                 anchor = module.split(".") if is_package else module.split(".")[:-1]
                 anchor = anchor[: len(anchor) - node.level + 1]
                 base = ".".join([*anchor, *([base] if base else [])])
-            # `from expunge import tasks` reaches the room tasks; `from expunge.core import Task` the room core.
-            names = [f"{base}.{alias.name}" for alias in node.names] if base == "expunge" else [base]
+            # `from expunge import tasks` reaches the room tasks, `from expunge.studies import audit` the sub-room.
+            inside = base == "expunge" or base.removeprefix("expunge.") in APART
+            names = [f"{base}.{alias.name}" for alias in node.names] if inside else [base]
         elif isinstance(node, ast.Call) and _called(node) in {"import_module", "__import__"} and node.args:
             first = node.args[0]
             names = [first.value] if isinstance(first, ast.Constant) and isinstance(first.value, str) else []
         else:
             continue
-        found += [(node.lineno, room_of(name)) for name in names if name.split(".")[0] == "expunge"]
+        found += [(node.lineno, name) for name in names if name.split(".")[0] == "expunge"]
     return found
 
 
@@ -85,11 +95,21 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
     """Return one line for each import that the table forbids."""
     room = room_of(module)
     allowed = MAY_IMPORT[room] | {room}
-    return [
-        f"{module}, line {line}: {room} imports {target}, allowed: {', '.join(sorted(allowed - {room})) or 'nothing'}"
-        for line, target in imports(ast.parse(source), module, is_package)
-        if target not in allowed
+    found = imports(ast.parse(source), module, is_package)
+    wrong = [
+        f"{module}, line {line}: {room} imports {room_of(name)}, "
+        f"allowed: {', '.join(sorted(allowed - {room})) or 'nothing'}"
+        for line, name in found
+        if room_of(name) not in allowed
     ]
+    own = sub_room_of(module)
+    if room in APART and own:  # the package itself gathers what its sub-rooms offer
+        wrong += [
+            f"{module}, line {line}: {room}.{own} borrows from {name}"
+            for line, name in found
+            if room_of(name) == room and sub_room_of(name) not in APART[room] | {own}
+        ]
+    return wrong
 
 
 def modules() -> list[tuple[Path, str, bool]]:
@@ -125,6 +145,11 @@ def test_every_room_has_its_row() -> None:
         ("expunge.studies.audit", "from expunge.report import draw"),
         ("expunge.studies.audit", "importlib.import_module('expunge.report')"),
         ("expunge.studies.audit", "from expunge.papers.ascent_fails_to_forget import theory"),
+        ("expunge.studies.audit.judging", "from expunge.studies.forecast import forecast_run"),
+        ("expunge.studies.audit.judging", "from expunge.studies import score"),
+        ("expunge.studies.audit.judging", "from ..forecast import forecast_run"),
+        ("expunge.studies.run.prediction", "from expunge.studies.audit.selection import select"),
+        ("expunge.papers.one.figures", "from expunge.papers.two import data"),
         ("expunge.report.page", "from expunge.metrics.klom import klom"),
         ("expunge.tasks.digits", "from expunge import ensembles as e"),
         ("expunge.tasks.digits", "import expunge"),
@@ -140,6 +165,13 @@ def test_an_upward_or_sideways_arrow_is_seen(module: str, source: str) -> None:
         ("expunge.methods.scrub", "from expunge.core import Task\nfrom expunge.ensembles.train import train"),
         ("expunge.methods.scrub", "from .method import Method\nfrom ..core import Task"),
         ("expunge.studies.audit", "from expunge.tasks import choose\nimport expunge.metrics.klom"),
+        (
+            "expunge.studies.audit",
+            "from expunge.studies.run.grid import plan\nfrom expunge.studies.audit import judging",
+        ),
+        ("expunge.studies.audit.judging", "from . import selection\nfrom ..run import parts"),
+        ("expunge.studies", "from expunge.studies.audit import audit"),
+        ("expunge.papers.one.figures", "from expunge.papers.one import data\nfrom expunge.studies import audit"),
         ("expunge.core.task", "import numpy\nfrom expunge.core.recipe import Recipe"),
         ("expunge.cli", "from expunge import report, studies"),
     ],
@@ -149,8 +181,8 @@ def test_a_downward_arrow_passes(module: str, source: str) -> None:
 
 
 def test_a_relative_import_in_a_package_counts_from_the_package() -> None:
-    assert imports(ast.parse("from . import klom"), "expunge.metrics", True) == [(1, "metrics")]
-    assert imports(ast.parse("from .. import core"), "expunge.metrics", True) == [(1, "core")]
+    assert imports(ast.parse("from . import klom"), "expunge.metrics", True) == [(1, "expunge.metrics")]
+    assert imports(ast.parse("from .. import core"), "expunge.metrics", True) == [(1, "expunge.core")]
 
 
 def _texts() -> list[Path]:

@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from expunge.core import ForgetSet, InputError, Task
+from expunge.core.ranks import spearman, spearman_rows
 from expunge.core.record import SPLITS
 from expunge.dependence import MEASURES
 from expunge.methods import GradientAscent
@@ -19,8 +20,6 @@ from expunge.papers.ascent_fails_to_forget.forecast_proof.judge import (
     _interval,
     comparisons,
     correlations,
-    spearman,
-    spearman_rows,
 )
 from expunge.papers.ascent_fails_to_forget.forecast_proof.outcomes import Halves, choose, damage_at_target
 from expunge.papers.ascent_fails_to_forget.forecast_proof.pooled import pooled_comparisons

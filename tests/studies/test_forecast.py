@@ -10,9 +10,9 @@ import pytest
 
 import expunge as ex
 from expunge.core.forecast import MethodForecast, PathPoint
+from expunge.core.objective import objective
 from expunge.core.record import SPLITS
 from expunge.methods import METHODS, FineTune, GradientAscent, GradientDescentAscent
-from expunge.studies.audit.selection import objective
 from expunge.studies.run.advice import advise
 from expunge.studies.run.prediction import Subject, _notes, _outlook, crossing, forecast
 from reference.problems import forget_set, small_task

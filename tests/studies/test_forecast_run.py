@@ -26,7 +26,7 @@ from expunge.core.record import SPLITS
 from expunge.dependence.linearised import Linearised
 from expunge.methods import DoNothing, FineTune, GradientAscent, MarginMatching
 from expunge.methods.problem import FORWARD_SHARE
-from expunge.studies.forecast import compact, pretrained_seed
+from expunge.studies.run.forecasting import compact, pretrained_seed
 from expunge.studies.run.forget_specs import resolve
 from expunge.studies.run.prediction import Subject, predict_targets, prediction_cost
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from expunge.core import Score
+from expunge.core.objective import objective
 from expunge.core.record import SPLITS, ConfigurationRecord, VerdictRecord
 from expunge.methods import METHODS
 from expunge.studies.audit.selection import (
@@ -18,7 +19,6 @@ from expunge.studies.audit.selection import (
     RULE,
     WITHIN_COST,
     edges,
-    objective,
     select,
     select_all,
     select_at_cost,

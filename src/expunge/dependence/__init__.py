@@ -1,5 +1,6 @@
 """How the forget set and the rest depend on one another, and what follows for unlearning, before it is tried."""
 
+from expunge.core.discrepancy import mmd
 from expunge.dependence.angles import Angles, angles
 from expunge.dependence.components import (
     Components,
@@ -33,7 +34,6 @@ from expunge.dependence.two_sample import (
     TwoSample,
     hsic,
     member_dependence,
-    mmd,
     within_class_classifier,
     within_class_mmd,
 )

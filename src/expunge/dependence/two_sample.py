@@ -1,6 +1,6 @@
 """Are F and R drawn from the same law, class by class? MMD, HSIC and a classifier, each against permutations.
 
-    MMD^2      mean_{i != j in F} k + mean_{i != j in R} k - 2 mean_{F, R} k              (unbiased)
+    MMD^2      `core.discrepancy`                                                         (unbiased)
     HSIC       [tr(K~ L~) + 1'K~1 1'L~1 / ((n-1)(n-2)) - 2/(n-2) 1'K~ L~ 1] / (n (n-3))   (unbiased; ~: zero diagonal)
     classifier leave-one-out scores of a ridge classifier, area under the ROC curve
 
@@ -10,7 +10,7 @@ over classes by the number of examples of F, and permutes membership inside clas
 membership is the same comparison (a kernel on a binary label), so HSIC is used where rows are paired:
 `member_dependence` takes members as rows and asks whether what a member says on F goes along with what it says on R.
 
-Sources: Gretton et al., "A Kernel Two-Sample Test", JMLR 13 (2012), Lemma 6; Song et al., "Feature Selection via
+Sources: Song et al., "Feature Selection via
 Dependence Maximization", JMLR 13 (2012), eq. 5 (unbiased HSIC); Lopez-Paz and Oquab (arXiv 1610.06545) for classifiers
 as tests.
 """
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from expunge.core import InputError
 from expunge.core.checks import positive, whole
+from expunge.core.discrepancy import mmd
 from expunge.core.seeds import derive
 from expunge.dependence.entanglement import random_masks
 
@@ -61,26 +62,6 @@ def gaussian_kernel(x: Tensor, width: float | None = None) -> Tensor:
         width = middle**0.5 if middle > 0 else 1.0
     positive(width=width)
     return torch.exp(-squares / (2 * width**2))
-
-
-def mmd(kernel: Tensor, masks: Tensor) -> Tensor:
-    """Return unbiased MMD^2 between the rows inside and outside of each mask, (masks,).
-
-    Args:
-        kernel: Gram matrix of all rows (rows, rows).
-        masks: Which rows are on the first side, (masks, rows), boolean; at least 2 on either side.
-    """
-    first = masks.to(kernel.dtype)
-    m, n = first.sum(1), len(kernel) - first.sum(1)
-    if bool((m < 2).any()) or bool((n < 2).any()):
-        raise InputError(f"a side has {int(min(m.min(), n.min()))} rows, expected at least 2 on either.")
-    diagonal = kernel.diagonal()
-    own = first @ kernel
-    inside = (own * first).sum(1)
-    across = own.sum(1) - inside
-    outside = kernel.sum() - inside - 2 * across
-    trace = first @ diagonal
-    return (inside - trace) / (m * (m - 1)) + (outside - diagonal.sum() + trace) / (n * (n - 1)) - 2 * across / (m * n)
 
 
 def hsic(kernel: Tensor, other: Tensor, *, unbiased: bool = True) -> float:

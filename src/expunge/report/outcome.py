@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from expunge.core.forecast import Outlook, PathPoint
+from expunge.core.objective import objective, target_objective
+from expunge.core.objective import outlook as expected
+from expunge.core.ranks import spearman
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SplitName
 from expunge.report import numbers
 from expunge.report.axes import HOVER, Axis, Figure, base_layout, log_axis, short
@@ -93,7 +95,7 @@ def outcome(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, Any]] | 
         predicted, measured = (np.array(side) for side in zip(*(pair.values(split) for pair in pairs), strict=True))
         finite = np.isfinite(predicted) & np.isfinite(measured)
         apart = float(np.median(np.abs(predicted[finite] - measured[finite]))) if finite.any() else math.nan
-        correlations.append((name, spearman(predicted, measured), apart))
+        correlations.append((name, _rank_correlation(predicted, measured), apart))
     return Outcome(
         advice=forget.forecast.advice,
         pairs=len(pairs),
@@ -111,7 +113,7 @@ def outcome_sentence(forget: ForgetRecord, pairs: Sequence[Pair] | None = None) 
     if forget.forecast is None or not pairs:
         return "No configuration has been measured that was forecast."
     predicted, measured = (np.array(side) for side in zip(*(pair.values(None) for pair in pairs), strict=True))
-    found = spearman(predicted, measured)
+    found = _rank_correlation(predicted, measured)
     runs = numbers.count(len({pair.configuration.run for pair in pairs}), "run")
     methods = [m for m in _methods(forget) if not m.control]
     right = sum(m.outlook == m.realised for m in methods)
@@ -137,23 +139,14 @@ def paired(forget: ForgetRecord) -> list[Pair]:
     ]
 
 
-def spearman(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float | None:
-    """Return Spearman's rank correlation, or None with fewer than five pairs or a side that does not vary.
-
-    >>> spearman(np.array([1.0, 2.0, 3.0, 4.0, np.inf]), np.array([1.0, 4.0, 9.0, 16.0, 25.0]))
-    1.0
-    """
-    if len(a) < FEWEST or np.ptp(rankdata(a)) == 0 or np.ptp(rankdata(b)) == 0:
-        return None
-    return round(float(np.corrcoef(rankdata(a), rankdata(b))[0, 1]), 12)
+def _rank_correlation(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float | None:
+    """Return Spearman's rank correlation, or None with fewer than five pairs or a side that does not vary."""
+    found = spearman(a, b) if len(a) >= FEWEST else math.nan
+    return None if math.isnan(found) else found
 
 
 def _worst(value: float) -> float:
     return math.inf if math.isnan(value) else value
-
-
-def _objective(c: ConfigurationRecord) -> float:
-    return max((_worst(score.excess) for score in c.scores.values()), default=math.inf)
 
 
 def _methods(forget: ForgetRecord) -> list[MethodOutcome]:
@@ -161,13 +154,14 @@ def _methods(forget: ForgetRecord) -> list[MethodOutcome]:
     by_place = {(c.run, c.epoch): c for c in forget.configurations}
     by_id = {c.id: c for c in forget.configurations}
     chosen = {s.method: by_id[s.chosen] for s in forget.selections if s.chosen in by_id}
-    nothing = max((_worst(score.excess) for score in forget.pretrained.values()), default=math.inf)
+    nothing = objective({split: score.excess for split, score in forget.pretrained.items()})
     found = []
     for method in forget.forecast.methods:
         own = [c for c in forget.configurations if c.method == method.method and c.control == method.control]
         if not own:
             continue
-        best = min(_objective(c) for c in own)
+        best = min(target_objective(c) for c in own)
+        reaches = any(c.shifts.get("forget", math.inf) <= 0 for c in own)
         there = by_place.get((method.best.run, method.best.epoch))
         idle = method.best.run == forget.forecast.nothing.run
         picked = chosen.get(method.method)
@@ -176,27 +170,15 @@ def _methods(forget: ForgetRecord) -> list[MethodOutcome]:
                 label=method.label,
                 control=method.control,
                 outlook=method.outlook,
-                realised=_realised(own, nothing, min(best, nothing), forget.forecast.tolerance),
+                realised=expected(nothing, min(best, nothing), reaches, forget.forecast.tolerance),
                 settings="do nothing" if idle else f"{settings_of(method.best.run)}; epoch {method.best.epoch}",
                 predicted=method.objective,
-                there=nothing if idle else None if there is None else _objective(there),
-                chosen=_objective(picked) if picked is not None and picked.control == method.control else None,
+                there=nothing if idle else None if there is None else target_objective(there),
+                chosen=target_objective(picked) if picked is not None and picked.control == method.control else None,
                 best=best,
             )
         )
     return sorted(found, key=lambda m: m.control)
-
-
-def _realised(own: Sequence[ConfigurationRecord], nothing: float, best: float, tolerance: float) -> Outlook:
-    """Return the outlook that the measurements would have deserved, by the definitions of the forecast."""
-    if nothing <= tolerance:
-        return "nothing to unlearn"
-    if best <= tolerance:
-        return "can work"
-    if best <= nothing / 2:
-        return "partly"
-    reaches = any(c.shifts.get("forget", math.inf) <= 0 for c in own)
-    return "breaks first" if reaches else "cannot forget"
 
 
 def _changes(margins: Mapping[str, np.ndarray[Any, Any]] | None) -> tuple[Any, Any] | None:
@@ -212,7 +194,7 @@ def _removal(margins: Mapping[str, np.ndarray[Any, Any]] | None) -> tuple[float,
     found = _changes(margins)
     if found is None:
         return None
-    return float(found[0].mean()), float(found[1].mean()), spearman(*found)
+    return float(found[0].mean()), float(found[1].mean()), _rank_correlation(*found)
 
 
 def method_colours(forget_sets: Sequence[ForgetRecord]) -> dict[str, str]:

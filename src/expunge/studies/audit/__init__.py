@@ -31,7 +31,8 @@ from expunge.ensembles.train import check_size
 from expunge.methods import Method, check_fits
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.audit.forget_set import Study, audit_forget_set
-from expunge.studies.forecast import FORECAST_WORK, check_forecastable, choose_all, digest_forget
+from expunge.studies.run.forecasting import FORECAST_WORK, check_forecastable, digest_forget
+from expunge.studies.run.forget_specs import choose_all
 from expunge.studies.run.grid import plan_runs, runs_work
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.prediction import FOLLOWED

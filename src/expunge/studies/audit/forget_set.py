@@ -36,7 +36,7 @@ from expunge.methods import Method, Stop, unlearn
 from expunge.studies.audit.checklist import run_checklist
 from expunge.studies.audit.judging import Bench
 from expunge.studies.audit.selection import select_all
-from expunge.studies.forecast import (
+from expunge.studies.run.forecasting import (
     FORECAST_WORK,
     compact,
     digest_forget,

@@ -1,7 +1,6 @@
 """Selection: one configuration a method, chosen by a declared rule that never reads the target's oracles.
 
-The objective is the worst of the three splits' excess over the floor: a model passes only if forget, retain and
-validation margins are all like the oracle's. It is read on a calibration forget set of the same kind with oracles of
+The objective (`core.objective`) is read on a calibration forget set of the same kind with oracles of
 its own. The best of the grid on the target's oracles is shown beside it, as what a leaking study would report; the
 difference is the illusion gap.
 """
@@ -12,7 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from expunge.core.record import SPLITS, ConfigurationRecord, SelectionRecord, SplitName
+from expunge.core.objective import objective, target_objective
+from expunge.core.record import ConfigurationRecord, SelectionRecord
 from expunge.methods.method import Choice
 
 OBJECTIVE = "the largest excess over the floor among forget, retain and validation (P95 KLoM, nats)"
@@ -23,20 +23,6 @@ DEAREST = "the dearest configuration chosen for a candidate method, among those 
 EQUAL_COST = f"the cheapest that costs at least as much as {DEAREST}"
 NONE_AS_DEAR = f"the dearest there is: none costs as much as {DEAREST}"
 WITHIN_COST = f"{RULE}, among what costs at most as much as {DEAREST}"
-
-
-def objective(excess: Mapping[SplitName, float]) -> float:
-    """Return the worst excess over the floor; NaN counts as infinitely bad.
-
-    >>> objective({"forget": 0.5, "retain": 0.1, "validation": float("nan")})
-    inf
-    """
-    return max(math.inf if math.isnan(value) else value for value in (excess[split] for split in SPLITS))
-
-
-def target_objective(configuration: ConfigurationRecord) -> float:
-    """Return the objective on the target's own oracles."""
-    return objective({split: score.excess for split, score in configuration.scores.items()})
 
 
 def select_all(configurations: Sequence[ConfigurationRecord], chosen: Mapping[str, Choice]) -> list[SelectionRecord]:

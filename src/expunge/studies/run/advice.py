@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from expunge.core import ForgetSet
 from expunge.core.forecast import MethodForecast, PathPoint
+from expunge.core.objective import objective
 from expunge.core.record import SplitName
-from expunge.studies.audit.selection import objective
 
 
 def advise(

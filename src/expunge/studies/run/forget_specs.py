@@ -10,11 +10,15 @@ All other specifications go to `expunge.tasks.choose`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+from rich.console import Console
 
 from expunge.core import ForgetSet, InputError, Task
 from expunge.dependence import component_forget_set
 from expunge.dependence.components import PAPER, Side, one_of_sides
+from expunge.studies.run.progress import Reporter, Share
 from expunge.studies.run.subset_models import LARGEST_COMPONENT, SUBSETS, Progress, task_components, task_subsets
 from expunge.tasks import Choice, choose
 
@@ -93,3 +97,50 @@ def parse_component(spec: str, examples: int) -> tuple[int, Side, int]:
             "half: a calibration set of the same size must fit beside it and leave something to train on."
         )
     return component, side, size
+
+
+def choose_all(
+    task: Task,
+    forget: Sequence[ForgetSet | str | Path],
+    out: Path,
+    *,
+    seed: int,
+    device: str = "auto",
+    chunk: int | None = None,
+    console: Console | None = None,
+) -> list[Choice]:
+    """Return the forget sets that were asked for, each with a calibration set; all are read before any is computed.
+
+    Args:
+        task: The task to choose from.
+        forget: What was asked for.
+        out: The run's folder, where the subset models of component sets are kept.
+        seed: The study's seed.
+        device: `auto`, `cpu` or `cuda`.
+        chunk: Models trained together.
+        console: Where progress of subset models is shown.
+
+    Raises:
+        InputError: If there is none, one cannot be read, or two share a name.
+    """
+    if not forget:
+        raise InputError("no forget set was given, expected at least one, such as --forget random:70.")
+    chosen: dict[int, Choice] = {}
+    for place, item in enumerate(forget):
+        if is_component(item):
+            parse_component(str(item), len(task.train))
+        else:
+            chosen[place] = choose(task, item, seed=seed)
+    missing = [place for place in range(len(forget)) if place not in chosen]
+    if missing:
+        reporter = Reporter(console).start(1.0)
+        with reporter:
+            reporter.step("training subset models for components")
+            share = Share(reporter, 1.0)
+            for place in missing:
+                chosen[place] = resolve(task, forget[place], out, seed, device=device, chunk=chunk, progress=share)
+    choices = [chosen[place] for place in range(len(forget))]
+    names = [choice.forget.name for choice in choices]
+    if len(set(names)) < len(names):
+        raise InputError(f"forget sets {names} share a name, expected each name once.")
+    return choices

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checks import whole
-from expunge.core.forecast import ForecastRecord, MeasureRecord, MethodForecast, Outlook, PathPoint
+from expunge.core.forecast import ForecastRecord, MeasureRecord, MethodForecast, PathPoint
+from expunge.core.objective import objective, outlook
 from expunge.core.record import SPLITS, SplitName
 from expunge.core.seeds import derive
 from expunge.core.tree import State
@@ -41,7 +42,6 @@ from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import Method, Trained, unlearn
 from expunge.methods.problem import FORWARD_SHARE
 from expunge.metrics.ruler import Ruler
-from expunge.studies.audit.selection import objective
 from expunge.studies.run.advice import advise
 from expunge.studies.run.grid import run_name
 from expunge.studies.run.measure import Parts
@@ -344,7 +344,7 @@ def _summary(
         method=first.name,
         label=first.label,
         control=first.role == "control",
-        outlook=_outlook(objective(nothing.excess), objective(best.excess), at is not None, tolerance),
+        outlook=outlook(objective(nothing.excess), objective(best.excess), at is not None, tolerance),
         best=best,
         objective=objective(best.excess),
         at_target=at,
@@ -392,16 +392,6 @@ def extrapolated_damage(nothing: PathPoint, points: Sequence[PathPoint]) -> floa
     covered = [(1 - point.shifts["forget"] / way, point.means["validation"]) for point in points]
     values = [damage / share**2 for share, damage in covered if share >= LEAST_COVERED]
     return min(values) if values else None
-
-
-def _outlook(nothing: float, best: float, reaches: bool, tolerance: float) -> Outlook:
-    if nothing <= tolerance:
-        return "nothing to unlearn"
-    if best <= tolerance:
-        return "can work"
-    if best <= nothing / 2:
-        return "partly"
-    return "breaks first" if reaches else "cannot forget"
 
 
 def _repeated(rows: np.ndarray[Any, Any], members: int) -> np.ndarray[Any, Any]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from expunge import metrics
 from expunge.core.checks import positive
+from expunge.core.ranks import spearman
 from expunge.core.record import SPLITS, SplitName
 from expunge.core.scoring import Missing, ScoreResult
 from expunge.studies.score.inputs import Labels, Path_, Side, read_inputs
@@ -270,6 +270,6 @@ def _looks_permuted(margins: Array, oracle: Array, who: str, split: SplitName) -
     examples = margins.shape[1]
     if not len(alive) or examples < 3 or np.ptp(alive.mean(0)) == 0 or np.ptp(oracle.mean(0)) == 0:
         return False
-    within = spearmanr(oracle[::2].mean(0), oracle[1::2].mean(0)).statistic
-    across = spearmanr(alive.mean(0), oracle.mean(0)).statistic
+    within = spearman(oracle[::2].mean(0), oracle[1::2].mean(0))
+    across = spearman(alive.mean(0), oracle.mean(0))
     return bool(within > ALIKE and across + 3 / np.sqrt(examples - 1) < within / 2)

@@ -27,6 +27,8 @@ from rich.console import Console
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checks import whole
 from expunge.core.digest import digest_tensors
+from expunge.core.objective import objective
+from expunge.core.ranks import spearman
 from expunge.core.record import SPLITS
 from expunge.core.seeds import derive
 from expunge.ensembles import train
@@ -34,12 +36,11 @@ from expunge.ensembles.chunks import pick_device
 from expunge.methods import METHODS as REGISTRY
 from expunge.methods import GradientAscent, GradientDescentAscent, Method, Scrub, unlearn
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
-from expunge.papers.ascent_fails_to_forget.forecast_proof.judge import comparisons, correlations, spearman
+from expunge.papers.ascent_fails_to_forget.forecast_proof.judge import comparisons, correlations
 from expunge.papers.ascent_fails_to_forget.forecast_proof.outcomes import Halves, Measured, choose, damage_at_target
 from expunge.papers.ascent_fails_to_forget.forecast_proof.pooled import pooled_comparisons
 from expunge.papers.ascent_fails_to_forget.forecast_proof.sets import Case, cases, dial_cases
 from expunge.papers.ascent_fails_to_forget.proof import ForgetSetOutcome, MethodOutcome, ProofRecord
-from expunge.studies.audit.selection import objective
 from expunge.studies.run.grid import run_name
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.measure import Parts

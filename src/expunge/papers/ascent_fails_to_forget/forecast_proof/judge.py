@@ -5,7 +5,7 @@ interval is the bootstrap's over forget sets, 2,000 replicates, percentiles: the
 The trivial predictor to beat is the one of size, mean loss and class skew that ranks the development half best, taken
 with the sign that it has there; the comparison resamples both correlations together.
 
-Source: Spearman, Am. J. Psychol. 15 (1904); Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13.
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
+from expunge.core.ranks import spearman, spearman_rows
 from expunge.core.seeds import derive
 from expunge.papers.ascent_fails_to_forget.proof import (
     Comparison,
@@ -33,23 +33,6 @@ FEWEST = 6
 """Fewer forget sets are not correlated."""
 
 Array = np.ndarray[Any, Any]
-
-
-def spearman(a: Array, b: Array) -> float:
-    """Return Spearman's rank correlation; NaN when a side is constant.
-
-    >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]))
-    0.5
-    """
-    return float(spearman_rows(a[None], b[None])[0])
-
-
-def spearman_rows(a: Array, b: Array) -> Array:
-    """Return Spearman's rank correlation of each row, (rows,)."""
-    x, y = rankdata(a, axis=1), rankdata(b, axis=1)
-    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
-    scale = np.sqrt((x**2).sum(1) * (y**2).sum(1))
-    return np.asarray(np.divide((x * y).sum(1), scale, out=np.full(len(x), np.nan), where=scale > 0))
 
 
 def correlations(outcomes: Sequence[ForgetSetOutcome], seed: int = 0) -> list[Correlation]:

@@ -15,9 +15,9 @@ import numpy as np
 from torch import Tensor
 
 from expunge.core.forecast import PathPoint
+from expunge.core.objective import objective
 from expunge.core.record import SPLITS, SplitName
 from expunge.metrics.ruler import Ruler
-from expunge.studies.audit.selection import objective
 from expunge.studies.run.measure import margins_of
 from expunge.studies.run.prediction import crossing
 

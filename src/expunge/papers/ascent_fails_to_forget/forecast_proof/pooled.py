@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from expunge.core.ranks import spearman_rows
 from expunge.core.seeds import derive
 from expunge.papers.ascent_fails_to_forget.forecast_proof.judge import (
     FEWEST,
@@ -21,7 +22,6 @@ from expunge.papers.ascent_fails_to_forget.forecast_proof.judge import (
     REPLICATES,
     columns,
     signed_name,
-    spearman_rows,
     trivial_to_beat,
 )
 from expunge.papers.ascent_fails_to_forget.proof import POOLED, Comparison, ForgetSetOutcome, OutcomeName
