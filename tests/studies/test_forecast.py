@@ -10,11 +10,11 @@ import pytest
 
 import expunge as ex
 from expunge.core.forecast import MethodForecast, PathPoint
-from expunge.core.objective import objective
+from expunge.core.objective import objective, outlook
 from expunge.core.record import SPLITS
 from expunge.methods import METHODS, FineTune, GradientAscent, GradientDescentAscent
 from expunge.studies.run.advice import advise
-from expunge.studies.run.prediction import Subject, _notes, _outlook, crossing, forecast
+from expunge.studies.run.prediction import Subject, _notes, crossing, forecast
 from reference.problems import forget_set, small_task
 
 
@@ -66,7 +66,7 @@ class TestCrossing:
     ],
 )
 def test_outlooks(nothing, best, reaches, expected):
-    assert _outlook(nothing, best, reaches, 0.125) == expected
+    assert outlook(nothing, best, reaches, 0.125) == expected
 
 
 REPAIRING = {name for name, kind in METHODS.items() if kind().repairs}
