@@ -26,12 +26,12 @@ from expunge.core.record import SPLITS
 from expunge.dependence.linearised import Linearised
 from expunge.methods import DoNothing, FineTune, GradientAscent, MarginMatching
 from expunge.methods.problem import FORWARD_SHARE
+from expunge.studies.run import forget_specs
 from expunge.studies.run.forecasting import compact, pretrained_seed
 from expunge.studies.run.forget_specs import resolve
 from expunge.studies.run.prediction import Subject, predict_targets, prediction_cost
 
 # The package exports the function of this name.
-forecast_run_module = sys.modules["expunge.studies.forecast"]
 
 MEMBERS, FOLLOWED = 6, 3
 
@@ -149,7 +149,7 @@ def test_removal_does_not_depend_on_the_order_of_parameters():
 
 def test_forget_sets_along_components(tmp_path, monkeypatch):
     """Their subset models are trained into the new folder before the run begins, and do not stand in its way."""
-    monkeypatch.setattr(forecast_run_module, "resolve", functools.partial(resolve, subsets=64))
+    monkeypatch.setattr(forget_specs, "resolve", functools.partial(resolve, subsets=64))
     out = tmp_path / "run"
     run = ex.forecast(small_task(), **request(out, forget=["component:1:top:20"], methods=[DoNothing()]))
     assert run.record.forget_sets[0].size == 20
