@@ -2,7 +2,7 @@
 
 from expunge import dependence, methods, metrics, papers, tasks
 from expunge.api import Forecast, Run, audit, forecast
-from expunge.core import Ensemble, ForgetSet, Recipe, Task
+from expunge.core import Ensemble, ForgetSet, OutputsAlone, Recipe, Task
 from expunge.ensembles import train
 from expunge.methods import unlearn
 from expunge.papers.ascent_fails_to_forget import theory
@@ -12,6 +12,7 @@ __all__ = [
     "Ensemble",
     "Forecast",
     "ForgetSet",
+    "OutputsAlone",
     "Recipe",
     "Run",
     "Task",

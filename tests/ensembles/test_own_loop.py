@@ -16,10 +16,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from expunge.core import DivergedError, InputError
+from expunge.core.examples import Examples
 from expunge.core.seeds import derive
 from expunge.core.task import seeded
 from expunge.ensembles import processes, train
-from expunge.ensembles.own_loop import MemberData, member_seeds
+from expunge.ensembles.own_loop import member_seeds
 from expunge.tasks import random_forget_set
 from reference.own_loops import careful_loop, loop, net, own_task
 
@@ -39,7 +40,7 @@ def test_each_member_is_what_the_loop_makes_alone(fit):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         with seeded(own):
-            fit(module, MemberData(task, rows), own)
+            fit(module, Examples(task.train, task.interface), own)
         torch.set_num_threads(threads)
         for name, tensor in module.state_dict().items():
             assert torch.equal(ensemble.params[name][member], tensor)
@@ -121,7 +122,7 @@ def test_a_data_set_of_named_inputs_and_of_images_gives_what_the_model_takes():
         fit=lambda *_: None,
         model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 3)),
     )
-    data = MemberData(task, torch.tensor([3, 5, 7]))
+    data = Examples(task.train[[3, 5, 7]], task.interface)
     assert torch.equal(data[1][0], (images[0][5].float() / 255 - 0.5) / 0.5)
     assert torch.equal(data[1:][1], images[1][[5, 7]])
     assert len(list(data)) == 3
@@ -152,7 +153,7 @@ def dies(model, dataset, seed):
     [
         (raises, r"fit failed for member 0.*own_loop.py, line \d+: KeyError: 'learning_rate'\n    raise KeyError"),
         (returns_other, r"what fit returned for member 0 does not fit the model.*lacks '0.weight'"),
-        (returns_number, r"fit returned a float for member 0, expected the trained torch.nn.Module, or None"),
+        (returns_number, r"fit returned a float for member 0, expected the trained torch.nn.Module, its state_dict"),
         (exits, r"fit failed for member 0.*SystemExit: 3"),
         (dies, r"the process that computed member [01] was ended by signal 9 \(SIGKILL\).*memory"),
     ],

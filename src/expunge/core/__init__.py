@@ -6,6 +6,7 @@ from expunge.core.forget_set import ForgetSet
 from expunge.core.interface import Interface
 from expunge.core.margins import margins_from_logits
 from expunge.core.outcomes import OUTCOMES, Outcome
+from expunge.core.outputs_alone import OutputsAlone
 from expunge.core.recipe import Recipe
 from expunge.core.record import Record
 from expunge.core.score import Score
@@ -21,6 +22,7 @@ __all__ = [
     "Interface",
     "Network",
     "Outcome",
+    "OutputsAlone",
     "Recipe",
     "Record",
     "Score",

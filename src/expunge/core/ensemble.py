@@ -114,6 +114,10 @@ class Ensemble:
         """
         import copy
 
+        if self.network.kind == "outputs":
+            raise InputError(
+                "these models are known by their outputs alone, so there is no module; train with a model."
+            )
         module = copy.deepcopy(self.network.template)
         state = {**self.params, **self.buffers}
         own = {name: tensor[member].detach().cpu().clone() for name, tensor in state.items()}
@@ -254,6 +258,8 @@ class Ensemble:
             batch = x[start : start + examples].to(self.device)
             try:
                 logits = self.network(self.params, self.buffers, batch.unsqueeze(0))
+            except InputError:
+                raise
             except Exception:
                 self._check_inputs(x)
                 raise

@@ -22,6 +22,7 @@ from expunge.core.digest import digest_function, digest_json, digest_tensors
 from expunge.core.errors import InputError
 from expunge.core.interface import Interface
 from expunge.core.outcomes import OUTCOMES, Classes, Outcome
+from expunge.core.outputs_alone import NoModel
 from expunge.core.reading import check_memory, fitting, read_pair
 from expunge.core.recipe import Recipe
 from expunge.core.seeds import derive, generator
@@ -31,7 +32,7 @@ _BUILDING = threading.RLock()
 Arrays = Any
 """Inputs and targets: a pair of tensors, arrays or columns, or a map-style data set."""
 
-Fit = Callable[[nn.Module, Any, int], nn.Module | None]
+Fit = Callable[[Any, Any, int], Any]
 """The user's own training: from a fresh model, a data set of the member's rows and a seed to the trained model."""
 
 Augment = Callable[[Any, torch.Generator], Any]
@@ -67,7 +68,8 @@ class Task:
         validation: The same for examples that no model is trained on.
         model: Called without arguments, returns a fresh `torch.nn.Module`; it draws its initial weights from PyTorch's,
             NumPy's or Python's global generator, which are all seeded. Its outputs are a tensor, a tuple that begins
-            with one, or a mapping or an object with `logits`.
+            with one, or a mapping or an object with `logits`. None for models that are known by their outputs alone:
+            `fit` is then called with None for the model, and returns `expunge.OutputsAlone(train, validation)`.
         recipe: How a model is trained; left out, the default recipe. A `fit` does not read it; methods that unlearn
             take their grids of rates and epochs, and the cost of retraining, from it.
         outcome: What outputs mean: a name in `expunge.core.outcomes.OUTCOMES` (`classes`, `binary`, `labels`,
@@ -96,7 +98,7 @@ class Task:
         name: str,
         train: Arrays,
         validation: Arrays,
-        model: Callable[[], nn.Module],
+        model: Callable[[], nn.Module] | None,
         recipe: Recipe | None = None,
         outcome: str | Outcome = "classes",
         classes: int | None = None,
@@ -110,7 +112,7 @@ class Task:
             recipe = Recipe()
         if not isinstance(recipe, Recipe):
             raise InputError(f"recipe is a {type(recipe).__name__}, expected expunge.Recipe(...).")
-        if not callable(model) or isinstance(model, nn.Module):
+        if model is not None and (not callable(model) or isinstance(model, nn.Module)):
             raise InputError(
                 f"model is a {type(model).__name__}, expected a function that returns a fresh torch.nn.Module each "
                 "time; write model=lambda: MyNet(...)."
@@ -133,6 +135,8 @@ class Task:
         if isinstance(meaning, Classes):
             meaning = meaning.named(train[1])
         self.train = self._split(train, "train", meaning)
+        self.output_shape = meaning.output_shape(self.train.y) if model is None else ()
+        """Shape of an example's outputs; empty where a model tells it."""
         outputs = self._probe()
         self.validation = self._split(validation, "validation", meaning, self.train.x.dtype)
         if self.train.x.shape[1:] != self.validation.x.shape[1:]:
@@ -211,7 +215,7 @@ class Task:
     def _probe(self) -> Tensor:
         """Return a fresh model's outputs for the first two training examples."""
         module = self.build(0)
-        if not any(True for _ in module.parameters()):
+        if self.model is not None and not any(True for _ in module.parameters()):
             raise InputError("the model has no parameters, expected something that can be trained.")
         x = self.train.x[:2]
         try:
@@ -228,6 +232,8 @@ class Task:
 
     def build(self, seed: int) -> nn.Module:
         """Return a fresh module whose initial weights depend on `seed` and on nothing else."""
+        if self.model is None:
+            return NoModel(self.output_shape)
         with seeded(seed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Lazy modules")
             module = self.model()

@@ -15,6 +15,7 @@ from expunge.core import InputError, Interface, Network, Outcome, Statistics, Ta
 from expunge.core.outcomes import Classes
 from expunge.ensembles.by_hand import Make, write_out
 from expunge.ensembles.layers import Context, Unsupported, compile_layers
+from expunge.ensembles.outputs_alone import OutputsNetwork
 
 
 class LayerNetwork:
@@ -135,6 +136,8 @@ def build_network(task: Task, kind: str = "auto") -> Network:
     Raises:
         InputError: If `kind` is `layers` and the model has no hand-stacked form; the message says why.
     """
+    if task.model is None:
+        return OutputsNetwork(task)
     network = _choose(task, kind)
     network.outcome = task.outcome
     return network

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from expunge.core import Ensemble, InputError, Network, Task
 from expunge.core.blame import blame
 from expunge.core.checkpoints import Architecture, state_of
 from expunge.core.checks import described
+from expunge.core.digest import digest_tensors
+from expunge.core.examples import Examples
+from expunge.core.outputs_alone import read_outputs
 from expunge.core.seeds import derive
 from expunge.core.task import seeded
 from expunge.core.tree import State
@@ -28,54 +29,6 @@ from expunge.ensembles.store import Shelf
 
 FITTER = 1
 """Raised when a change alters what a `fit` is given for the same specification."""
-
-
-class MemberData(Dataset[tuple[Any, Tensor]]):
-    """The rows of one member, as a `fit` gets them; a map-style data set for a `DataLoader`.
-
-    Items are (x, y): x as the model takes it (a tensor, or a mapping of named inputs), y as the outcome reads it. A
-    slice or an array of places gives several at once.
-    """
-
-    def __init__(self, task: Task, rows: Tensor) -> None:
-        self._task = task
-        self._rows = rows
-        self.given = 0
-        """Items given out so far, each as often as it was."""
-
-    @property
-    def rows(self) -> np.ndarray[Any, Any]:
-        """Positions of the rows in the task's training data, (examples,), rising."""
-        return self._rows.numpy()
-
-    @property
-    def x(self) -> Any:
-        """All inputs, (examples, ...), or a mapping of named ones."""
-        return self[:][0]
-
-    @property
-    def y(self) -> Tensor:
-        """All targets, (examples, ...)."""
-        return self[:][1]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, place: Any) -> tuple[Any, Tensor]:
-        if isinstance(place, int | np.integer) or (isinstance(place, Tensor) and place.ndim == 0):
-            if not -len(self) <= int(place) < len(self):
-                raise IndexError(f"{int(place)} of {len(self)} rows")
-            return self.__getitems__([int(place)])[0]
-        rows = self._rows[place]
-        self.given += len(rows)
-        return self._task.interface.unpack(self._task.train.x[rows]), self._task.train.y[rows]
-
-    def __getitems__(self, places: list[int]) -> list[tuple[Any, Tensor]]:
-        """Return several items; a `DataLoader` fetches its batches by this."""
-        x, y = self[torch.tensor(places)]
-        if isinstance(x, dict):
-            return [({name: tensor[n] for name, tensor in x.items()}, y[n]) for n in range(len(places))]
-        return list(zip(x, y, strict=True))
 
 
 def row_digest(row: Tensor) -> str:
@@ -118,7 +71,6 @@ def fit_ensemble(
     Raises:
         InputError: If `fit` raises, or returns something else than the trained model.
     """
-    assert task.fit is not None
     digests = [row_digest(row) for row in rows]
     shared = len(set(digests)) == 1
     specification: dict[str, Any] = {
@@ -136,15 +88,23 @@ def fit_ensemble(
             done = len(ids) - len(missing)
             like = Architecture.of(task)
 
-            def work(place: int) -> None:
-                member = ids[place]
-                if member not in shelf.refresh():
-                    params, buffers = fit_one(task, like, rows[place], seeds[place], f"member {member}")
-                    shelf.save([member], params, buffers)
+            made: dict[str, int] = {}
 
-            def finished(_place: int, _result: None) -> None:
+            def work(place: int) -> str:
+                member = ids[place]
+                if member in shelf.refresh():  # another run with this store was faster
+                    return ""
+                params, buffers = fit_one(task, like, rows[place], seeds[place], f"member {member}")
+                shelf.save([member], params, buffers)
+                return digest_tensors({**params, **buffers}) + digests[place]
+
+            def finished(place: int, result: str) -> None:
                 nonlocal done
                 done += 1
+                if result in made:
+                    raise InputError(_same(task, ids[made[result]], ids[place]))
+                if result:
+                    made[result] = place
                 if progress is not None:
                     progress(done, len(ids))
 
@@ -161,6 +121,17 @@ def fit_ensemble(
     return Ensemble(network, params, buffers, tuple(ids), seed, provenance)
 
 
+def _same(task: Task, one: int, other: int) -> str:
+    if task.model is None:
+        advice = "draw what is random from the seed; for an estimator write from_estimator(..., bootstrap=True)"
+    else:
+        advice = "draw what is random from the seed, and start from the model that fit is given"
+    return (
+        f"members {one} and {other} of task {task.name!r} came out the same, bit by bit, from the same rows and other "
+        f"seeds: fit ignores its seed, so an ensemble would be one model. Expected models that differ; {advice}."
+    )
+
+
 def fit_one(task: Task, like: Architecture, rows: Tensor, seed: int, who: str) -> tuple[State, State]:
     """Return the parameters and buffers, each (1, ...), of a model that the task's `fit` trained on some rows.
 
@@ -171,16 +142,24 @@ def fit_one(task: Task, like: Architecture, rows: Tensor, seed: int, who: str) -
         seed: Of this member: of its initial weights, and of what `fit` draws.
         who: How a message calls it.
     """
-    data = MemberData(task, rows)
-    state = like.fit(state_of(run_fit(task, data, seed, who)), f"what fit returned for {who}", finite=False)
+    made = run_fit(task, rows, seed, who)
+    if task.model is None:
+        sizes = len(task.train), len(task.validation)
+        outputs = read_outputs(made, sizes, task.output_shape, who)
+        return {name: tensor.unsqueeze(0) for name, tensor in outputs.items()}, {}
+    state = like.fit(
+        state_of(made) if isinstance(made, nn.Module) else made, f"what fit returned for {who}", finite=False
+    )
     one = {name: tensor.unsqueeze(0) for name, tensor in state.items()}
     return {name: one[name] for name in like.params}, {name: one[name] for name in like.buffers}
 
 
-def run_fit(task: Task, data: MemberData, seed: int, who: str) -> nn.Module:
-    """Return the module that the task's `fit` trained; the arguments are those of `fit_one`."""
-    assert task.fit is not None
-    module = task.build(derive(seed, "initialisation")).train()
+def run_fit(task: Task, rows: Tensor, seed: int, who: str) -> Any:
+    """Return the module (or state) that the task's `fit` trained, or outputs alone; arguments as in `fit_one`."""
+    if task.fit is None:
+        raise InputError(f"task {task.name!r} has neither a model nor a fit, expected one of them.")
+    module = None if task.model is None else task.build(derive(seed, "initialisation")).train()
+    data = Examples(task.train[rows], task.interface, rows.numpy())
     # NumPy and scikit-learn take seeds below 2^32, some below 2^31.
     own = derive(seed, "fit") % 2**31
     try:
@@ -192,11 +171,12 @@ def run_fit(task: Task, data: MemberData, seed: int, who: str) -> nn.Module:
         raise InputError(
             f"fit failed for {who}, with {len(data)} rows and seed {own}: {blame(error, task.fit)}"
         ) from error
-    if returned is None:
-        return module
-    if not isinstance(returned, nn.Module):
+    if module is None:
+        return returned
+    weights = isinstance(returned, Mapping) and all(isinstance(value, Tensor) for value in returned.values())
+    if returned is not None and not isinstance(returned, nn.Module) and not weights:
         raise InputError(
-            f"fit returned {described(returned)} for {who}, expected the trained torch.nn.Module, or None where the "
-            "model that it was given was trained in place."
+            f"fit returned {described(returned)} for {who}, expected the trained torch.nn.Module, its state_dict, or "
+            "None where the model that it was given was trained in place; for outputs alone give the task model=None."
         )
-    return returned
+    return module if returned is None else returned

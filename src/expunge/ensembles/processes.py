@@ -7,7 +7,6 @@ pickling. Where forking is not safe (another system, CUDA in use) the work is do
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -23,12 +22,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from expunge.core import DamagedFileError, InputError
+from expunge.core.children import die_with_parent
 from expunge.ensembles.chunks import one_thread_each
 
 T = TypeVar("T")
-
-DIES_WITH_PARENT = 1
-"""Linux's name for it in `prctl`."""
 
 
 def may_fork() -> bool:
@@ -107,8 +104,7 @@ def _serve(work: Callable[[int], Any], pipe: Connection, parent: int, others: Se
     """Do what comes through the pipe, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, whatever it is in
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != parent:
         os._exit(1)
     for other in others:

@@ -138,7 +138,7 @@ def train(
     where = pick_device(device)
     network = network or build_network(task)
     sets = _example_sets(task, members, without, examples)
-    if task.fit is not None and epochs != 0:
+    if task.model is None or (task.fit is not None and epochs != 0):
         return _train_own(task, network, sets, first, seed, recipe, epochs, store, where, workers, progress, begin)
     check_size(task, network, members)
     groups = _groups(sets)

@@ -1,6 +1,8 @@
 """Data sets, models, forget-set choices, synthetic problems with known answers."""
 
 from expunge.tasks import augment
+from expunge.tasks.command import command
+from expunge.tasks.estimators import from_estimator
 from expunge.tasks.forget_sets import (
     CHOOSERS,
     Choice,
@@ -26,8 +28,10 @@ __all__ = [
     "cifar10",
     "class_part",
     "cluster",
+    "command",
     "digits",
     "fashion_mnist",
+    "from_estimator",
     "from_file",
     "geometric_skew",
     "load_task",

@@ -33,6 +33,10 @@ class Binary(Outcome):
             )
         return y.long().contiguous()
 
+    def output_shape(self, targets: Tensor) -> tuple[int, ...]:
+        """Return (): one logit."""
+        return ()
+
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         """Refuse outputs that are not one logit an example."""
         if outputs.shape not in ((len(outputs),), (len(outputs), 1)):

@@ -75,6 +75,10 @@ class Classes(Outcome):
         seen = max(int(targets.max()) + 1, len(self.labels))
         return replace(self, classes=max(seen, outputs.shape[-1]) if outputs.ndim == 2 else seen)
 
+    def output_shape(self, targets: Tensor) -> tuple[int, ...]:
+        """Return (K,), from the labels where `classes` does not say it."""
+        return (self.classes or max(int(targets.max()) + 1, len(self.labels)),)
+
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         """Refuse outputs that are not (examples, K), labels outside 0 to K - 1, and a single class."""
         known = outputs.shape[-1] if self.classes is None else self.classes

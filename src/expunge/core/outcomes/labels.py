@@ -28,6 +28,10 @@ class Labels(Outcome):
             raise InputError(f"{part} targets have shape {tuple(y.shape)}, expected (examples, labels) of 0 and 1.")
         return y.long().contiguous()
 
+    def output_shape(self, targets: Tensor) -> tuple[int, ...]:
+        """Return (labels,)."""
+        return tuple(targets.shape[1:])
+
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         """Refuse outputs that are not one logit a label."""
         if outputs.shape[1:] != targets.shape[1:]:

@@ -47,6 +47,14 @@ class Outcome:
         """Return the outcome with what it can learn from the training targets and from outputs for two examples."""
         return self
 
+    def output_shape(self, targets: Tensor) -> tuple[int, ...]:
+        """Return the shape of one example's outputs, where there is no model to tell it.
+
+        Raises:
+            InputError: If targets do not tell it.
+        """
+        raise InputError(f"model is None, which outcome {self.name!r} does not allow; expected a model.")
+
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         """Raise `InputError`, with what to change, if outputs (examples, ...) cannot be compared with targets."""
         raise NotImplementedError

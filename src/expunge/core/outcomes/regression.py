@@ -39,6 +39,10 @@ class Regression(Outcome):
         spread = float(targets.double().std(0, correction=0).square().mean().sqrt())
         return replace(self, scale=spread if spread > 0 else 1.0)
 
+    def output_shape(self, targets: Tensor) -> tuple[int, ...]:
+        """Return (targets,)."""
+        return tuple(targets.shape[1:])
+
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         """Refuse outputs of another shape than the targets."""
         if outputs.reshape(len(outputs), -1).shape[1] != targets.shape[1] or outputs.ndim > 2:
