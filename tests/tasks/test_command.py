@@ -64,7 +64,7 @@ def test_outputs_alone_are_read_in_every_format_and_looked_up_by_example(tmp_pat
     assert torch.equal(ensemble.logits(task.validation.x), ensemble.params["validation"])
     assert ensemble.accuracy(task.train.x, task.train.y).min() > 0.6
     mixed = torch.cat([task.validation.x[:2], task.train.x[:1]])
-    assert torch.equal(ensemble.logits(mixed)[:, 2], logits.new_tensor(ensemble.params["train"][:, 0]))
+    assert torch.equal(ensemble.logits(mixed)[:, 2], ensemble.params["train"][:, 0])
     with pytest.raises(InputError, match=r"1 of 3 examples are not among those of the task.*outputs alone"):
         ensemble.logits(torch.cat([task.train.x[:2], torch.zeros(1, 6)]))
     with pytest.raises(InputError, match="outputs alone, so there is no module"):
@@ -125,5 +125,5 @@ def test_a_task_without_a_model_says_what_it_lacks():
     same = OutputsAlone(np.zeros((96, 3)), np.zeros((48, 3)))
     with pytest.raises(InputError, match=r"members 0 and [12] .* came out the same.*fit ignores its seed"):
         train(Task(name="same", model=None, fit=lambda *_: same, **pairs), members=3)
-    with pytest.raises(InputError, match="outputs alone give the task with model=None"):
+    with pytest.raises(InputError, match="outputs alone give the task model=None"):
         train(own_task(lambda *_: same), members=1)
