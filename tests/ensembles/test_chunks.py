@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from expunge.core import InputError
 from expunge.ensembles import chunks
@@ -159,3 +160,14 @@ def test_devices_and_workers():
     assert worker_count(CPU) >= 1
     assert worker_count(torch.device("cuda"), 3) == 1
     assert tuple(sorted(chunks.CANDIDATES)) == chunks.CANDIDATES
+
+
+def test_libraries_with_threads_of_their_own_use_one_inside_and_get_theirs_back():
+    def threads():
+        return [library["num_threads"] for library in ThreadpoolController().info() if library["user_api"] == "blas"]
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        with chunks.one_thread_each():
+            assert set(threads()) == {1}
+            assert torch.get_num_threads() == 1
+        assert set(threads()) == {2}

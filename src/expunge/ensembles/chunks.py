@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 from expunge.core import InputError
 
@@ -158,14 +159,24 @@ def _wait(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let kernels called inside use one thread, and restore the number of threads afterwards."""
+    """Let kernels called inside use one thread, NumPy's and SciPy's too, and restore their numbers afterwards.
+
+    Workers that each call a library with threads of its own keep every core busy with waiting.
+    """
     before = torch.get_num_threads()
     _keep_freed_memory()
     try:
         torch.set_num_threads(1)
-        yield
+        with _libraries().limit(limits=1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    """Return the loaded libraries that have threads of their own; looking for them takes milliseconds."""
+    return ThreadpoolController()
 
 
 def _prepare_thread() -> None:

@@ -31,7 +31,7 @@ from expunge.core.record import (
 )
 from expunge.core.seeds import derive
 from expunge.ensembles import build_network, train
-from expunge.ensembles.chunks import worker_count
+from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import Method, Stop, unlearn
 from expunge.studies.audit.checklist import run_checklist
 from expunge.studies.audit.judging import Bench
@@ -242,7 +242,7 @@ def _run(
     study.reporter.step(f"{forget.name}: {name}")
     stops = _stops(study, task, pretrained, method, forget, aims)
     others = _stops(study, task, pretrained, method, calibration, aims) if calibrate else [None] * len(stops)
-    with ThreadPoolExecutor(worker_count(torch.device("cpu"))) as pool:
+    with one_thread_each(), ThreadPoolExecutor(worker_count(torch.device("cpu"))) as pool:
         readings = list(pool.map(target.read, [stop.measured for stop in stops]))
     out = []
     for stop, other, judged in zip(stops, others, readings, strict=True):
