@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from expunge.core.checks import described, instance, plain_arguments, positive, 
 from expunge.core.forecast import ForecastRun
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods import Method
+from expunge.studies.audit.given import Models
 
 ForgetItem = ForgetSet | str | Path
 """How a forget set is asked for."""
@@ -56,6 +57,9 @@ def audit(
     *,
     forget: ForgetItem | Sequence[ForgetItem],
     methods: str | Method | Sequence[str | Method] | None = None,
+    pretrained: Models | None = None,
+    oracles: Models | Mapping[str, Models] | None = None,
+    held_out: Models | Mapping[str, Models] | None = None,
     members: int = 100,
     out: Path | str = "runs/audit",
     seed: int = 0,
@@ -74,8 +78,13 @@ def audit(
         forget: One forget set or several: `ForgetSet`, a file of indices, or a chooser such as `"random:70"`.
         methods: Registry names (whole grids) or methods with options, one or several; None tries all. Controls always
             run.
-        members: Members of every ensemble, at least 20: with fewer, the floor (what two sets of oracles read of each
-            other) is as high as the effects to be seen.
+        pretrained: Models that were trained on all training examples, by whatever means, instead of training them: an
+            `Ensemble`, a folder that `ensemble.save` wrote, or checkpoints as `Ensemble.from_files` takes them.
+        oracles: Models trained on the retain set, likewise; for several forget sets a mapping from their names.
+        held_out: More oracles, independent of those, for the floor. Without them the oracles that were given are
+            halved.
+        members: Members of every ensemble that is trained, at least 20: with fewer, the floor (what two sets of oracles
+            read of each other) is as high as the effects to be seen.
         out: Folder of the run.
         seed: The study's seed.
         tolerance: Largest excess over the floor, in nats, that counts as indistinguishable; None for the default.
@@ -99,6 +108,9 @@ def audit(
         task,
         forget=_forget_sets(forget),
         methods=_methods(methods),
+        pretrained=pretrained,
+        oracles=oracles,
+        held_out=held_out,
         members=members,
         out=Path(out),
         seed=seed,

@@ -107,7 +107,26 @@ def audit(
     task: TaskName = "digits",
     forget: ForgetSets = None,
     methods: Methods = None,
-    members: Annotated[int, typer.Option(help=f"Models in every ensemble, at least {FEWEST_MEMBERS}.")] = 100,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            help="Models trained on everything, instead of training them: a folder of checkpoints or of a saved "
+            "ensemble, or a quoted pattern (.safetensors; .pt and .pth that hold tensors alone)."
+        ),
+    ] = None,
+    oracles: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Models retrained without the forget set, likewise; FORGETSET=FOLDER, once for each, with several."
+        ),
+    ] = None,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(help="More of these, for the floor. Without them the oracles given are halved."),
+    ] = None,
+    members: Annotated[
+        int, typer.Option(help=f"Models in every ensemble that is trained, at least {FEWEST_MEMBERS}.")
+    ] = 100,
     out: Out = Path("runs/audit"),
     seed: Seed = 0,
     tolerance: Tolerance = None,
@@ -135,6 +154,9 @@ def audit(
         load_task(task),
         forget=forget or ["random:70"],
         methods=_names(methods),
+        pretrained=pretrained,
+        oracles=_by_forget_set(oracles),
+        held_out=_by_forget_set(held_out),
         members=members,
         out=out,
         seed=seed,
@@ -235,6 +257,20 @@ def prove_forecast(
 
 def _names(methods: str | None) -> list[str] | None:
     return None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+
+
+def _by_forget_set(items: list[str] | None) -> str | dict[str, str] | None:
+    """Return where models are: one place, or one for each forget set, given as FORGETSET=PLACE."""
+    if not items:
+        return None
+    pairs = [item.partition("=") for item in items]
+    if all(equals and "/" not in name for name, equals, _ in pairs):
+        return {name: place for name, _, place in pairs}
+    if len(items) > 1:
+        raise InputError(
+            f"models of {len(items)} forget sets were given ({', '.join(items)}), expected FORGETSET=FOLDER."
+        )
+    return items[0]
 
 
 def _command() -> str:

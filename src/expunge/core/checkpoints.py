@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -302,7 +302,7 @@ def save(ensemble: Ensemble, folder: Path | str) -> Path:
     return place
 
 
-def is_saved(folder: Any) -> bool:
+def is_saved(folder: Any) -> TypeGuard[str | Path]:
     """Return whether a path is the folder of a saved ensemble."""
     return isinstance(folder, str | os.PathLike) and (Path(folder).expanduser() / "manifest.json").is_file()
 
@@ -340,6 +340,29 @@ def load(folder: Path | str, task: Task | None = None) -> Ensemble:
     buffers = {name: tensor for name, tensor in stacked.items() if name not in params}
     network = _NoNetwork() if task is None else task.network
     return Ensemble(network, params, buffers, tuple(member for member, _, _ in members), seed, provenance)
+
+
+def read(models: Any, task: Task, what: str) -> Ensemble:
+    """Return models of a task in any form: an ensemble, the folder of a saved one, or checkpoints.
+
+    Args:
+        models: An `Ensemble`, or what `load` or `from_files` takes.
+        task: Their task.
+        what: How a message calls them, such as "pretrained".
+
+    Raises:
+        InputError: If they are something else, or of another architecture.
+    """
+    if not isinstance(models, Ensemble):
+        if not isinstance(models, str | os.PathLike | Sequence):
+            raise InputError(f"{what} is {described(models)}, expected an expunge.Ensemble, or {FILES_EXPECTED}.")
+        return load(models, task) if is_saved(models) else from_files(models, task)
+    like, state = Architecture.of(task), {**models.params, **models.buffers}
+    rows = range(len(models))
+    fitted = [like.fit({name: t[row] for name, t in state.items()}, f"{what}[{row}]", finite=False) for row in rows]
+    stacked = {name: torch.stack([member[name] for member in fitted]) for name in fitted[0]}
+    params = {name: stacked[name] for name in like.params}
+    return models.with_state(params, {name: stacked[name] for name in like.buffers}, network=task.network)
 
 
 class _NoNetwork:

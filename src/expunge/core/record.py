@@ -188,8 +188,10 @@ class EnsembleRecord(Strict):
     seconds: float
     """Wall-clock seconds; 0 when it was found in the store."""
     reused: bool
+    given: bool = False
+    """Whether it was given, not trained."""
     chunk: int
-    """Members that went through together."""
+    """Members that went through together; 0 where it was given."""
     network: str
     """`layers` or `vmap`."""
     failed: int

@@ -9,6 +9,7 @@ making progress in unlearning?", arXiv 2406.09073), which most public code follo
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from expunge.core import InputError, Split
+from expunge.core import ForgetSet, InputError, Network, Split, Task
 from expunge.core.checkpoints import Architecture, state_of
 from expunge.core.checks import described, instance, plain, whole
 from expunge.core.digest import digest_function
@@ -32,6 +33,9 @@ from expunge.methods.method import Method, Need
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem
 
 Function = Callable[..., nn.Module | None]
+
+PLAIN = (bool, int, float, str, type(None))
+"""What options can be: they are written into records."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -59,21 +63,26 @@ class FromFunction(Method):
 
     def __repr__(self) -> str:
         """Return the call that makes it."""
-        options = {} if self.batch_size is None else {"batch_size": self.batch_size}
-        inside = "".join(f", {key}={value!r}" for key, value in {**options, **self.arguments}.items())
+        inside = "".join(f", {key}={value!r}" for key, value in self.options().items())
         return f"from_function({self.title}{inside})"
 
     def options(self) -> dict[str, Any]:
-        """Return the function's own options, the batch size where it is not the recipe's, and the source's digest."""
-        size = {} if self.batch_size is None else {"batch_size": self.batch_size}
-        return {**self.arguments, **size, "source": self.source}
+        """Return the function's own options, and the batch size where it is not the recipe's."""
+        return {**self.arguments, **({} if self.batch_size is None else {"batch_size": self.batch_size})}
+
+    def describe(self) -> str:
+        """Return the method with its options and the digest of its source."""
+        return f"{super().describe()} of source {self.source}"
+
+    def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
+        """Refuse batches of one under batch norm."""
+        for rows in (forget.indices, forget.retain):
+            check_batch_norm(network, len(rows), self.batch_size or task.recipe.batch_size)
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Call the function with each member, and yield the stack of what came back."""
         size = self.batch_size or problem.recipe.batch_size
         task, start, device = problem.task, problem.start, problem.x.device
-        for part in (problem.retain, problem.forget):
-            check_batch_norm(start.network, len(part), size)
         like = Architecture.of(task)
         splits = [
             Split(problem.x[rows.to(device)], problem.y[rows.to(device)]) for rows in (problem.retain, problem.forget)
@@ -145,8 +154,8 @@ def from_function(
 
     >>> def forget_head(model, retain_loader, forget_loader, validation_loader, scale=0.0):
     ...     list(model.parameters())[-1].data.mul_(scale)
-    >>> from_function(forget_head, scale=0.5)
-    from_function(forget_head, scale=0.5)
+    >>> from_function(forget_head), from_function(forget_head, scale=0.5)
+    (from_function(forget_head, scale=0.0), from_function(forget_head, scale=0.5))
     """
     if not callable(fn) or isinstance(fn, type | nn.Module | Method):
         raise InputError(
@@ -158,10 +167,16 @@ def from_function(
         raise InputError(f"name = {title!r}, expected letters, digits, '_', '-' and '.', beginning with a letter.")
     if batch_size is not None:
         whole(batch_size=batch_size)
-    options = {key: plain(value) for key, value in options.items()}
     for key, value in options.items():
-        # They are written into records, and tell one setting from another.
-        instance(
-            (bool, int, float, str, type(None)), "a number or a text; bind others by functools.partial", **{key: value}
-        )
-    return FromFunction(function=fn, title=title, arguments=options, batch_size=batch_size)
+        instance(PLAIN, "a number or a text; bind others by functools.partial", **{key: plain(value)})
+    arguments = {**_defaults(fn), **{key: plain(value) for key, value in options.items()}}
+    return FromFunction(function=fn, title=title, arguments=arguments, batch_size=batch_size)
+
+
+def _defaults(fn: Function) -> dict[str, Any]:
+    """Return the options that the function has besides the model and the loaders, as far as they can be written."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())[4:]
+    except ValueError:  # a built-in function without a signature
+        return {}
+    return {each.name: each.default for each in parameters if isinstance(each.default, PLAIN)}

@@ -1,6 +1,6 @@
 """The audit: does any unlearning method make these models behave as if they had never seen that data?
 
-    pretrained ensemble
+    pretrained ensemble, trained or given
     for each forget set:
         the forecast, from the pretrained ensemble alone
         oracles and as many held-out oracles, for it and for a calibration forget set of the same kind
@@ -15,7 +15,7 @@ it was and ends with the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from expunge.ensembles.train import check_size
 from expunge.methods import Method, check_fits
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.audit.forget_set import Study, audit_forget_set
+from expunge.studies.audit.given import Given, Models
 from expunge.studies.run.forecasting import FORECAST_WORK, check_forecastable, digest_forget
 from expunge.studies.run.forget_specs import choose_all
 from expunge.studies.run.grid import plan_runs, runs_work
@@ -49,6 +50,9 @@ def audit(
     *,
     forget: Sequence[ForgetSet | str | Path],
     methods: Sequence[str | Method] | None = None,
+    pretrained: Models | None = None,
+    oracles: Models | Mapping[str, Models] | None = None,
+    held_out: Models | Mapping[str, Models] | None = None,
     members: int = 100,
     out: Path = Path("runs/audit"),
     seed: int = 0,
@@ -72,7 +76,7 @@ def audit(
     if chunk is not None:
         whole(chunk=chunk)
     asked = {"members": members, "out": out, "seed": seed, "tolerance": tolerance, "forecast": forecast}
-    asked |= {"device": device, "chunk": chunk}
+    asked |= {"device": device, "chunk": chunk, "pretrained": pretrained, "oracles": oracles, "held_out": held_out}
     tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
     positive(tolerance=tolerance)
     if members < FEWEST_MEMBERS:
@@ -82,11 +86,14 @@ def audit(
         )
     where = pick_device(device)
     check_size(task, task.network, members)
-    reason = _no_forecast(task, members, where) if forecast else ""
+    given = Given.of(task, pretrained, oracles, held_out, FEWEST_MEMBERS)
+    starting = len(given.models.get(("pretrained", ""), range(members)))
+    reason = _no_forecast(task, starting, where) if forecast else ""
     forecasts = forecast and not reason
     runs = plan_runs(task, methods, predicted=forecasts, why=reason or "as --no-forecast asks")
     check_folder(out, Record.FILE, resume)
     choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
+    given = given.of_sets(task, choices, FEWEST_MEMBERS)
     for choice in choices:
         network = build_network(choice.task)
         for method in runs:
@@ -95,7 +102,7 @@ def audit(
     with Run.open(
         Record,
         out,
-        _request(task, choices, runs, members, seed, tolerance, forecasts),
+        _request(task, choices, runs, members, seed, tolerance, forecasts, given),
         resume=True,  # checked above, before subset models were kept in it
         command=command or python_call("audit", task.name, forget, methods, asked, audit),
         device=where,
@@ -103,14 +110,14 @@ def audit(
         work=_work(task, choices, runs, forecasts),
         study="audit",
         task=task.describe(),
-        members=members,
+        members=starting,
         tolerance=tolerance,
         statistic=task.outcome.statistic_name,
         utility=task.outcome.utility_name,
     ) as run:
         if run.finished:
             return out, run.record
-        study = Study(task, members, seed, tolerance, where, chunk, out, run.reporter, run.parts, forecasts)
+        study = Study(task, members, seed, tolerance, where, chunk, out, run.reporter, run.parts, forecasts, given)
         for choice in choices:
             run.record.forget_sets.append(audit_forget_set(study, choice, runs))
             run.record.ensembles = study.ensembles
@@ -143,6 +150,7 @@ def _request(
     seed: int,
     tolerance: float,
     forecasts: bool,
+    given: Given,
 ) -> dict[str, Any]:
     return {
         "task": task.name,
@@ -160,11 +168,12 @@ def _request(
         "seed": seed,
         "tolerance": tolerance,
         "forecast": {"followed": FOLLOWED} if forecasts else None,
+        "given": given.digests(),
     }
 
 
 def _notes(record: Record, study: Study) -> list[str]:
-    notes = []
+    notes = study.given.notes()
     if study.forecasts and study.task.augment is not None:
         notes.append("The forecasts follow training as if its inputs were not augmented.")
     if any(ensemble.network == "vmap" for ensemble in study.ensembles):

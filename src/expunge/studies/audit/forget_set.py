@@ -34,6 +34,7 @@ from expunge.ensembles import build_network, train
 from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import Method, Stop, unlearn
 from expunge.studies.audit.checklist import run_checklist
+from expunge.studies.audit.given import Given
 from expunge.studies.audit.judging import Bench
 from expunge.studies.audit.selection import select_all
 from expunge.studies.run.forecasting import (
@@ -70,6 +71,8 @@ class Study:
     parts: PartStore
     forecasts: bool
     """Whether each forget set is forecast before its oracles are trained."""
+    given: Given
+    """Models that are not trained, because they were given."""
     networks: dict[str, Network] = field(default_factory=dict)
     ensembles: list[EnsembleRecord] = field(default_factory=list)
     made: dict[str, Ensemble] = field(default_factory=dict)
@@ -190,6 +193,12 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
     if key in study.made:
         study.reporter.advance(1.0, spent=False)
         return study.made[key]
+    given = study.given.models.get((kind, "" if without is None else without.name))
+    if given is not None:
+        study.reporter.advance(1.0, spent=False)
+        study.made[key] = given.to(study.device)
+        study.ensembles.append(_entry(task, role, given, given=True))
+        return study.made[key]
     study.reporter.step(f"training {study.members} {role}")
     if task.fingerprint not in study.networks:
         study.networks[task.fingerprint] = build_network(task)
@@ -208,23 +217,27 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
     share.finish(spent=not ensemble.provenance["reused"])
     if kind == "pretrained" and study.chunk is None and not ensemble.provenance["reused"]:
         study.reporter.note(f"{ensemble.provenance['chunk']} members at once, which was the fastest when measured")
-    study.ensembles.append(
-        EnsembleRecord(
-            role=role,
-            members=len(ensemble),
-            seed=ensemble.seed,
-            seconds=0.0 if ensemble.provenance["reused"] else ensemble.provenance["seconds"],
-            reused=ensemble.provenance["reused"],
-            chunk=ensemble.provenance["chunk"],
-            network=ensemble.provenance["network"],
-            failed=int((~ensemble.finite()).sum()),
-            train_accuracy=float(ensemble.accuracy(task.train.x, task.train.y).mean()),
-            validation_accuracy=float(ensemble.accuracy(task.validation.x, task.validation.y).mean()),
-        )
-    )
+    study.ensembles.append(_entry(task, role, ensemble))
     if without is None:
         study.made[key] = ensemble
     return ensemble
+
+
+def _entry(task: Task, role: str, ensemble: Ensemble, *, given: bool = False) -> EnsembleRecord:
+    made = ensemble.provenance
+    return EnsembleRecord(
+        role=role,
+        members=len(ensemble),
+        seed=ensemble.seed,
+        seconds=0.0 if given or made["reused"] else made["seconds"],
+        reused=not given and made["reused"],
+        given=given,
+        chunk=0 if given else made["chunk"],
+        network=ensemble.network.kind,
+        failed=int((~ensemble.finite()).sum()),
+        train_accuracy=float(ensemble.accuracy(task.train.x, task.train.y).mean()),
+        validation_accuracy=float(ensemble.accuracy(task.validation.x, task.validation.y).mean()),
+    )
 
 
 def _run(

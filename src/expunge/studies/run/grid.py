@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any
 
 from expunge.core import InputError, Task, has_statistics
-from expunge.methods import METHODS, Method, Trained
+from expunge.methods import METHODS, Method, Trained, from_function
 from expunge.methods.method import Need
 from expunge.studies.run.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
+from expunge.tasks.user_task import load_object
+
+OWN_EXPECTED = "a function fn(model, retain_loader, forget_loader, validation_loader), or a method"
 
 
 def plan_runs(
@@ -18,7 +23,8 @@ def plan_runs(
 
     Args:
         task: Whose recipe sets the rates, and whose model decides whether statistics can drift.
-        methods: Registry names (their whole grid is tried), or methods with options (tried as given); None means all.
+        methods: Registry names (their whole grid is tried), methods with options (tried as given), or functions of
+            one's own as `path/to/mine.py:function`; None means all of the registry.
         predicted: Whether oracle margins will be predicted.
         why: Why not.
 
@@ -37,15 +43,21 @@ def plan_runs(
             runs.append(item)
         elif item in METHODS:
             runs.extend(METHODS[item].grid(task.recipe))
+        elif ".py" in item:
+            found = load_object(item, (FunctionType, Method), OWN_EXPECTED)
+            runs.append(found if isinstance(found, Method) else from_function(found))
         else:
-            raise InputError(f"method {item!r} is unknown, expected one of: {', '.join(METHODS)}.")
+            raise InputError(f"method {item!r} is unknown, expected one of: {', '.join(METHODS)}; or mine.py:function.")
     for run in runs:
         for need in sorted(run.needs & lacking.keys()):
             raise InputError(f"{run.name} needs {lacking[need]}; leave out this method.")
-    described = [run.describe() for run in runs]
-    for text in described:
-        if described.count(text) > 1:
-            raise InputError(f"{text} is asked for {described.count(text)} times, expected each setting once.")
+    names = [run_name(run) for run in runs]
+    for run, name in zip(runs, names, strict=True):
+        if names.count(name) > 1:
+            raise InputError(
+                f"{run.describe()} is asked for {names.count(name)} times, expected each setting once, and functions of "
+                "one's own under different names."
+            )
     # Controls are run whether asked for or not.
     asked = {run.name for run in runs}
     controls = [kind for name, kind in possible.items() if kind.role == "control" and name not in asked]
@@ -90,8 +102,8 @@ def run_name(method: Method) -> str:
     >>> run_name(GradientAscent(lr=0.02, epochs=3))
     'gradient_ascent/lr=0.02,epochs=3'
     """
-    defaults = type(method)().options()
-    differing = {k: v for k, v in method.options().items() if v != defaults[k] or k in method.shown}
+    defaults = {field.name: field.default for field in dataclasses.fields(method)}
+    differing = {k: v for k, v in method.options().items() if v != defaults.get(k, ...) or k in method.shown}
     inside = ",".join(
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in differing.items()
     )

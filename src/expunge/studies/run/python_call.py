@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge.core import ForgetSet
+from expunge.core import Ensemble, ForgetSet
 from expunge.methods import Method
 
 
@@ -38,10 +38,22 @@ def python_call(
     if methods is not None:
         parts.append(f"methods=[{', '.join(_method(item) for item in methods)}]")
     changed = {key: value for key, value in options.items() if value != parameters[key].default}
-    parts += [f"{key}={(str(value) if isinstance(value, Path) else value)!r}" for key, value in changed.items()]
+    parts += [f"{key}={_written(key, value)}" for key, value in changed.items()]
     given = [f"task: {task}"]
     given += [f"{_name(item)}: {item.how}" for item in forget if isinstance(item, ForgetSet)]
     return f"expunge.{study}({', '.join(parts)})  # {'; '.join(given)}"
+
+
+def _written(name: str, value: Any) -> str:
+    """Return the value of an argument; an ensemble, which cannot be written down, as a variable of its name."""
+    if isinstance(value, Ensemble):
+        return name
+    if isinstance(value, Mapping):
+        inside = (f"{key!r}: {_written(f'{name}_{place}', each)}" for place, (key, each) in enumerate(value.items()))
+        return f"{{{', '.join(inside)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_written(name, item) for item in value)}]"
+    return repr(str(value) if isinstance(value, Path) else value)
 
 
 def _forget(item: ForgetSet | str | Path) -> str:
