@@ -271,8 +271,8 @@ def test_a_method_is_told_from_others_by_what_it_does() -> None:
     assert from_function(gradient_ascent, lr=np.float64(0.1)).options()["lr"] == 0.1
     assert from_function(unlearning, "same").describe() != from_function(nothing, "same").describe()
     assert from_function(unlearning).describe() == from_function(unlearning).describe()
-    assert from_function(partial(gradient_ascent, lr=0.1)).name == "gradient_ascent"
-    assert repr(from_function(gradient_ascent, lr=0.1)) == "from_function(gradient_ascent, lr=0.1)"
+    assert from_function(partial(gradient_ascent, lr=0.1)).name == "own_gradient_ascent"
+    assert repr(from_function(gradient_ascent, lr=0.1)) == "from_function(own_gradient_ascent, lr=0.1, epochs=1)"
 
 
 def test_what_is_no_function_is_refused() -> None:

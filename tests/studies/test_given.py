@@ -99,7 +99,7 @@ def test_the_record_says_what_was_given(given: ex.Run) -> None:
 def test_own_functions_are_chosen_among_like_other_methods(given: ex.Run) -> None:
     forget = given.record.forget_sets[0]
     own = [c for c in forget.configurations if c.method == "head_down"]
-    assert [c.options["scale"] for c in own if "scale" in c.options] == [0.5]
+    assert [c.id for c in own] == ["head_down/scale=0.9@1", "head_down/scale=0.5@1"]
     assert len({c.id for c in forget.configurations}) == len(forget.configurations)
     assert all(c.calibration is not None for c in own)
     assert [s.method for s in forget.selections].count("head_down") == 1
@@ -114,23 +114,21 @@ def test_it_is_gone_on_with_for_the_same_models_alone(given: ex.Run, files: dict
             audit(given.folder, resume=True, **other)
 
 
-def test_oracles_are_halved_for_want_of_others(made: dict[str, Ensemble], tmp_path: Path) -> None:
+def test_oracles_are_halved_for_want_of_others_and_numbers_of_members_may_differ(tmp_path: Path) -> None:
     oracles = ex.train(TASK, members=40, without=FORGET, seed=5, chunk=10)
-    run = audit(tmp_path / "halves", [GradientAscent(lr=0.05, epochs=1)], oracles={"ten": oracles})
+    pretrained = ex.train(TASK, members=25, seed=77, chunk=10)
+    methods = [GradientAscent(lr=0.05, epochs=1)]
+    run = audit(tmp_path / "halves", methods, pretrained=pretrained, oracles={"ten": oracles}, forecast=True)
     members = {e.role: e.members for e in run.record.ensembles}
-    assert (members["oracle, ten"], members["held-out oracle, ten"], members["pretrained"]) == (20, 20, 20)
+    assert members["oracle, ten"] == members["held-out oracle, ten"] == members["oracle, ten, calibration"] == 20
+    assert members["pretrained"] == run.record.members == 25
+    assert run.record.forget_sets[0].configurations[0].scores["forget"].members == 25
     assert any("No held-out oracles of ten were given" in note for note in run.record.notes)
-    assert "oracles={'ten': oracles_0}" in run.record.command
+    assert "pretrained=pretrained, oracles={'ten': oracles_0}" in run.record.command
     assert run.record.forget_sets[0].floor["forget"].value > 0
-
-
-def test_numbers_of_members_may_differ(made: dict[str, Ensemble], tmp_path: Path) -> None:
-    more = ex.train(TASK, members=25, seed=77, chunk=10)
-    given = {**made, "pretrained": more}
-    run = audit(tmp_path / "more", [GradientAscent(lr=0.05, epochs=1)], **given)
-    assert run.record.members == 25
-    scores = run.record.forget_sets[0].configurations[0].scores["forget"]
-    assert scores.members == 25
+    forecast = run.record.forget_sets[0].forecast
+    assert forecast is not None
+    assert forecast.members == 25
 
 
 def test_the_command_line_takes_files_and_functions(files: dict[str, Any], tmp_path: Path) -> None:
@@ -165,13 +163,15 @@ def test_what_cannot_be_used_is_said_before_any_work(made: dict[str, Ensemble], 
         ({"pretrained": pretrained[:19]}, "pretrained has 19 members, expected at least 20"),
         ({"oracles": oracles}, "oracles, to be halved for want of held_out, has 20 members, expected at least 40"),
         ({"held_out": held_out}, "held_out was given without oracles"),
-        ({"oracles": oracles, "held_out": oracles}, "oracle 0 and held-out oracle 0 are the same model"),
-        ({"pretrained": oracles, "oracles": oracles, "held_out": held_out}, "pretrained 0 and oracle 0 are the same"),
+        ({"oracles": oracles, "held_out": oracles}, "oracle 0 of ten and held-out oracle 0 of ten are the same model"),
+        (
+            {"pretrained": oracles, "oracles": oracles, "held_out": held_out},
+            "pretrained 0 and oracle 0 of ten are the same",
+        ),
         ({"pretrained": ex.train(other, members=20)}, r"pretrained\[0\] does not fit the model of task"),
         ({"pretrained": f"{tmp_path}/*.pt"}, "pickled-0.pt holds pickled Python objects"),
         ({"pretrained": 3}, "pretrained is an int, expected an expunge.Ensemble"),
         ({"pretrained": "nowhere/*.pt"}, r"no file matches 'nowhere/\*.pt'"),
-        ({"oracles": {"ten": oracles, "elf": held_out}, "held_out": {"ten": held_out}}, "oracles, to be halved"),
         (
             {"oracles": {"elf": oracles}, "held_out": {"elf": held_out}},
             "oracles were given for 'elf', expected a mapping with names among ten",

@@ -144,7 +144,7 @@ def from_function(
             in training mode and `DataLoader`s of the task's data, (inputs, targets) a batch; inputs by name come as
             a mapping. Returns the unlearned model, or None if it changed the one it was given. PyTorch's, NumPy's and
             Python's generators are seeded for each member. What the loaders give out is its cost.
-        name: Name in tables and records; by default the function's.
+        name: Name in tables and records; by default the function's, after `own_` where a method of the registry has it.
         batch_size: Examples a batch of the loaders; by default the recipe's.
         options: Passed to the function, and shown beside its name; give several methods to try several settings.
 
@@ -165,6 +165,9 @@ def from_function(
     title = name or getattr(bare, "__name__", type(bare).__name__).strip("<>")
     if not isinstance(title, str) or not re.fullmatch(r"[A-Za-z_][\w.-]*", title):
         raise InputError(f"name = {title!r}, expected letters, digits, '_', '-' and '.', beginning with a letter.")
+    from expunge.methods import METHODS  # the registry, whose file imports this one
+
+    title = f"own_{title}" if title in METHODS else title
     if batch_size is not None:
         whole(batch_size=batch_size)
     for key, value in options.items():

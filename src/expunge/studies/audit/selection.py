@@ -61,6 +61,8 @@ def select(configurations: Sequence[ConfigurationRecord]) -> SelectionRecord:
 
 def select_within_cost(configurations: Sequence[ConfigurationRecord], cost: float) -> SelectionRecord:
     """Choose as `select` does among configurations that cost at most `cost`; the cheapest there are if none does."""
+    if len(configurations) == 1:
+        return _record(configurations, configurations[0], ONLY)
     least = min(c.cost for c in configurations)
     affordable = [c for c in configurations if c.cost <= max(cost, least)]
     chosen = min(affordable, key=lambda c: (objective(c.calibration or {}), c.cost))

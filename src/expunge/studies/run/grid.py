@@ -55,8 +55,8 @@ def plan_runs(
     for run, name in zip(runs, names, strict=True):
         if names.count(name) > 1:
             raise InputError(
-                f"{run.describe()} is asked for {names.count(name)} times, expected each setting once, and functions of "
-                "one's own under different names."
+                f"{run.describe()} is asked for {names.count(name)} times, expected each setting once, and "
+                "functions of one's own under different names."
             )
     # Controls are run whether asked for or not.
     asked = {run.name for run in runs}
