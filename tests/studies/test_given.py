@@ -16,7 +16,7 @@ from expunge.core import Ensemble, InputError, Record
 from expunge.core.seeds import derive
 from expunge.methods import FineTune, GradientAscent, from_function
 from expunge.studies.audit.given import Given
-from expunge.studies.forecast import pretrained_seed
+from expunge.studies.run.forecasting import pretrained_seed
 
 TASK = small_task("mlp_norm", n=90, precision="float32")
 FORGET = ex.ForgetSet.of(TASK, range(10), name="ten", how="the first ten rows")
