@@ -28,14 +28,14 @@ def help_of(*verb: str) -> str:
 def test_tasks_methods_forget_sets_and_defaults_are_named(verb: str) -> None:
     text = help_of(verb)
     names = [*BUILT_IN, *(f"{name}:FOLDER" for name in FROM_FOLDER), *(f"{name}:SIZE" for name in CHOOSERS), *FILES]
-    names += [name for name, method in METHODS.items() if not method.control]
+    names += [name for name, method in METHODS.items() if method.role == "candidate"]
     names += ["default: random:70", f"default: {DEFAULT_TOLERANCE}"]
     assert [name for name in names if name not in text] == []
 
 
 def test_an_audit_names_its_controls_and_its_fewest_members() -> None:
     text = help_of("audit")
-    assert all(name in text for name, method in METHODS.items() if method.control)
+    assert all(name in text for name, method in METHODS.items() if method.role == "control")
     assert f"at least {FEWEST_MEMBERS}" in text
     assert "x>=1" not in text
 
