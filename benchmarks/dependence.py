@@ -67,7 +67,7 @@ def problem(n: int, forget: int) -> tuple[Task, Ensemble, Tensor]:
     y = torch.randint(0, 10, (n,), generator=g)
     x = 0.2 * centres[y] + 0.5 * torch.randn(n, 784, generator=g)
     recipe = Recipe(epochs=max(1, 20_000 // n), batch_size=100, lr=0.02, schedule="constant")
-    task = Task(name="clouds", train=(x, y), validation=(x[:100], y[:100]), model=lambda: mlp(784), recipe=recipe)
+    task = Task(name="clouds", train=(x, y), validation=(x[:100] + 1, y[:100]), model=lambda: mlp(784), recipe=recipe)
     return task, train(task, members=1, seed=0, chunk=1), torch.randperm(n, generator=g)[:forget].sort().values
 
 

@@ -68,7 +68,7 @@ def image_task(model: Callable[[], nn.Module], name: str, n: int, shape: tuple[i
     """Random images: timing does not depend on what they show."""
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(n, *shape, generator=g), torch.randint(0, 10, (n,), generator=g)
-    return Task(name=name, train=(x, y), validation=(x[:64], y[:64]), model=model, recipe=recipe, classes=10)
+    return Task(name=name, train=(x, y), validation=(x[:64] + 1, y[:64]), model=model, recipe=recipe, classes=10)
 
 
 def train_one(task: Task, loader: bool, device: torch.device, amp: bool = False) -> float:

@@ -19,7 +19,7 @@ from reference.problems import SmallResNet, blobs, cnn, forget_set, mlp, small_t
 
 def task_with(**changes):
     x, y = blobs((6,), 20, 0)
-    base = {"name": "t", "train": (x, y), "validation": (x, y), "model": mlp, "recipe": Recipe(), "classes": 3}
+    base = {"name": "t", "train": (x, y), "validation": (x + 1, y), "model": mlp, "recipe": Recipe(), "classes": 3}
     return Task(**{**base, **changes})
 
 
@@ -92,7 +92,7 @@ def test_the_fingerprint_sees_every_change_that_matters_and_nothing_else():
         task_with().fingerprint,
         task_with(train=spoiled(0.125)).fingerprint,
         task_with(train=(X, (Y + 1) % 3)).fingerprint,
-        task_with(validation=spoiled(0.125)).fingerprint,
+        task_with(validation=(X + 2, Y)).fingerprint,
         task_with(recipe=Recipe(lr=0.3)).fingerprint,
         task_with(classes=3, model=lambda: nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))).fingerprint,
         task_with(model=lambda: nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3))).fingerprint,

@@ -146,16 +146,17 @@ def test_float16_and_longdouble_and_read_only_memory_are_taken():
 def test_whole_and_true_validation_inputs_become_what_train_is_or_are_refused():
     task = task_with(validation=((VX * 3).round().long(), VY))
     assert task.validation.x.dtype == task.train.x.dtype
-    assert task_with(train=(X > 0, Y), validation=(VX > 0, VY)).train.x.dtype == torch.float32
-    tokens = torch.randint(0, 5, (24, 3))
+    assert task_with(train=(X > 0, Y), validation=(VX > -9, VY)).train.x.dtype == torch.float32
+    tokens = torch.arange(5).repeat(15)[:72].reshape(24, 3)
+    held_out = tokens[:12].flip(1)
     model = lambda: nn.Sequential(nn.Embedding(5, 2), nn.Flatten(), nn.Linear(6, 3))  # noqa: E731
-    task = task_with(train=(tokens, Y), validation=(tokens[:12].double(), VY), model=model)
+    task = task_with(train=(tokens, Y), validation=(held_out.double(), VY), model=model)
     assert task.validation.x.dtype == torch.int64
     with pytest.raises(InputError, match=r"validation.x is torch.float32 and 36 of its numbers cannot be torch.int64"):
         task_with(train=(tokens, Y), validation=(tokens[:12] + 0.5, VY), model=model)
     assert (
         next(
-            task_with(train=(tokens, Y), validation=(tokens[:12], VY), model=model, recipe=Recipe(precision="float64"))
+            task_with(train=(tokens, Y), validation=(held_out, VY), model=model, recipe=Recipe(precision="float64"))
             .build(0)
             .parameters()
         ).dtype
@@ -179,7 +180,7 @@ def test_frames_and_columns_of_pandas():
     frame["flag"] = X[:, 0].numpy() > 0
     names = pandas.Series(["abc"[label] for label in Y.tolist()])
     model = lambda: nn.Linear(7, 3)  # noqa: E731
-    held_out = frame.iloc[:12], names[:12]
+    held_out = frame.iloc[:12] + 1, names[:12]
     task = task_with(train=(frame, names), validation=held_out, model=model)
     assert torch.equal(task.train.y, Y)
     assert torch.equal(task.train.x[:, 6] > 0, task.train.x[:, 0] > 0)

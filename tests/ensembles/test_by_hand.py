@@ -169,7 +169,7 @@ def test_training_by_hand_equals_one_by_one(name):
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(50, *shape, generator=g, dtype=torch.float64), torch.randint(0, 3, (50,), generator=g)
     recipe = small_task("mlp", epochs=2).recipe
-    task = Task(name=name, train=(x, y), validation=(x[:9], y[:9]), model=factory, recipe=recipe, classes=3)
+    task = Task(name=name, train=(x, y), validation=(x[:9] + 1, y[:9]), model=factory, recipe=recipe, classes=3)
     assert build_network(task).by_hand
     ensemble = train(task, members=3, seed=5, chunk=2)
     reference = stack([train_one(task, np.arange(50), member, 5) for member in range(3)])

@@ -35,7 +35,7 @@ def small(n: int = 40, classes: int = 4) -> Task:
     return Task(
         name="small",
         train=(x, y),
-        validation=(x[:classes], y[:classes]),
+        validation=(x[:classes] + 1, y[:classes]),
         model=lambda: nn.Linear(3, classes),
         recipe=Recipe(epochs=1, peak_epoch=0.5),
     )
@@ -129,7 +129,7 @@ def test_cluster_with_copies_and_constant_inputs():
     task = Task(
         name="copies",
         train=(x, np.arange(40) % 2),
-        validation=(x, np.arange(40) % 2),
+        validation=(x + 1, np.arange(40) % 2),
         model=lambda: nn.Linear(2, 2),
         recipe=Recipe(epochs=1, peak_epoch=0.5),
     )

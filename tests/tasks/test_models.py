@@ -56,7 +56,7 @@ def test_every_model_can_be_stacked_by_hand(name, norm):
     task = Task(
         name=name,
         train=(x, y),
-        validation=(x, y),
+        validation=(x + 1, y),
         model=partial(factory, norm=norm),
         recipe=Recipe(epochs=1, peak_epoch=0.5),
         classes=classes,

@@ -17,7 +17,7 @@ import expunge.core as core
 g = torch.Generator().manual_seed(0)
 x, y = torch.randn(20, 4, generator=g), torch.arange(20) % 2
 def build(name="mine"):
-    return core.Task(name=name, train=(x, y), validation=(x, y), model=lambda: torch.nn.Linear(4, 2),
+    return core.Task(name=name, train=(x, y), validation=(x + 1, y), model=lambda: torch.nn.Linear(4, 2),
                      recipe=core.Recipe(epochs=1, peak_epoch=0.5))
 task = build()
 """

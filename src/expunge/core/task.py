@@ -23,6 +23,7 @@ from expunge.core.errors import InputError
 from expunge.core.interface import Interface
 from expunge.core.outcomes import OUTCOMES, Classes, Outcome
 from expunge.core.outputs_alone import NoModel
+from expunge.core.overlap import check_overlap
 from expunge.core.reading import check_memory, fitting, read_pair
 from expunge.core.recipe import Recipe
 from expunge.core.seeds import derive, generator
@@ -65,7 +66,7 @@ class Task:
             may be a mapping from names to arrays, which the model then takes as keywords. Or a map-style
             `torch.utils.data.Dataset`, read once: items (x, y), or mappings with a "label". Floating-point inputs must
             be finite (float64 is stored as float32 unless the recipe says float64). What is given is copied.
-        validation: The same for examples that no model is trained on.
+        validation: The same for examples that no model is trained on; training examples among them are warned of.
         model: Called without arguments, returns a fresh `torch.nn.Module`; it draws its initial weights from PyTorch's,
             NumPy's or Python's global generator, which are all seeded. Its outputs are a tensor, a tuple that begins
             with one, or a mapping or an object with `logits`. None for models that are known by their outputs alone:
@@ -85,8 +86,8 @@ class Task:
             one a channel, in units of 0 to 1. Models are called with (x / 255 - mean) / std.
 
     Raises:
-        InputError: If shapes disagree, targets do not fit the outcome, data are non-finite or empty, or the model's
-            outputs do not fit the targets.
+        InputError: If shapes disagree, targets do not fit the outcome, data are non-finite or empty, validation is all
+            of training examples, or the model's outputs do not fit the targets.
     """
 
     network_builder: ClassVar[Callable[[Task], Any] | None] = None
@@ -152,6 +153,7 @@ class Task:
                 raise InputError(f"{part}: {error}") from None
         if augment is not None:
             self._check_augment()
+        self.overlap = check_overlap(self.train, self.validation)
 
     def _split(self, pair: tuple[Any, Any], part: str, outcome: Outcome, like: torch.dtype | None = None) -> Split:
         """Return copies of inputs and targets, of the type of the training inputs."""
