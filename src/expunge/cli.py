@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -406,9 +406,14 @@ def _takes_resume(words: Sequence[str]) -> bool:
     return command is not None and any(option.name == "resume" for option in command.params)
 
 
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    Console(stderr=True).print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run the command line; what a person can correct ends in one clear line, not in a traceback."""
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    warnings.showwarning = _show_warning
     try:
         app()
     except (InputError, DamagedFileError, DivergedError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import expunge as ex
+from expunge.cli import main
 from expunge.core import InputError, Split
 from expunge.core.overlap import CHUNK, shared_rows
 
@@ -95,3 +97,24 @@ def test_other_targets_make_other_rows() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ex.Task(name="t", train=(x, [0, 1, 0, 1]), validation=(x, [1, 0, 1, 0]), model=lambda: nn.Linear(4, 2))
+
+
+def test_the_shell_says_it_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch, expunge as ex\n"
+        "x, y = torch.arange(40.0).reshape(20, 2), torch.arange(20) % 2\n"
+        "def task():\n"
+        "    validation = torch.cat([x[:3], -1 - x[:5]]), torch.cat([y[:3], y[:5]])\n"
+        "    return ex.Task(name='t', train=(x, y), validation=validation, model=lambda: torch.nn.Linear(2, 2))\n"
+    )
+    monkeypatch.setattr("sys.argv", ["expunge", "audit", str(file), "--members", "3", "--out", str(tmp_path / "run")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.raises(SystemExit):
+            main()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("warning: 3 of 8 validation examples are training examples as well")
+    assert said[1].startswith("error: members = 3")

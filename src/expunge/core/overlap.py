@@ -59,7 +59,7 @@ def shared_rows(part: Split, other: Split) -> NDArray[np.int64]:
     rows = np.flatnonzero(theirs[order[at]] == ours)
     mine, twin = part[torch.from_numpy(rows)], other[torch.from_numpy(order[at[rows]])]
     same = (_flat(mine.x) == _flat(twin.x)).all(1) & (_flat(mine.y) == _flat(twin.y)).all(1)
-    return rows[same.numpy()]
+    return np.asarray(rows[same.numpy()])
 
 
 def _hashes(split: Split) -> NDArray[np.uint64]:
