@@ -112,12 +112,12 @@ def test_a_data_set_of_named_inputs_and_of_images_gives_what_the_model_takes():
     pair = (inputs, torch.arange(20) % 3)
     from expunge.core import Task
 
-    train(Task(name="named", train=pair, validation=pair, model=Two, fit=fit), members=1)
+    train(Task(name="named", train=pair, validation=(inputs, (pair[1] + 1) % 3), model=Two, fit=fit), members=1)
     images = (torch.randint(256, (12, 1, 4, 4), dtype=torch.uint8), torch.arange(12) % 3)
     task = Task(
         name="images",
         train=images,
-        validation=images,
+        validation=(images[0], (images[1] + 1) % 3),
         normalise=(0.5, 0.5),
         fit=lambda *_: None,
         model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 3)),

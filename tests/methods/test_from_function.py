@@ -201,7 +201,7 @@ def test_inputs_by_name_come_as_a_mapping() -> None:
 def test_images_come_normalised() -> None:
     x, y = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8), torch.arange(40) % 3
     task = Task(
-        name="images", train=(x, y), validation=(255 - x[:9], y[:9]), normalise=(0.5, 0.25),
+        name="images", train=(x, y), validation=(x[:9], (y[:9] + 1) % 3), normalise=(0.5, 0.25),
         model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), recipe=Recipe(epochs=1, batch_size=16),
     )  # fmt: skip
     seen: list[Tensor] = []
