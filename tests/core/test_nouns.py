@@ -341,7 +341,7 @@ def test_an_error_that_inputs_are_not_to_blame_for_stays_what_it_is(resnets):
         raise RuntimeError("out of memory")
 
     network.template, network.widest = ensemble.network.template, 1
-    network.interface, network.outcome = task.interface, task.outcome
+    network.interface, network.outcome, network.kind = task.interface, task.outcome, "layers"
     with pytest.raises(RuntimeError, match="out of memory"):
         dataclasses.replace(ensemble, network=network).logits(task.validation.x)
 
