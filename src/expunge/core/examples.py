@@ -46,7 +46,10 @@ class Examples(Dataset[tuple[Any, Tensor]]):
 
     def __getitem__(self, place: Any) -> tuple[Any, Tensor]:
         """Return one example, or several, and count them."""
-        self.reads[place] += 1
+        if isinstance(place, int):
+            self.reads[place] += 1
+        else:  # a sampler may draw an example twice
+            self.reads += torch.bincount(torch.arange(len(self))[place].reshape(-1), minlength=len(self))
         return self.interface.unpack(self.split.x[place]), self.split.y[place]
 
     def __getitems__(self, places: list[int]) -> list[tuple[Any, Tensor]]:

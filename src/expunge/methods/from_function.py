@@ -11,16 +11,18 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import nn
 from torch.utils.data import DataLoader
 
 from expunge.core import ForgetSet, InputError, Network, Split, Task
+from expunge.core.blame import blame
 from expunge.core.checkpoints import Architecture, state_of
 from expunge.core.checks import described, instance, plain, whole
 from expunge.core.digest import digest_function
@@ -28,6 +30,7 @@ from expunge.core.examples import Examples
 from expunge.core.seeds import derive
 from expunge.core.task import seeded
 from expunge.core.tree import State
+from expunge.ensembles.processes import run_each
 from expunge.ensembles.train import check_batch_norm
 from expunge.methods.method import Method, Need
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem
@@ -81,52 +84,48 @@ class FromFunction(Method):
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Call the function with each member, and yield the stack of what came back."""
-        size = self.batch_size or problem.recipe.batch_size
         task, start, device = problem.task, problem.start, problem.x.device
-        like = Architecture.of(task)
-        splits = [
+        size, like = self.batch_size or problem.recipe.batch_size, Architecture.of(task)
+        retain, forget = (
             Split(problem.x[rows.to(device)], problem.y[rows.to(device)]) for rows in (problem.retain, problem.forget)
-        ]
-        splits.append(Split(task.validation.x.to(device), task.validation.y.to(device)))
-        states: list[State] = []
-        read = 0.0
-        for position, (member, seed) in enumerate(zip(start.ids, problem.seeds, strict=True)):
-            data = [Examples(split, task.interface) for split in splits]
-            loaders = [
-                DataLoader(examples, batch_size=size, shuffle=shuffle)
-                for examples, shuffle in zip(data, (True, True, False), strict=True)
-            ]
+        )
+        validation = Split(task.validation.x.to(device), task.validation.y.to(device))
+
+        def work(position: int) -> tuple[bytes, float, list[int]]:
+            data = [Examples(split, task.interface) for split in (retain, forget, validation)]
+            loaders = [DataLoader(each, batch_size=size, shuffle=each is not data[-1]) for each in data]
             module = start.module(position).to(device).train()
-            # Global generators are the only ones that such functions know. They are shared by all threads, so one
-            # member is unlearned at a time.
-            with seeded(derive(seed, "function")), torch.enable_grad():
-                result = self._call(module, loaders, member)
-            states.append(like.fit(state_of(result), f"what {self.name} made of member {member}", finite=False))
-            retain, forget, validation = (int(examples.reads.sum()) for examples in data)
-            read += retain + forget + FORWARD_SHARE * validation
-            problem.ledger.visits[position] = data[1].reads.to(problem.ledger.visits)
-        problem.ledger.examples += read / len(states)
+            who = f"member {start.ids[position]}"
+            # Global generators are the only ones that such functions know.
+            with seeded(derive(problem.seeds[position], "function")), torch.enable_grad():
+                made = self._call(module, loaders, who)
+            state = like.fit(state_of(made), f"what {self.name} made of {who}", finite=False)
+            read = [int(each.reads.sum()) for each in data]
+            return save_tensors(state), read[0] + read[1] + FORWARD_SHARE * read[2], data[1].reads.tolist()
+
+        done: dict[int, tuple[bytes, float, list[int]]] = {}
+        run_each(work, range(len(start)), problem.workers, done.__setitem__)
+        states: list[State] = []
+        for position in range(len(start)):
+            content, read, visits = done.pop(position)
+            states.append(load_tensors(content))
+            problem.ledger.examples += read / len(start)
+            problem.ledger.visits[position] = torch.tensor(visits)
         stacked = {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
         params = {name: stacked[name] for name in start.params}
         yield problem.stop(1, start.with_state(params, {name: stacked[name] for name in start.buffers}))
 
-    def _call(self, module: nn.Module, loaders: Sequence[DataLoader[Any]], member: int) -> nn.Module:
+    def _call(self, module: nn.Module, loaders: Sequence[DataLoader[Any]], who: str) -> nn.Module:
         try:
-            result = self.function(module, *loaders, **self.arguments)
-        except Exception as error:
-            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            file = getattr(getattr(self.function, "__code__", None), "co_filename", None)
-            own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-            where = f" (line {own[-1].lineno}: {own[-1].line})" if own else ""
-            raise InputError(f"method {self.name} failed on member {member} with {said}{where}.") from error
-        if result is None:
-            return module
-        if not isinstance(result, nn.Module):
+            made = self.function(module, *loaders, **self.arguments)
+        except (Exception, SystemExit) as error:
+            raise InputError(f"method {self.name} failed for {who}: {blame(error, self.function)}") from error
+        if made is not None and not isinstance(made, nn.Module):
             raise InputError(
-                f"method {self.name} returned {described(result)} for member {member}, expected the unlearned "
-                "torch.nn.Module, or None if the model was changed in place."
+                f"method {self.name} returned {described(made)} for {who}, expected the unlearned torch.nn.Module, or "
+                "None if the model was changed in place."
             )
-        return result
+        return module if made is None else made
 
     @classmethod
     def grid(cls, recipe: Any) -> Sequence[Method]:
@@ -143,7 +142,8 @@ def from_function(
         fn: Called as `fn(model, retain_loader, forget_loader, validation_loader, **options)` with a copy of the member
             in training mode and `DataLoader`s of the task's data, (inputs, targets) a batch; inputs by name come as
             a mapping. Returns the unlearned model, or None if it changed the one it was given. PyTorch's, NumPy's and
-            Python's generators are seeded for each member. What the loaders give out is its cost.
+            Python's generators are seeded for each member; members run side by side in processes, so what it
+            prints or writes elsewhere is lost. What the loaders give out is its cost.
         name: Name in tables and records; by default the function's, after `own_` where a method of the registry has it.
         batch_size: Examples a batch of the loaders; by default the recipe's.
         options: Passed to the function, and shown beside its name; give several methods to try several settings.

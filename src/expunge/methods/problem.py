@@ -71,6 +71,7 @@ class Problem:
         targets: Predicted oracle margins of each member, shape (members, training examples), NaN where unknown; None
             if there are none.
         targets_cost: What the prediction cost a member, relative to retraining on R.
+        workers: Processes that a method may use for members of its own.
     """
 
     def __init__(
@@ -82,11 +83,13 @@ class Problem:
         purpose: str,
         targets: Tensor | None = None,
         targets_cost: float = 0.0,
+        workers: int = 1,
     ) -> None:
         device = start.device
         self.start = start
         self.task = task
         self.recipe = task.recipe
+        self.workers = workers
         self.outcome = start.network.outcome
         self.x = task.train.x.to(device)
         self.y = task.train.y.to(device)

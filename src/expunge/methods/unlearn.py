@@ -160,7 +160,7 @@ def unlearn(
     def work(part: range) -> tuple[list[tuple[Checkpoint, Mapping[str, Tensor]]], Ensemble]:
         start = pretrained[part.start : part.stop]
         own = None if aims is None else aims[part.start : part.stop]
-        problem = Problem(start, task, forget, seed, method.order or method.name, own, targets_cost)
+        problem = Problem(start, task, forget, seed, method.order or method.name, own, targets_cost, at_once)
         seen, last = [], start
         for checkpoint in method.stops(problem):
             last = checkpoint.ensemble
@@ -169,7 +169,9 @@ def unlearn(
             seen.append((Checkpoint(checkpoint.epoch, start, checkpoint.cost, checkpoint.facts), measured))
         return seen, last
 
-    parts = run_chunks(work, split(members, size), device, at_once)
+    # A method on plain modules has processes of its own, which are no chunks' threads to start.
+    alone = "modules" in method.needs
+    parts = [work(range(members))] if alone else run_chunks(work, split(members, size), device, at_once)
     stops = []
     for row in zip(*(seen for seen, _ in parts), strict=True):
         facts = {name: torch.cat([c.facts[name] for c, _ in row]) for name in row[0][0].facts}
