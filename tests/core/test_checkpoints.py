@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.tree import DecisionTreeClassifier
 from tests.reference.problems import mlp, mlp_norm, small_task
 from torch import Tensor, nn
 
@@ -53,7 +54,7 @@ def files(task: Task, folder: Path, suffix: str = ".safetensors", count: int = 3
 
 def same(a: Ensemble, b: Ensemble) -> bool:
     one, other = {**a.params, **a.buffers}, {**b.params, **b.buffers}
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("name", ["mlp", "mlp_norm", "resnet"])
@@ -190,7 +191,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
         "a.pt",
         lambda path: torch.save(mlp_norm().state_dict(), path),
         r"a.pt does not fit the model of task 'small-mlp': it lacks '0.bias', '2.weight', '2.bias' and has "
-        r"'1.weight', '1.bias', '1.running_mean' and 4 more besides; expected the state_dict of the task's Sequential",
+        r"'1.weight', '1.bias', '1.running_mean' and 4 more besides; expected the state_dict of its Sequential",
     ),
     "missing keys": (
         "a.safetensors",
@@ -340,3 +341,16 @@ def test_export_refuses_what_cannot_be(tmp_path: Path) -> None:
         ensemble.export(3, tmp_path / "a.pt")
     with pytest.raises(InputError, match="expected the name of a file that ends in"):
         ensemble.export(0, tmp_path / "a.onnx")
+
+
+def test_models_of_outputs_alone_are_kept_too(tmp_path: Path) -> None:
+    x, y = TASK.train.x.numpy(), TASK.train.y.numpy()
+    v = (TASK.validation.x.numpy(), TASK.validation.y.numpy())
+    task = ex.tasks.from_estimator(DecisionTreeClassifier(max_depth=3), x, y, validation=v, bootstrap=True)
+    trained = ex.train(task, members=3)
+    loaded = Ensemble.load(trained.save(tmp_path / "kept"), task)
+    assert torch.equal(loaded.margins(*v), trained.margins(*v))
+    assert same(Ensemble.from_files(tmp_path / "kept", task), trained)
+    save_file({"train": trained.params["train"][0].contiguous()}, tmp_path / "half.safetensors")
+    with pytest.raises(InputError, match="it lacks 'validation'; expected outputs as train and validation"):
+        Ensemble.from_files([tmp_path / "half.safetensors"], task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,11 @@ def given(files: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> ex
 def test_given_models_give_the_numbers_of_trained_ones(given: ex.Run, tmp_path: Path) -> None:
     trained = audit(tmp_path / "trained")
     mine, theirs = given.record.forget_sets[0], trained.record.forget_sets[0]
-    assert mine.model_dump(exclude={"margins_digest"}) == theirs.model_dump(exclude={"margins_digest"})
+    different = {"margins_digest", "checklist"}
+    assert mine.model_dump(exclude=different) == theirs.model_dump(exclude=different)
+    assert mine.checklist[:-1] == theirs.checklist
+    assert mine.checklist[-1].name == "the recipe trains models like those given"
+    assert mine.checklist[-1].passed
     assert given.report.is_file()
 
 
@@ -116,7 +121,9 @@ def test_it_is_gone_on_with_for_the_same_models_alone(given: ex.Run, files: dict
 
 def test_oracles_are_halved_for_want_of_others_and_numbers_of_members_may_differ(tmp_path: Path) -> None:
     oracles = ex.train(TASK, members=40, without=FORGET, seed=5, chunk=10)
-    pretrained = ex.train(TASK, members=25, seed=77, chunk=10)
+    other = dataclasses.replace(TASK.recipe, epochs=12)
+    trained = ex.train(TASK, members=25, seed=77, chunk=10, recipe=other)
+    pretrained = Ensemble.from_modules([trained.module(k) for k in range(25)], TASK)
     methods = [GradientAscent(lr=0.05, epochs=1)]
     run = audit(tmp_path / "halves", methods, pretrained=pretrained, oracles={"ten": oracles}, forecast=True)
     members = {e.role: e.members for e in run.record.ensembles}
@@ -126,6 +133,7 @@ def test_oracles_are_halved_for_want_of_others_and_numbers_of_members_may_differ
     assert any("No held-out oracles of ten were given" in note for note in run.record.notes)
     assert "pretrained=pretrained, oracles={'ten': oracles_0}" in run.record.command
     assert run.record.forget_sets[0].floor["forget"].value > 0
+    assert not run.record.forget_sets[0].checklist[-1].passed
     forecast = run.record.forget_sets[0].forecast
     assert forecast is not None
     assert forecast.members == 25

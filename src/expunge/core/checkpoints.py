@@ -63,7 +63,12 @@ class Architecture:
 
     @classmethod
     def of(cls, task: Task) -> Architecture:
-        """Return the tensors of a fresh model of the task."""
+        """Return the tensors of a fresh model of the task; outputs, where models are known by these alone."""
+        if task.model is None:
+            one = torch.zeros((), dtype=torch.float64)
+            sizes = {"train": len(task.train), "validation": len(task.validation)}
+            outputs = {name: one.expand(size, *task.output_shape) for name, size in sizes.items()}
+            return cls(task, outputs, {}, {name: (name,) for name in outputs})
         module = task.build(0)
         params: dict[str, Tensor] = dict(module.named_parameters())
         buffers: dict[str, Tensor] = dict(module.named_buffers())
@@ -97,9 +102,11 @@ class Architecture:
         besides = [name for name in state if name not in known]
         if lacking or besides:
             said = [f"lacks {_listed(lacking)}"] * bool(lacking) + [f"has {_listed(besides)} besides"] * bool(besides)
+            kind = type(self.task.network.template).__name__
+            expected = "outputs as train and validation" if self.task.model is None else f"the state_dict of its {kind}"
             raise InputError(
-                f"{where} does not fit the model of task {self.task.name!r}: it {' and '.join(said)}; expected the "
-                f"state_dict of the task's {type(self.task.network.template).__name__}."
+                f"{where} does not fit the model of task {self.task.name!r}: it {' and '.join(said)}; expected "
+                f"{expected}."
             )
         out: State = {}
         for name, like in {**self.params, **self.buffers}.items():

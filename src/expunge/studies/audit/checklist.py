@@ -49,6 +49,13 @@ def _collateral(floor: Mapping[SplitName, Score], pretrained: Mapping[SplitName,
     )
 
 
+def check_recipe(calibration: Bench) -> CheckRecord:
+    """Return whether models that were given look like those that the recipe trains, read on the calibration set."""
+    check = _collateral(calibration.floors(), calibration.pretrained_scores())
+    detail = check.detail.partition(":")[0] + " against oracles of the calibration set that the recipe trained"
+    return check.model_copy(update={"name": "the recipe trains models like those given", "detail": detail})
+
+
 def _failed(bench: Bench) -> CheckRecord:
     failed = {who: bench.failed(who) for who in ("pretrained", "oracle", "held_out")}
     return CheckRecord(

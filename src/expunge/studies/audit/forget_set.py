@@ -33,7 +33,7 @@ from expunge.core.seeds import derive
 from expunge.ensembles import build_network, train
 from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import Method, Stop, unlearn
-from expunge.studies.audit.checklist import run_checklist
+from expunge.studies.audit.checklist import check_recipe, run_checklist
 from expunge.studies.audit.given import Given
 from expunge.studies.audit.judging import Bench
 from expunge.studies.audit.selection import select_all
@@ -135,7 +135,8 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
         pretrained_public=target.pretrained_public(),
         floor_public=target.floor_public(),
         nothing_to_unlearn=target.nothing_to_unlearn(),
-        checklist=run_checklist(task, forget, target, floor, pretrained_scores),
+        checklist=run_checklist(task, forget, target, floor, pretrained_scores)
+        + [check_recipe(own)] * (("pretrained", "") in study.given.models),
         oracle_accuracy=target.accuracy["oracle"],
         pretrained_accuracy=target.accuracy["pretrained"],
         configurations=configurations,
