@@ -13,7 +13,7 @@ from expunge.core import ForgetSet, Recipe
 from expunge.core.tree import clone
 from expunge.ensembles import recalibrate, train
 from expunge.methods import Checkpoint, FineTune, GradientAscent, Method, Problem, Scrub, StatisticsAlone, unlearn
-from expunge.methods.checks import run_checks
+from expunge.methods.checks import movement, run_checks
 from expunge.methods.scrub import divergence
 from reference.problems import forget_set, small_task
 
@@ -198,6 +198,8 @@ def facts(**changes):
         "statistics_moved": torch.zeros(10),
         "finite": torch.ones(10, dtype=torch.bool),
         "visits": torch.ones(10, 3),
+        "forget-margins-start": torch.arange(10.0).unsqueeze(1),
+        "forget-margins": torch.arange(10.0).unsqueeze(1) + 1,
         "ascent-0-before": torch.zeros(10),
         "ascent-0-after": torch.ones(10),
     }
@@ -220,6 +222,18 @@ def test_members_that_became_nan_did_not_rise():
     assert names_of_failed(GradientAscent(), **{"ascent-0-after": nan}) == ["forget loss rose"]
     assert names_of_failed(GradientAscent(), moved=nan) == []  # it moved; finiteness is a check of its own
     assert names_of_failed(GradientAscent(), finite=torch.arange(10) < 9) == ["weights finite"]
+
+
+def test_forget_margins_must_move_by_a_tenth_of_the_spread_between_members():
+    start = torch.tensor([[0.0, 5.0, 1.0], [2.0, 5.0, 3.0]])  # deviations of sqrt(2), none, and sqrt(2)
+    for moved, passes in ((0.15, True), (0.13, False)):
+        margins = {"forget-margins-start": start, "forget-margins": start + torch.tensor([moved, 9.0, -moved])}
+        assert (names_of_failed(GradientAscent(), **margins) == []) == passes
+        assert movement(margins["forget-margins"], start) == pytest.approx(moved / 2**0.5)
+    broken = {"forget-margins-start": start, "forget-margins": start * float("nan")}
+    assert names_of_failed(GradientAscent(), **broken) == []  # finiteness is a check of its own
+    alone = {"forget-margins-start": start[:1], "forget-margins": start[:1]}
+    assert names_of_failed(GradientAscent(), **alone) == []  # one member has no spread
 
 
 def test_one_missed_example_of_one_member_is_enough():

@@ -233,6 +233,31 @@ def test_rate_0_is_the_identity_but_for_declared_statistics(name, statistics, im
         assert "in 3 of 3 members they are all that moved" in by_name["not only statistics moved"].detail
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 4, 9])
+def test_defaults_of_options_adapt_to_each_other(epochs):
+    assert Scrub(epochs=epochs).msteps == min(3, epochs)
+    assert GradientDescentAscent(epochs=epochs).ascent_epochs == min(5, epochs)
+
+
+@pytest.mark.parametrize("came", [5, (-1,), (0,), (11,), (1.5,), "3", (True,)])
+def test_epochs_of_decay_that_are_none_are_refused(came):
+    with pytest.raises(InputError, match="expected a tuple of whole numbers from 1 to 10"):
+        Scrub(decay_epochs=came)
+    assert Scrub(decay_epochs=[3, 5]).decay_epochs == (3, 5)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if rated(n)])
+def test_steps_are_those_of_the_recipe_unless_another_optimiser_is_named(name):
+    task = small_task(optimizer="adamw", lr=0.003)
+    forget, pretrained = forget_set(task, 10), train(task, members=2, seed=1)
+    own, named, other = (
+        unlearn(pretrained, task, forget, small(name, lr=0.01, optimizer=optimizer))
+        for optimizer in ("recipe", "adamw", "sgd")
+    )
+    assert equal(own.params, named.params)
+    assert not equal(own.params, other.params)
+
+
 def test_do_nothing_does_nothing(imaged):
     task, forget, pretrained = imaged
     found = unlearn(pretrained, task, forget, small("do_nothing"))

@@ -38,6 +38,8 @@ def largest_difference(one, other):
 SETTINGS = [
     GradientAscent(lr=0.05, epochs=2, batch_size=3),
     GradientAscent(lr=0.02, epochs=2, batch_size=4, momentum=0.9, weight_decay=0.1),
+    GradientAscent(lr=0.01, epochs=2, batch_size=4, optimizer="adamw", momentum=0.5, weight_decay=0.1),
+    FineTune(lr=0.01, epochs=1, batch_size=16, optimizer="adam"),
     FineTune(lr=0.05, epochs=2, batch_size=16),
     FineTune(lr=0.05, epochs=1, batch_size=9, momentum=0.0, weight_decay=0.0),
     GradientDescentAscent(lr=0.05, epochs=3, ascent_epochs=2, batch_size=16, forget_batch_size=3),

@@ -25,8 +25,11 @@ def passes(positions: np.ndarray, seed: int, method: str, member: int, what: str
         yield order[start : start + batch]
 
 
-def sgd(module: nn.Module, method) -> torch.optim.Optimizer:
+def stepper(module: nn.Module, method) -> torch.optim.Optimizer:
     momentum, decay = method.momentum, method.weight_decay
+    if method.optimizer in ("adam", "adamw"):
+        kind = torch.optim.Adam if method.optimizer == "adam" else torch.optim.AdamW
+        return kind(module.parameters(), lr=method.lr, betas=(momentum, 0.999), weight_decay=decay, foreach=False)
     return torch.optim.SGD(module.parameters(), lr=method.lr, momentum=momentum, weight_decay=decay, foreach=False)
 
 
@@ -43,7 +46,7 @@ def update(module: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) ->
 def gradient_ascent(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
     module = copy.deepcopy(module)
     normalise(module, method.statistics)
-    optimiser = sgd(module, method)
+    optimiser = stepper(module, method)
     for epoch in range(1, method.epochs + 1):
         for part in passes(forget.indices, seed, "gradient_ascent", member, f"forget-{epoch}", method.batch_size):
             update(module, optimiser, -F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
@@ -53,7 +56,7 @@ def gradient_ascent(module: nn.Module, task: Task, forget, method, seed: int, me
 def fine_tune(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
     module = copy.deepcopy(module)
     normalise(module, method.statistics)
-    optimiser = sgd(module, method)
+    optimiser = stepper(module, method)
     for epoch in range(1, method.epochs + 1):
         for part in passes(forget.retain, seed, "fine_tune", member, f"retain-{epoch}", method.batch_size):
             update(module, optimiser, F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
@@ -63,7 +66,7 @@ def fine_tune(module: nn.Module, task: Task, forget, method, seed: int, member: 
 def gradient_descent_ascent(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
     module, name = copy.deepcopy(module), "gradient_descent_ascent"
     normalise(module, method.statistics)
-    optimiser = sgd(module, method)
+    optimiser = stepper(module, method)
     for epoch in range(1, method.epochs + 1):
         if epoch <= method.ascent_epochs:
             for part in passes(forget.indices, seed, name, member, f"forget-{epoch}", method.forget_batch_size):
@@ -85,7 +88,7 @@ def scrub(module: nn.Module, task: Task, forget, method, seed: int, member: int)
     teacher = copy.deepcopy(module).eval()
     student = copy.deepcopy(module)
     normalise(student, method.statistics)
-    optimiser = sgd(student, method)  # of the student: the teacher must not move
+    optimiser = stepper(student, method)  # of the student: the teacher must not move
     x, y = task.train.x, task.train.y
     for epoch in range(1, method.epochs + 1):
         for group in optimiser.param_groups:
@@ -126,11 +129,7 @@ def margin_of(logits: Tensor, labels: Tensor) -> Tensor:
 def margin_matching(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
     targets, module, name = predicted_margins(module, task, forget), copy.deepcopy(module), "margin_matching"
     normalise(module, method.statistics)
-    if method.optimizer == "adam":
-        betas, decay = (method.momentum, 0.999), method.weight_decay
-        optimiser = torch.optim.Adam(module.parameters(), lr=method.lr, betas=betas, weight_decay=decay, foreach=False)
-    else:
-        optimiser = sgd(module, method)
+    optimiser = stepper(module, method)
     most = max(1, round(method.retain_share * len(forget.retain)))
     for epoch in range(1, method.epochs + 1):
         own = derive(derive(seed, "unlearn", name, member), f"retain-{epoch}")

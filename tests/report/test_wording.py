@@ -9,7 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, Record, VerdictName
+from expunge.core.record import (
+    MOVED_ENOUGH,
+    SPLITS,
+    CheckRecord,
+    ConfigurationRecord,
+    ForgetRecord,
+    Record,
+    VerdictName,
+)
 from expunge.report import numbers, wording
 
 
@@ -44,6 +52,18 @@ def test_bad_news(forget: ForgetRecord) -> None:
     assert words.sentence.startswith("No candidate matches retraining.")
     assert words.action.startswith("Retrain without the forget examples")
     assert "would have looked successful" not in words.action
+
+
+def test_methods_that_moved_nothing_are_no_evidence(forget: ForgetRecord) -> None:
+    for c in forget.configurations:
+        if c.method == "scrub":
+            c.checks = [CheckRecord(name=MOVED_ENOUGH, passed=False, detail="")]
+    words = wording.headline(forget)
+    assert words.tone == "bad"
+    assert "No setting of SCRUB moved the forget examples: try larger rates" in words.action
+    for c in forget.configurations:
+        c.checks = [CheckRecord(name=MOVED_ENOUGH, passed=False, detail="")]
+    assert wording.headline(forget).tone == "open"
 
 
 def test_bad_news_with_an_illusion(forget: ForgetRecord) -> None:

@@ -50,6 +50,10 @@ VerdictName = Literal[
 ]
 
 
+MOVED_ENOUGH = "moved enough"
+"""Name of the runtime check that tells a method that did nothing from one that failed."""
+
+
 class CheckRecord(Strict):
     """One runtime check of a method (property 6): did it do what it says."""
 

@@ -5,15 +5,20 @@ Each check reads the facts that the ledger wrote down; what fails is printed bes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from expunge.core.record import CheckRecord
+from expunge.core.record import MOVED_ENOUGH, CheckRecord
 from expunge.methods.method import Method
 
 Facts = Mapping[str, Tensor]
+
+INERT = 0.1
+"""Movement of the forget margins, in standard deviations between pretrained members, below which nothing was done: KLoM
+cannot tell it from none (a tenth of a deviation is .005 nats), and a score says nothing about the method."""
 
 MOST = 0.9
 """Share of members that must behave as declared."""
@@ -37,6 +42,34 @@ def _moved(method: Method, facts: Facts) -> CheckRecord:
         passed=bool(moved.all()),
         detail=f"{int(moved.sum())} of {len(moved)} members moved, median distance {typical:.3g}",
     )
+
+
+def _enough(method: Method, facts: Facts) -> CheckRecord:
+    moved = movement(facts["forget-margins"], facts["forget-margins-start"])
+    if math.isnan(moved):
+        return CheckRecord(name=MOVED_ENOUGH, passed=True, detail="no scale: members do not differ, or none is finite")
+    return CheckRecord(
+        name=MOVED_ENOUGH,
+        passed=moved >= INERT,
+        detail=f"forget margins moved by {moved:.2g} of the standard deviation between pretrained members, "
+        f"expected at least {INERT:g}",
+    )
+
+
+def movement(margins: Tensor, start: Tensor, spread: Tensor | None = None) -> float:
+    """Return the root mean square movement of margins in standard deviations between members; NaN without any.
+
+    Args:
+        margins: Shape (members, examples).
+        start: The same before.
+        spread: Standard deviations (examples,); by default those of `start`.
+    """
+    sound = start.isfinite().all(1)
+    if spread is None and int(sound.sum()) < 2:
+        return math.nan
+    spread = start[sound].std(0) if spread is None else spread
+    moved = ((margins - start) / spread)[:, spread > 0]
+    return float(moved.square().nanmean().sqrt())
 
 
 def _still(method: Method, facts: Facts) -> CheckRecord:
@@ -122,6 +155,7 @@ def _approached(method: Method, facts: Facts) -> CheckRecord:
 
 CHECKS: dict[str, Callable[[Method, Facts], CheckRecord]] = {
     "moved": _moved,
+    "enough": _enough,
     "still": _still,
     "statistics": _statistics,
     "finite": _finite,

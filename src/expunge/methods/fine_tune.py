@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from expunge.core import Recipe
 from expunge.core.renamed import renamed
-from expunge.methods.method import Choice, Method, Need, Role, Trained
+from expunge.methods.method import Choice, Method, Need, OptimizerOption, Role, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
@@ -30,11 +30,13 @@ class FineTune(Trained):
     batch_size: int = 64
     """Examples a step, at least 1."""
     momentum: float = 0.9
-    """Momentum of SGD, 0 to 1."""
+    """Momentum of SGD, or the first beta of Adam, 0 to 1."""
     weight_decay: float = 5e-4
     """L2 coefficient, at least 0."""
     statistics: Treatment = "frozen"
     """Normalisation statistics: `frozen`, `updated` or `recalibrated`."""
+    optimizer: OptimizerOption = "recipe"
+    """`sgd`, `adam`, `adamw`, or `recipe`: the one that trained the models."""
 
     name: ClassVar[str] = "fine_tune"
     label: ClassVar[str] = "Fine-tune on R"

@@ -73,6 +73,10 @@ class FromFunction(Method):
         """Return the function's own options, and the batch size where it is not the recipe's."""
         return {**self.arguments, **({} if self.batch_size is None else {"batch_size": self.batch_size})}
 
+    def defaults(self) -> dict[str, Any]:
+        """Return none: whatever a function was given is shown."""
+        return {}
+
     def describe(self) -> str:
         """Return the method with its options and the digest of its source."""
         return f"{super().describe()} of source {self.source}"

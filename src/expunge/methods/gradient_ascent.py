@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from expunge.core import Recipe
 from expunge.core.renamed import renamed
-from expunge.methods.method import Method, Need, Raises, Trained
+from expunge.methods.method import Method, Need, OptimizerOption, Raises, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
@@ -31,16 +31,18 @@ class GradientAscent(Trained):
     batch_size: int = 64
     """Forget examples a step, at least 1 (paper: 64)."""
     momentum: float = 0.0
-    """Momentum of SGD, 0 to 1 (paper: 0)."""
+    """Momentum of SGD, or the first beta of Adam, 0 to 1 (paper: 0)."""
     weight_decay: float = 0.0
     """L2 coefficient, at least 0 (paper: 0)."""
     statistics: Treatment = "frozen"
     """Normalisation statistics: `frozen`, `updated` (the public code) or `recalibrated`."""
+    optimizer: OptimizerOption = "recipe"
+    """`sgd`, `adam`, `adamw`, or `recipe`: the one that trained the models."""
 
     name: ClassVar[str] = "gradient_ascent"
     label: ClassVar[str] = "Gradient ascent"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "weights"})
-    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite", "visited", "ascended")
+    checks: ClassVar[tuple[str, ...]] = ("moved", "enough", "statistics", "finite", "visited", "ascended")
     raises: ClassVar[Raises] = "forget loss"
 
     def __post_init__(self) -> None:

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from expunge.core import Recipe
-from expunge.core.checks import between, whole
 from expunge.core.renamed import renamed
-from expunge.methods.method import Method, Raises, Trained
+from expunge.methods.method import Method, OptimizerOption, Raises, Trained, first_epochs
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
@@ -30,29 +29,30 @@ class GradientDescentAscent(Trained):
     """Learning rate of both passes, at least 0."""
     epochs: int = 10
     """Epochs, at least 1; each has a descent pass over R (paper: 5, 7, 10)."""
-    ascent_epochs: int = 5
-    """Epochs that begin with an ascent pass over F, from 0 to `epochs` (paper: 3, 5)."""
+    ascent_epochs: int | None = None
+    """Epochs that begin with an ascent pass over F, from 0 to `epochs` (paper: 3, 5); left out, 5 or all of fewer."""
     batch_size: int = 64
     """Retain examples a step, at least 1 (paper: 64)."""
     forget_batch_size: int = 64
     """Forget examples a step, at least 1 (paper: 32, 64)."""
     momentum: float = 0.0
-    """Momentum of SGD, 0 to 1 (paper: 0); the velocity is shared by both passes."""
+    """Momentum of SGD, or the first beta of Adam, 0 to 1 (paper: 0); the velocity is shared by both passes."""
     weight_decay: float = 0.0
     """L2 coefficient, at least 0 (paper: 0)."""
     statistics: Treatment = "frozen"
     """Normalisation statistics: `frozen`, `updated` (the public code) or `recalibrated`."""
+    optimizer: OptimizerOption = "recipe"
+    """`sgd`, `adam`, `adamw`, or `recipe`: the one that trained the models."""
 
     name: ClassVar[str] = "gradient_descent_ascent"
     label: ClassVar[str] = "Descent-ascent"
-    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite", "visited", "ascended")
+    checks: ClassVar[tuple[str, ...]] = ("moved", "enough", "statistics", "finite", "visited", "ascended")
     raises: ClassVar[Raises] = "forget loss"
 
     def __post_init__(self) -> None:
         """Check the options."""
         self.check_steps()
-        whole(minimum=0, ascent_epochs=self.ascent_epochs)
-        between(0, self.epochs, ascent_epochs=self.ascent_epochs)
+        first_epochs(self, 5, "ascent_epochs")
 
     @property
     def batch_sizes(self) -> dict[str, int]:
@@ -61,14 +61,14 @@ class GradientDescentAscent(Trained):
 
     def planned_examples(self, forget: int, retain: int) -> float:
         """Return what all passes visit."""
-        return self.ascent_epochs * forget + self.epochs * retain
+        return (self.ascent_epochs or 0) * forget + self.epochs * retain
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
         descent = self.descent(problem)
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
-            if epoch <= self.ascent_epochs:
+            if epoch <= (self.ascent_epochs or 0):
                 before = problem.forget_loss(descent)
                 for x, y, _ in problem.forget_batches(epoch, self.forget_batch_size):
                     descent.step(x, y, self.lr, ascend=True, noise=noise)

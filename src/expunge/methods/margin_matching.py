@@ -19,17 +19,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from expunge.core import Recipe
-from expunge.core.checks import between, non_negative, one_of, positive
+from expunge.core.checks import between, non_negative, positive
 from expunge.core.outcomes import Outcome
 from expunge.core.renamed import renamed
 from expunge.ensembles import Loss
-from expunge.methods.method import Method, Need, Trained
+from expunge.methods.method import Method, Need, OptimizerOption, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -54,8 +54,8 @@ class MarginMatching(Trained):
     """Weight of the retain examples beside the forget examples, at least 0."""
     delta: float = 1.0
     """Distance from the target beyond which the loss grows linearly, in units of margins, above 0."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """`sgd`, or `adam` (the source)."""
+    optimizer: OptimizerOption = "recipe"
+    """`sgd`, `adam` (the source), `adamw`, or `recipe`: the one that trained the models."""
     momentum: float = 0.9
     """Momentum of SGD, or the first beta of Adam; 0 to 1."""
     weight_decay: float = 0.0
@@ -66,7 +66,7 @@ class MarginMatching(Trained):
     name: ClassVar[str] = "margin_matching"
     label: ClassVar[str] = "Margin matching"
     needs: ClassVar[frozenset[Need]] = frozenset({"retain", "forget", "weights", "targets"})
-    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite", "visited", "approached")
+    checks: ClassVar[tuple[str, ...]] = ("moved", "enough", "statistics", "finite", "visited", "approached")
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -74,7 +74,6 @@ class MarginMatching(Trained):
         non_negative(retain_weight=self.retain_weight)
         between(1e-6, 1.0, retain_share=self.retain_share)
         positive(delta=self.delta)
-        one_of(("sgd", "adam"), optimizer=self.optimizer)
 
     def planned_examples(self, forget: int, retain: int) -> float:
         """Return what all epochs visit: a share of R, and a batch of F beside each batch of R."""
@@ -84,12 +83,7 @@ class MarginMatching(Trained):
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
         problem.pay_for_targets()
-        descent = problem.descent(
-            statistics=self.statistics,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            optimizer=self.optimizer,
-        )
+        descent = self.descent(problem)
         start = problem.target_distance(descent)
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)

@@ -8,15 +8,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from expunge.core import ForgetSet, Network, Recipe, Task
 from expunge.core.checks import between, non_negative, one_of, plain_fields, whole
+from expunge.core.recipe import Optimizer
 from expunge.ensembles import Descent
 from expunge.ensembles.train import check_batch_norm
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 Role = Literal["candidate", "control"]
+OptimizerOption = Literal["recipe", "sgd", "adam", "adamw"]
+"""An optimiser, or that of the recipe that trained the models."""
 Raises = Literal["forget loss", "forget divergence", ""]
 Need = Literal[
     "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics"
@@ -133,15 +136,28 @@ class Method:
         """Return all options, defaults included, as plain values."""
         return dataclasses.asdict(self)
 
+    def defaults(self) -> dict[str, Any]:
+        """Return the options of a method that was given none."""
+        return type(self)().options()
+
     def describe(self) -> str:
         """Return the method with its options on one line.
 
-        >>> from expunge.methods import GradientAscent
-        >>> GradientAscent(lr=0.01, epochs=3).describe()
-        'gradient_ascent(lr=0.01, epochs=3, batch_size=64, momentum=0.0, weight_decay=0.0, statistics=frozen)'
+        >>> from expunge.methods import StatisticsAlone
+        >>> StatisticsAlone(epochs=3).describe()
+        'statistics_alone(epochs=3, batch_size=64)'
         """
         inside = ", ".join(f"{key}={value}" for key, value in self.options().items())
         return f"{self.name}({inside})"
+
+
+def first_epochs(method: Trained, usual: int, name: str) -> None:
+    """Check how many epochs begin with a pass up, an option; where it was left out it becomes `usual` or all epochs."""
+    if getattr(method, name) is None:
+        object.__setattr__(method, name, min(usual, method.epochs))
+    count = {name: getattr(method, name)}
+    whole(minimum=0, **count)
+    between(0, method.epochs, **count)
 
 
 class Trained(Method):
@@ -155,6 +171,7 @@ class Trained(Method):
     momentum: float
     weight_decay: float
     statistics: Treatment
+    optimizer: OptimizerOption
 
     def check_steps(self) -> None:
         """Check the options that all methods of gradient steps share."""
@@ -163,6 +180,7 @@ class Trained(Method):
         whole(**{name: options[name] for name in ("epochs", "batch_size", "forget_batch_size") if name in options})
         between(0.0, 0.9999, momentum=self.momentum)
         one_of(("frozen", "updated", "recalibrated"), statistics=self.statistics)
+        one_of(get_args(OptimizerOption), optimizer=self.optimizer)
 
     @property
     def planned_stops(self) -> int:
@@ -182,6 +200,20 @@ class Trained(Method):
         """Return the examples of all epochs, in units of those of retraining."""
         return self.planned_examples(forget, retain) / (retain * epochs)
 
+    def steps_with(self, recipe: Recipe) -> Optimizer:
+        """Return the optimiser: the recipe's, unless the options name another."""
+        return recipe.optimizer if self.optimizer == "recipe" else self.optimizer
+
+    def scaled(self, factor: float) -> Self:
+        """Return the method with its rate multiplied, rounded to four significant digits."""
+        changed: dict[str, Any] = {"lr": float(f"{factor * self.lr:.4g}")}
+        return dataclasses.replace(self, **changed)
+
     def descent(self, problem: Problem) -> Descent:
         """Return a fresh descent from the pretrained weights, as the options say."""
-        return problem.descent(statistics=self.statistics, momentum=self.momentum, weight_decay=self.weight_decay)
+        return problem.descent(
+            statistics=self.statistics,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            optimizer=self.steps_with(problem.recipe),
+        )

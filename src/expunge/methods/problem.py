@@ -201,6 +201,11 @@ class Problem:
         labels = self.y[self.forget.to(self.y.device)]
         return self.outcome.loss(self.logits(descent, self.forget), labels).mean(1)
 
+    def forget_margins(self, ensemble: Ensemble) -> Tensor:
+        """Return the margins (or other statistic) of each member on the forget set, (members, examples)."""
+        split = self.task.train[self.forget]
+        return ensemble.margins(split.x, split.y).cpu()
+
     def checkpoint(self, epoch: int, descent: Descent, statistics: Treatment) -> Checkpoint:
         """Return the state after an epoch, its statistics treated as declared, with the facts for the checks."""
         params, buffers = descent.state()

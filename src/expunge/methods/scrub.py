@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from expunge.core import Recipe
-from expunge.core.checks import between, non_negative, positive, whole
+from expunge.core import InputError, Recipe
+from expunge.core.checks import non_negative, positive
 from expunge.core.outcomes import Classes, Outcome, Sequences
 from expunge.core.renamed import renamed
 from expunge.ensembles import Descent, Loss
-from expunge.methods.method import Method, Raises, Trained
+from expunge.methods.method import Method, OptimizerOption, Raises, Trained, first_epochs
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
 
 
@@ -39,8 +39,9 @@ class Scrub(Trained):
     """Learning rate of both passes, at least 0 (official code: 5e-4)."""
     epochs: int = 10
     """Epochs, at least 1; each has a min pass over R (paper's grid in 2509.26427: 5, 7, 10)."""
-    msteps: int = 3
-    """Epochs that begin with a max pass over F, from 0 to `epochs` (official code: 2 or 3)."""
+    msteps: int | None = None
+    """Epochs that begin with a max pass over F, from 0 to `epochs` (official code: 2 or 3); left out, 3 or all of
+    fewer."""
     batch_size: int = 64
     """Retain examples a step, at least 1 (official code: 128 or 32)."""
     forget_batch_size: int = 64
@@ -56,15 +57,17 @@ class Scrub(Trained):
     decay_epochs: tuple[int, ...] = ()
     """Epochs before which the rate is multiplied by `decay` (official code: 3, 5, 9)."""
     momentum: float = 0.9
-    """Momentum of SGD, 0 to 1 (official code: .9)."""
+    """Momentum of SGD, or the first beta of Adam, 0 to 1 (official code: .9)."""
     weight_decay: float = 5e-4
     """L2 coefficient, at least 0 (official code: 5e-4)."""
     statistics: Treatment = "frozen"
     """Normalisation statistics of the student: `frozen`, `updated` or `recalibrated`; the teacher's never move."""
+    optimizer: OptimizerOption = "recipe"
+    """`sgd`, `adam`, `adamw`, or `recipe`: the one that trained the models."""
 
     name: ClassVar[str] = "scrub"
     label: ClassVar[str] = "SCRUB"
-    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite", "visited", "ascended")
+    checks: ClassVar[tuple[str, ...]] = ("moved", "enough", "statistics", "finite", "visited", "ascended")
     raises: ClassVar[Raises] = "forget divergence"
 
     def __post_init__(self) -> None:
@@ -72,8 +75,19 @@ class Scrub(Trained):
         self.check_steps()
         non_negative(gamma=self.gamma, alpha=self.alpha)
         positive(temperature=self.temperature, decay=self.decay)
-        whole(minimum=0, msteps=self.msteps)
-        between(0, self.epochs, msteps=self.msteps)
+        first_epochs(self, 3, "msteps")
+        self._check_decay()
+
+    def _check_decay(self) -> None:
+        came = self.decay_epochs
+        if not isinstance(came, tuple | list) or any(
+            isinstance(epoch, bool) or not isinstance(epoch, int) or not 1 <= epoch <= self.epochs for epoch in came
+        ):
+            raise InputError(
+                f"decay_epochs = {came!r}, expected a tuple of whole numbers from 1 to {self.epochs} (epochs), such as "
+                "(1,); () never lowers the rate."
+            )
+        object.__setattr__(self, "decay_epochs", tuple(came))
 
     @property
     def batch_sizes(self) -> dict[str, int]:
@@ -82,7 +96,7 @@ class Scrub(Trained):
 
     def planned_examples(self, forget: int, retain: int) -> float:
         """Return what all passes visit, and the teacher's pass forward."""
-        return self.msteps * forget + self.epochs * retain + FORWARD_SHARE * (forget + retain)
+        return (self.msteps or 0) * forget + self.epochs * retain + FORWARD_SHARE * (forget + retain)
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
@@ -95,7 +109,7 @@ class Scrub(Trained):
             if epoch in self.decay_epochs:
                 lr *= self.decay
             noise = problem.noise(epoch)
-            if epoch <= self.msteps:
+            if epoch <= (self.msteps or 0):
                 before = distance(problem.logits(student, problem.forget), on_forget)
                 for x, _, index in problem.forget_batches(epoch, self.forget_batch_size):
                     student.step(x, _rows(teacher, index), lr, distance, ascend=True, noise=noise)

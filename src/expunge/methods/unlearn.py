@@ -162,11 +162,15 @@ def unlearn(
         own = None if aims is None else aims[part.start : part.stop]
         problem = Problem(start, task, forget, seed, method.order or method.name, own, targets_cost, at_once)
         seen, last = [], start
+        before = problem.forget_margins(start) if "enough" in method.checks else None
         for checkpoint in method.stops(problem):
             last = checkpoint.ensemble
             measured = evaluate(last) if evaluate else {}
+            facts = dict(checkpoint.facts)
+            if before is not None:
+                facts |= {"forget-margins-start": before, "forget-margins": problem.forget_margins(last)}
             # Only the last state is kept; a caller that wants others measures or copies them in `evaluate`.
-            seen.append((Checkpoint(checkpoint.epoch, start, checkpoint.cost, checkpoint.facts), measured))
+            seen.append((Checkpoint(checkpoint.epoch, start, checkpoint.cost, facts), measured))
         return seen, last
 
     # A method on plain modules has processes of its own, which are no chunks' threads to start.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SelectionRecord, VerdictName
+from expunge.core.record import MOVED_ENOUGH, SPLITS, ConfigurationRecord, ForgetRecord, SelectionRecord, VerdictName
 from expunge.report import numbers
 
 
@@ -188,7 +188,16 @@ def headline(forget: ForgetRecord) -> Headline:
         return _dear_news(passing, rivals, len(judged))
     if passing:
         return _good_news(passing, rivals, len(judged))
-    return _bad_news(judged, rivals)
+    return _bad_news(judged, rivals, [row for row in judged if _inert(forget, row.method)])
+
+
+def _inert(forget: ForgetRecord, method: str) -> bool:
+    """Return whether no setting of a method moved the forget examples enough to be judged."""
+    return all(
+        any(check.name == MOVED_ENOUGH and not check.passed for check in c.checks)
+        for c in forget.configurations
+        if c.method == method
+    )
 
 
 def _good_news(passing: list[Row], rivals: list[Row], judged: int) -> Headline:
@@ -242,7 +251,7 @@ def _cautions(row: Row, rivals: list[Row]) -> list[str]:
     return cautions
 
 
-def _bad_news(judged: list[Row], rivals: list[Row]) -> Headline:
+def _bad_news(judged: list[Row], rivals: list[Row], inert: list[Row]) -> Headline:
     closest = min(judged, key=lambda row: worst_excess(row.chosen) if row.chosen else math.inf)
     assert closest.chosen is not None
     forget_score = closest.chosen.scores.get("forget")
@@ -266,7 +275,10 @@ def _bad_news(judged: list[Row], rivals: list[Row]) -> Headline:
             f" A setting of {names} would have looked successful had it been picked with the retrained models at hand; "
             "without them nobody would have known to pick it."
         )
-    tone = "open" if undecided else "bad"
+    if inert:
+        names = numbers.listing([row.label for row in inert])
+        action += f" No setting of {names} moved the forget examples: try larger rates before you conclude anything."
+    tone = "open" if undecided or len(inert) == len(judged) else "bad"
     # Undecided is not a failure: the claim must not be stronger than the evidence.
     claim = "No candidate has been shown to match retraining" if undecided else "No candidate matches retraining"
     return Headline(tone, f"{claim}. {near}.", action)

@@ -174,6 +174,7 @@ def _request(
 
 def _notes(record: Record, study: Study) -> list[str]:
     notes = [*study.given.notes(), *([f"Of the task: {study.task.overlap}"] if study.task.overlap else [])]
+    notes += study.notes
     if study.forecasts and study.task.augment is not None:
         notes.append("The forecasts follow training as if its inputs were not augmented.")
     if any(ensemble.network == "vmap" for ensemble in study.ensembles):

@@ -45,7 +45,7 @@ from expunge.studies.run.forecasting import (
     kept_forecast,
     pretrained_seed,
 )
-from expunge.studies.run.grid import by_method, calibrated, relative_options, run_name, run_work
+from expunge.studies.run.grid import by_method, calibrated, on_scale, relative_options, run_name, run_work
 from expunge.studies.run.measure import Parts, accuracy_of, margins_of
 from expunge.studies.run.parts import PartStore
 from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject, predict_targets
@@ -73,6 +73,7 @@ class Study:
     """Whether each forget set is forecast before its oracles are trained."""
     given: Given
     """Models that are not trained, because they were given."""
+    notes: list[str] = field(default_factory=list)
     networks: dict[str, Network] = field(default_factory=dict)
     ensembles: list[EnsembleRecord] = field(default_factory=list)
     made: dict[str, Ensemble] = field(default_factory=dict)
@@ -98,6 +99,8 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
     """
     task, forget, calibration = choice.task, choice.forget, choice.calibration
     pretrained = _ensemble(study, task, "pretrained", None)
+    runs, notes = on_scale(runs, task, pretrained, forget, study.seed)
+    study.notes += notes
     predicted, aims = _predict(study, task, pretrained, choice, runs)
     target, parts = _bench(study, task, pretrained, forget, forget.name)
     own, _ = _bench(study, task, pretrained, calibration, f"{forget.name}, calibration")

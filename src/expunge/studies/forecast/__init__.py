@@ -39,7 +39,7 @@ from expunge.studies.run.forecasting import (
     pretrained_seed,
 )
 from expunge.studies.run.forget_specs import choose_all
-from expunge.studies.run.grid import plan_runs
+from expunge.studies.run.grid import on_scale, plan_runs
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject
 from expunge.studies.run.progress import Reporter, Share
@@ -125,10 +125,12 @@ def forecast_run(
                 pretrained, reused = _pretrained(choice.task, members, seed, out, where, chunk, run.reporter)
                 subjects[fingerprint] = follow(choice.task, pretrained, followed, out, chunk, run.reporter)
                 run.record.training_seconds += 0.0 if reused else time.monotonic() - begin
+            subject = subjects[fingerprint]
+            tried, _ = on_scale(runs, choice.task, subject.pretrained, choice.forget, seed)
             run.reporter.step(f"forecasting {choice.forget.name}")
             share = Share(run.reporter, FORECAST_WORK)
             found, kept = kept_forecast(
-                run.parts, subjects[fingerprint], choice.forget, runs, seed=seed, tolerance=tolerance, progress=share
+                run.parts, subject, choice.forget, tried, seed=seed, tolerance=tolerance, progress=share
             )
             share.finish(spent=not kept)
             run.record.forget_sets.append(_keep(out, choice, found))

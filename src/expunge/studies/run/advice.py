@@ -60,7 +60,7 @@ def _first(
             return f"Retrain: {cheapest.label} can work, but is no cheaper ({reached})."
         return f"{cheapest.label} can work: {reached}. Check it with an audit."
     if not tried:
-        return "No method was asked for; retrain, or forecast one."
+        return "No method that was asked for could be followed; retrain, or audit one."
     best = min(tried, key=lambda method: method.objective)
     return (
         f"Retrain, or match predicted margins: the best that any method is predicted to reach is "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
-from expunge.core import InputError, Task, has_statistics
-from expunge.methods import METHODS, Method, Trained, from_function
+from expunge.core import Ensemble, ForgetSet, InputError, Task, has_statistics
+from expunge.core.seeds import derive
+from expunge.methods import METHODS, Method, Trained, from_function, scale
 from expunge.methods.method import Need
 from expunge.studies.run.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
 from expunge.tasks.user_task import load_object
@@ -64,6 +64,35 @@ def plan_runs(
     return [run for kind in controls for run in kind.grid(task.recipe)] + runs
 
 
+def on_scale(
+    runs: Sequence[Method], task: Task, pretrained: Ensemble, forget: ForgetSet, seed: int
+) -> tuple[list[Method], list[str]]:
+    """Return the runs with the rates of whole grids on scale (`methods.scale`), and a sentence for each grid moved.
+
+    Args:
+        runs: From `plan_runs`; settings that are not a method's whole grid stay as they are.
+        task: The task.
+        pretrained: The ensemble that will be unlearned.
+        forget: What is to be forgotten.
+        seed: The study's seed.
+    """
+    placed: list[Method] = []
+    sentences = []
+    for group in by_method(runs):
+        grid = [run for run in group if isinstance(run, Trained)]
+        if not grid or group != list(type(grid[0]).grid(task.recipe)):
+            placed += group
+            continue
+        found = scale.on_scale(grid, pretrained, task, forget, derive(seed, "audit", "probe"))
+        placed += found
+        if found[0] != grid[0]:
+            sentences.append(
+                f"{grid[0].label} on {forget.name}: rates are {found[0].lr / grid[0].lr:.3g} times those of its usual "
+                "grid, with which a probing epoch moved the forget margins far too little or too much."
+            )
+    return placed, sentences
+
+
 def calibrated(group: Sequence[Method]) -> bool:
     """Return whether the runs of one method are made on the calibration set too: there is a choice that reads it."""
     chosen = {run.chosen for run in group}
@@ -91,6 +120,7 @@ def relative_options(method: Method, task: Task) -> dict[str, Any]:
     """Return the options of a run with its rate also in units of the recipe's peak rate."""
     options = method.options()
     if isinstance(method, Trained):
+        options["optimizer"] = method.steps_with(task.recipe)
         options["relative_lr"] = options["lr"] / task.recipe.lr
     return options
 
@@ -102,7 +132,7 @@ def run_name(method: Method) -> str:
     >>> run_name(GradientAscent(lr=0.02, epochs=3))
     'gradient_ascent/lr=0.02,epochs=3'
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(method)}
+    defaults = method.defaults()
     differing = {k: v for k, v in method.options().items() if v != defaults.get(k, ...) or k in method.shown}
     inside = ",".join(
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in differing.items()

@@ -193,7 +193,7 @@ def forecast(
     reduced = reduce_model(
         followed, task, forget, parts.by_name(), directions=[removal], dimensions=dimensions, seed=seed
     )
-    kept = [run for run in runs if run.forecastable]
+    kept = [run for run in runs if run.forecastable and not _rescales(run, task)]
     targets = _targets(task, linearised, removal, pretrained)
     cost = prediction_cost(subject, forget)
     nothing = scale.point("do_nothing", 0, 0.0, {name: np.zeros_like(moved[name]) for name in SPLITS})
@@ -228,7 +228,7 @@ def forecast(
         methods=methods,
         measures=measured,
         advice=advise(forget, nothing, methods, repairing, mean_removal, deviations, tolerance),
-        notes=[*subject.notes, *_notes(reduced, forget, deviations), *unmeasured],
+        notes=[*subject.notes, *_notes(reduced, forget, deviations), *_left_out(runs, task), *unmeasured],
     )
     return Forecast(record, before, oracle, targets, cost)
 
@@ -443,6 +443,18 @@ def _measures(subject: Subject, forget: ForgetSet, seed: int) -> tuple[list[Meas
         MeasureRecord(name=name, value=value, description=MEASURES[name].sentence)
         for name, value in found.values.items()
     ], []
+
+
+def _rescales(run: Method, task: Task) -> bool:
+    """Whether steps are rescaled weight by weight, which steps in the reduced model's few coordinates cannot follow."""
+    return isinstance(run, Trained) and run.steps_with(task.recipe) != "sgd"
+
+
+def _left_out(runs: Sequence[Method], task: Task) -> list[str]:
+    names = dict.fromkeys(run.label for run in runs if run.forecastable and _rescales(run, task))
+    if not names:
+        return []
+    return [f"Not followed, since Adam rescales every weight's step by itself: {', '.join(names)}. An audit runs them."]
 
 
 def _notes(reduced: ReducedModel, forget: ForgetSet, deviations: Mapping[SplitName, float]) -> list[str]:
