@@ -299,7 +299,9 @@ class Task:
             "architecture": repr(module),
             "parameters": sum(p.numel() for p in module.parameters()),
             "has_statistics": has_statistics(module),
-            "recipe": self.recipe.to_dict(),
+            "recipe": self.recipe.to_dict()
+            if self.fit is None
+            else {"fit": getattr(self.fit, "__name__", str(self.fit))},
             "fingerprint": self.fingerprint,
         }
 

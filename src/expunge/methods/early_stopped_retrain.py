@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from expunge.core import Recipe
 from expunge.core.checks import between, one_of
-from expunge.methods.method import Choice, Method
+from expunge.methods.method import Choice, Method, Need
 from expunge.methods.problem import Checkpoint, Problem
 from expunge.methods.retrain import FromScratch, train_from_scratch
 
@@ -29,6 +29,7 @@ class EarlyStoppedRetrain(FromScratch):
 
     name: ClassVar[str] = "early_stopped_retrain"
     label: ClassVar[str] = "Retrain, stopped early"
+    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "recipe"})
     shown: ClassVar[tuple[str, ...]] = ("cost",)
     chosen: ClassVar[Choice] = "at cost"
 

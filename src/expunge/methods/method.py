@@ -22,13 +22,25 @@ OptimizerOption = Literal["recipe", "sgd", "adam", "adamw"]
 """An optimiser, or that of the recipe that trained the models."""
 Raises = Literal["forget loss", "forget divergence", ""]
 Need = Literal[
-    "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics"
+    "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics", "recipe"
 ]  # fmt: skip
 """What a method cannot do without: retain or forget examples, predicted oracle margins, earlier states of training,
-gradients of single examples, plain modules, weights (not outputs alone), or a model with normalisation statistics."""
+gradients of single examples, plain modules, weights (not outputs alone), a model with normalisation statistics, or
+training by a recipe (not by a `fit`)."""
 Choice = Literal["calibration", "within cost", "at cost", "last"]
 """How an audit chooses among settings and stopping times: best on the calibration set; the same among those that cost
 no more than the candidates; the cheapest that costs as much as they do; the last stopping time, which is no choice."""
+
+
+def lacking(task: Task) -> dict[Need, str]:
+    """Return what a task cannot give to any method, and why, for a sentence that begins "it needs"."""
+    found: dict[Need, str] = {}
+    if task.fit is not None or task.model is None:
+        found["recipe"] = f"epochs of a recipe, and {task.name} trains by a fit of its own, which runs to its end"
+    if task.model is None:
+        needs: tuple[Need, ...] = ("weights", "modules", "states", "per_example_gradients")
+        found |= dict.fromkeys(needs, f"weights, and the models of {task.name} are known by their outputs alone")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -71,6 +72,7 @@ class Problem:
         targets: Predicted oracle margins of each member, shape (members, training examples), NaN where unknown; None
             if there are none.
         targets_cost: What the prediction cost a member, relative to retraining on R.
+        store: Folder in which retrained members are kept, where a task's own `fit` trains them; None keeps nothing.
         workers: Processes that a method may use for members of its own.
     """
 
@@ -83,13 +85,16 @@ class Problem:
         purpose: str,
         targets: Tensor | None = None,
         targets_cost: float = 0.0,
+        store: Path | None = None,
         workers: int = 1,
     ) -> None:
         device = start.device
         self.start = start
+        self.seed = seed
+        self.store = store
+        self.workers = workers
         self.task = task
         self.recipe = task.recipe
-        self.workers = workers
         self.outcome = start.network.outcome
         self.x = task.train.x.to(device)
         self.y = task.train.y.to(device)

@@ -12,6 +12,7 @@ from typing import ClassVar
 from expunge.core import ForgetSet, Network, Recipe, Split, Task
 from expunge.core.seeds import derive
 from expunge.ensembles.initialise import initialise
+from expunge.ensembles.own_loop import fit_ensemble
 from expunge.ensembles.train import check_recipe, new_descent, train_epoch
 from expunge.methods.method import Method, Need, Role
 from expunge.methods.problem import Checkpoint, Problem
@@ -32,7 +33,8 @@ class FromScratch(Method):
 
     def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
         """Refuse a recipe that has no full batch of the retain set, or a batch of one for batch norm."""
-        check_recipe(task.recipe, network, len(forget.retain))
+        if task.fit is None:
+            check_recipe(task.recipe, network, len(forget.retain))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +50,39 @@ class Retrain(FromScratch):
         return 1.0
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
-        """Yield the retrained models at the end of the recipe."""
+        """Yield the retrained models at the end of the recipe, or of the task's own `fit`."""
+        if problem.task.fit is not None:
+            yield fit_from_scratch(problem)
+            return
         yield train_from_scratch(problem, problem.recipe, problem.recipe.epochs)
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
         """Return the one setting there is."""
         return [cls()]
+
+
+def fit_from_scratch(problem: Problem) -> Checkpoint:
+    """Return fresh models that the task's own `fit` trained on the retain set, in as many processes as there may be.
+
+    Args:
+        problem: Whose retain set, seeds and number of members are used; members are kept in its store.
+    """
+    start = problem.start
+    rows = [problem.retain] * len(start)
+    fitted = fit_ensemble(
+        problem.task,
+        start.network,
+        rows,
+        start.ids,
+        problem.seed,
+        problem.seeds,
+        purpose="retraining",
+        store=problem.store,
+        workers=problem.workers,
+    ).to(problem.x.device)
+    problem.ledger.examples += len(problem.retain) * problem.recipe.epochs
+    return problem.stop(problem.recipe.epochs, start.with_state(fitted.params, fitted.buffers))
 
 
 def train_from_scratch(problem: Problem, recipe: Recipe, epochs: int) -> Checkpoint:

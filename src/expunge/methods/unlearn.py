@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -17,8 +18,9 @@ from expunge.core.tree import concatenate
 from expunge.ensembles.chunks import even, run_chunks, split, worker_count
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods.checks import run_checks
-from expunge.methods.method import Method
+from expunge.methods.method import Method, lacking
 from expunge.methods.problem import Checkpoint, Problem
+from expunge.methods.retrain import FromScratch
 
 Models = TypeVar("Models", Ensemble, nn.Module)
 
@@ -75,8 +77,11 @@ def check_fits(method: Method, network: Network, task: Task, forget: ForgetSet, 
 
     Raises:
         InputError: If updated batch norm would meet a batch of one, the recipe has no full batch of the retain set, or
-            the method needs predicted oracle margins and there are none.
+            the method needs predicted oracle margins or something else that there is not.
     """
+    for need, why in lacking(task).items():
+        if need in method.needs:
+            raise InputError(f"{method.name} needs {why}; choose another method, such as retrain.")
     if "targets" in method.needs and not targets:
         raise InputError(
             f"{method.name} needs predicted oracle margins and got none, expected unlearn(..., targets=...), shape "
@@ -98,6 +103,7 @@ def unlearn(
     workers: int | None = None,
     targets: Tensor | None = None,
     targets_cost: float = 0.0,
+    store: Path | str | None = None,
 ) -> Models:
     """Return the unlearned ensemble; its `trace` holds every stopping time. For one module, the unlearned module.
 
@@ -115,6 +121,7 @@ def unlearn(
             NaN where unknown; only methods that need them read them.
         targets_cost: What the prediction cost, relative to retraining one member on R, at least 0; it enters the cost
             of the methods that read the targets.
+        store: Folder in which members that the task's own `fit` retrains are kept and found again.
 
     Raises:
         InputError: If ensemble, task and forget set do not fit, a batch is too small for batch norm in training, or
@@ -141,6 +148,7 @@ def unlearn(
             evaluate=evaluate,
             targets=targets,
             targets_cost=targets_cost,
+            store=store,
         )
         for check in done.trace.failed_checks:
             warnings.warn(f"{method.describe()}: the check {check.name!r} failed ({check.detail}).", stacklevel=3)
@@ -155,12 +163,13 @@ def unlearn(
     non_negative(targets_cost=targets_cost)
     aims = _check_targets(targets, pretrained, task, forget) if "targets" in method.needs else None
     at_once = worker_count(device, workers)
+    kept = None if store is None else Path(store)
     size = chunk or even(members, int(pretrained.provenance.get("chunk", 0)) or LARGEST_CHUNK, at_once)
 
     def work(part: range) -> tuple[list[tuple[Checkpoint, Mapping[str, Tensor]]], Ensemble]:
         start = pretrained[part.start : part.stop]
         own = None if aims is None else aims[part.start : part.stop]
-        problem = Problem(start, task, forget, seed, method.order or method.name, own, targets_cost, at_once)
+        problem = Problem(start, task, forget, seed, method.order or method.name, own, targets_cost, kept, at_once)
         seen, last = [], start
         before = problem.forget_margins(start) if "enough" in method.checks else None
         for checkpoint in method.stops(problem):
@@ -173,8 +182,8 @@ def unlearn(
             seen.append((Checkpoint(checkpoint.epoch, start, checkpoint.cost, facts), measured))
         return seen, last
 
-    # A method on plain modules has processes of its own, which are no chunks' threads to start.
-    alone = "modules" in method.needs
+    # Plain modules, and a task's own fit, have processes of their own, which are no chunks' threads to start.
+    alone = "modules" in method.needs or (task.fit is not None and isinstance(method, FromScratch))
     parts = [work(range(members))] if alone else run_chunks(work, split(members, size), device, at_once)
     stops = []
     for row in zip(*(seen for seen, _ in parts), strict=True):
@@ -193,6 +202,8 @@ def unlearn(
 def _check_architecture(pretrained: Ensemble, task: Task) -> None:
     """Refuse an ensemble whose weights are not those of the task's model: it was trained for another task."""
     expected = {name: tuple(p.shape) for name, p in task.build(0).named_parameters()}
+    if task.model is None:
+        expected = {part: (len(getattr(task, part)), *task.output_shape) for part in ("train", "validation")}
     came = {name: tuple(p.shape[1:]) for name, p in pretrained.params.items()}
     if came == expected:
         return

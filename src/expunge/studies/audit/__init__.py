@@ -28,7 +28,8 @@ from expunge.core.record import Record
 from expunge.ensembles import build_network
 from expunge.ensembles.chunks import pick_device
 from expunge.ensembles.train import check_size
-from expunge.methods import Method, check_fits
+from expunge.methods import METHODS, Method, check_fits
+from expunge.methods.method import lacking
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.audit.forget_set import Study, audit_forget_set
 from expunge.studies.audit.given import Given, Models
@@ -85,7 +86,8 @@ def audit(
             "to be seen; 100 is what the paper uses."
         )
     where = pick_device(device)
-    check_size(task, task.network, members)
+    if task.fit is None:  # members of a fit lie in files
+        check_size(task, task.network, members)
     given = Given.of(task, pretrained, oracles, held_out, FEWEST_MEMBERS)
     starting = len(given.models.get(("pretrained", ""), range(members)))
     reason = _no_forecast(task, starting, where) if forecast else ""
@@ -179,6 +181,11 @@ def _notes(record: Record, study: Study) -> list[str]:
         notes.append("The forecasts follow training as if its inputs were not augmented.")
     if any(ensemble.network == "vmap" for ensemble in study.ensembles):
         notes.append("The model has layers without a hand-stacked form; torch.vmap was used, which is slower.")
+    lacks = lacking(study.task)
+    for method in METHODS.values():
+        why = [lacks[need] for need in ("weights", "recipe") if need in method.needs and need in lacks]
+        if method.role == "control" and why:
+            notes.append(f"{method.label} is left out: it needs {why[0]}.")
     notes.extend(
         f"The forget set {forget.name} was given as a list, so its kind is unknown; its calibration set is only an "
         f"approximation ({forget.calibration_how})"

@@ -219,7 +219,7 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
         progress=share,
     )
     share.finish(spent=not ensemble.provenance["reused"])
-    if kind == "pretrained" and study.chunk is None and not ensemble.provenance["reused"]:
+    if kind == "pretrained" and study.chunk is None and task.fit is None and not ensemble.provenance["reused"]:
         study.reporter.note(f"{ensemble.provenance['chunk']} members at once, which was the fastest when measured")
     study.ensembles.append(_entry(task, role, ensemble))
     if without is None:
@@ -319,6 +319,7 @@ def _stops(
         evaluate=evaluate,
         targets=None if aim is None else aim.margins,
         targets_cost=0.0 if aim is None else aim.cost,
+        store=study.folder / "ensembles",
     )
     stops = list(done.trace.stops)
     study.parts.save(key, stops)

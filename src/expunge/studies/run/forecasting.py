@@ -47,9 +47,11 @@ def check_forecastable(task: Task, followed: int, device: torch.device, network:
         network: How the stack is evaluated; None chooses.
 
     Raises:
-        InputError: If the outcome is not classes, an example has no gradient of its own, a layer has no forward
-            derivative, or the table of the reduced model has no room.
+        InputError: If there are no weights, the outcome is not classes, an example has no gradient of its own, a
+            layer has no forward derivative, or the table of the reduced model has no room.
     """
+    if task.model is None:
+        raise InputError(f"a forecast needs weights, and the models of {task.name} are known by their outputs alone.")
     if not isinstance(task.outcome, Classes):
         raise InputError(
             f"a forecast predicts margins between classes, and outcome {task.outcome.name!r} of the task "

@@ -9,7 +9,7 @@ from typing import Any
 from expunge.core import Ensemble, ForgetSet, InputError, Task, has_statistics
 from expunge.core.seeds import derive
 from expunge.methods import METHODS, Method, Trained, from_function, scale
-from expunge.methods.method import Need
+from expunge.methods.method import Need, lacking
 from expunge.studies.run.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
 from expunge.tasks.user_task import load_object
 
@@ -31,12 +31,12 @@ def plan_runs(
     Raises:
         InputError: If a name is unknown, the same setting is given twice, or a method needs what is lacking.
     """
-    lacking: dict[Need, str] = {}
-    if not predicted:
-        lacking["targets"] = "oracle margins that a forecast predicts, and no forecast is made" + (why and f" ({why})")
+    lacks: dict[Need, str] = lacking(task)
     if not has_statistics(task.build(0)):
-        lacking["statistics"] = "normalisation statistics, and the model keeps none"
-    possible = {name: method for name, method in METHODS.items() if not method.needs & lacking.keys()}
+        lacks["statistics"] = "normalisation statistics, and the model keeps none"
+    if not predicted:
+        lacks["targets"] = "oracle margins that a forecast predicts, and no forecast is made" + (why and f" ({why})")
+    possible = {name: method for name, method in METHODS.items() if not method.needs & lacks.keys()}
     runs: list[Method] = []
     for item in possible if methods is None else methods:
         if isinstance(item, Method):
@@ -49,8 +49,8 @@ def plan_runs(
         else:
             raise InputError(f"method {item!r} is unknown, expected one of: {', '.join(METHODS)}; or mine.py:function.")
     for run in runs:
-        for need in sorted(run.needs & lacking.keys()):
-            raise InputError(f"{run.name} needs {lacking[need]}; leave out this method.")
+        for need in sorted(run.needs & lacks.keys()):
+            raise InputError(f"{run.name} needs {lacks[need]}; leave out this method.")
     names = [run_name(run) for run in runs]
     for run, name in zip(runs, names, strict=True):
         if names.count(name) > 1:

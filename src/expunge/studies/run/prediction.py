@@ -413,7 +413,7 @@ def _segment_facts(subject: Subject) -> list[tuple[int, float]]:
 
 def _whole_training(task: Task) -> float:
     """Return the training time of the whole recipe; for other optimisers than SGD, that of a damping of 1."""
-    if task.recipe.optimizer != "sgd":
+    if task.fit is not None or task.recipe.optimizer != "sgd":
         return float(len(task.train))
     return task.recipe.training_time(len(task.train))
 
@@ -424,6 +424,8 @@ def _not_retraceable(task: Task, ensemble: Ensemble) -> str:
         return "the ensemble does not say how it was trained"
     if specification.get("task") != task.fingerprint:
         return "the ensemble was trained on other data or with another recipe"
+    if task.fit is not None:
+        return "it was done by a loop of its own"
     if specification.get("epochs") != task.recipe.epochs or specification.get("recipe") != task.recipe.to_dict():
         return "the ensemble was trained with another recipe"
     if task.recipe.optimizer != "sgd":
