@@ -12,25 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SelectionRecord, SplitName
+from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SplitName
 from expunge.core.score import Score
-from expunge.report import numbers, wording
-from expunge.report.axes import COST_SCALE, HOVER, SYMBOLS, Axis, Figure, base_layout, epoch_axis, log_axis, short, wrap
+from expunge.report import marks, numbers, wording
+from expunge.report.axes import Axis, Figure, base_layout, epoch_axis, log_axis, short, wrap
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def symbols(forget_sets: Iterable[ForgetRecord]) -> dict[str, str]:
     """Return a marker shape for each method, the same in all figures of a page."""
-    methods = dict.fromkeys(c.method for forget in forget_sets for c in forget.configurations)
-    return {method: SYMBOLS[i % len(SYMBOLS)] for i, method in enumerate(methods)}
+    return marks.symbols(c.method for forget in forget_sets for c in forget.configurations)
 
 
-def cost_range(forget_sets: Iterable[ForgetRecord]) -> tuple[float, float]:
-    """Return the smallest and largest positive cost of a record, the ends of the colour scale."""
-    costs = [c.cost for forget in forget_sets for c in forget.configurations if 0 < c.cost < math.inf]
-    low, high = (min(costs), max(costs)) if costs else (0.01, 1.0)
-    return (low, high) if high > low else (low / 2, high * 2)
+def cost_range(forget_sets: Iterable[ForgetRecord]) -> marks.Costs:
+    """Return the ends of the colour scale of cost."""
+    return marks.cost_range(c.cost for forget in forget_sets for c in forget.configurations)
 
 
 def _values(forget: ForgetRecord, split: SplitName) -> list[float]:
@@ -105,141 +102,67 @@ def plane(
     floor_x, floor_y = forget.floor.get(other), forget.floor.get("forget")
     if floor_x and floor_y:
         layout["shapes"] = _target(floor_x, floor_y, tolerance)
-    low, high = math.log10(costs[0]), math.log10(costs[1])
     at = _positions(forget)
-    data: list[dict[str, Any]] = []
+    size = 8 if len(forget.configurations) < 700 else 6.5
+    data: list[marks.Trace] = []
     for row in wording.rows(forget):
         own = [
             c for c in forget.configurations if c.method == row.method and other in c.scores and "forget" in c.scores
         ]
         if not own:
             continue
-        colours = [short(math.log10(min(max(c.cost, costs[0]), costs[1]))) if c.cost == c.cost else low for c in own]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": html.escape(row.label),
-                "meta": {"method": row.method},
-                "x": [x_axis.place(c.scores[other].value) for c in own],
-                "y": [y_axis.place(c.scores["forget"].value) for c in own],
-                "marker": {
-                    "symbol": shapes.get(row.method, "square"),
-                    "size": 8 if len(forget.configurations) < 700 else 6.5,
-                    "color": colours,
-                    "cmin": short(low),
-                    "cmax": short(high),
-                    "colorscale": COST_SCALE,
-                    "opacity": 0.85,
-                    "line": {"width": 0.6, "color": "var(--edge)"},
-                },
-                "customdata": [at[c.id] for c in own],
-                "hovertemplate": HOVER,
-            }
-        )
+        x, y = _at(own, other, x_axis), _at(own, "forget", y_axis)
+        look = {"symbol": shapes.get(row.method, "square"), "size": size, "opacity": 0.85}
+        texts = [at[c.id] for c in own]
+        made = marks.dots(html.escape(row.label), x, y, texts, **look, **marks.by_cost([c.cost for c in own], costs))
+        data.append({**made, "meta": {"method": row.method}})
     data += _rings(forget, other, x_axis, y_axis)
     data += _landmarks(forget, other, x_axis, y_axis)
     return {"data": data, "layout": layout, "ranges": {"xaxis": x_axis.ranges(), "yaxis": y_axis.ranges()}}
 
 
+def _at(own: Iterable[ConfigurationRecord], split: SplitName, axis: Axis) -> list[float]:
+    return [axis.place(c.scores[split].value) for c in own]
+
+
 def _target(floor_x: Score, floor_y: Score, tolerance: float) -> list[dict[str, Any]]:
     """Return the floor as two crossing bands (its interval) and the region within the tolerance of both floors."""
-    tiny = 1e-9
-    flat = {"type": "rect", "layer": "below", "line": {"width": 0}}
     return [
-        {
-            **flat,
-            "x0": tiny,
-            "x1": short(floor_x.value + tolerance),
-            "y0": tiny,
-            "y1": short(floor_y.value + tolerance),
-            "fillcolor": "var(--target)",
-        },
-        {
-            **flat,
-            "xref": "paper",
-            "x0": 0,
-            "x1": 1,
-            "y0": short(max(floor_y.floor_low, tiny)),
-            "y1": short(max(floor_y.floor_high, tiny)),
-            "fillcolor": "var(--floor)",
-        },
-        {
-            **flat,
-            "yref": "paper",
-            "y0": 0,
-            "y1": 1,
-            "x0": short(max(floor_x.floor_low, tiny)),
-            "x1": short(max(floor_x.floor_high, tiny)),
-            "fillcolor": "var(--floor)",
-        },
+        marks.target(short(floor_y.value + tolerance), short(floor_x.value + tolerance)),
+        marks.band("var(--floor)", y=marks.visible(floor_y.floor_low, floor_y.floor_high)),
+        marks.band("var(--floor)", x=marks.visible(floor_x.floor_low, floor_x.floor_high)),
     ]
 
 
-def _rings(forget: ForgetRecord, other: SplitName, x_axis: Axis, y_axis: Axis) -> list[dict[str, Any]]:
+def _rings(forget: ForgetRecord, other: SplitName, x_axis: Axis, y_axis: Axis) -> list[marks.Trace]:
     by_id = {c.id: c for c in forget.configurations}
 
-    def ring(
-        ids: Sequence[tuple[str, SelectionRecord]], size: int, colour: str, width: float, words: str
-    ) -> dict[str, Any]:
-        found = [
-            (by_id[i], s) for i, s in ids if i in by_id and other in by_id[i].scores and "forget" in by_id[i].scores
-        ]
-        return {
-            "type": "scatter",
-            "mode": "markers",
-            "name": words,
-            "meta": {"methods": [c.method for c, _ in found]},
-            "x": [x_axis.place(c.scores[other].value) for c, _ in found],
-            "y": [y_axis.place(c.scores["forget"].value) for c, _ in found],
-            "marker": {
-                "symbol": "circle-open",
-                "size": size,
-                "color": colour,
-                "line": {"width": width, "color": colour},
-            },
-            "hoverinfo": "skip",
-        }
+    def ring(ids: Iterable[str], words: str, **look: Any) -> marks.Trace:
+        found = [by_id[i] for i in ids if i in by_id and {other, "forget"} <= by_id[i].scores.keys()]
+        meta = {"methods": [c.method for c in found]}
+        return marks.ring(words, _at(found, other, x_axis), _at(found, "forget", y_axis), meta, **look)
 
     return [
-        ring([(s.best, s) for s in forget.selections], 21, "var(--best)", 1.6, "best of grid (biased)"),
-        ring([(s.chosen, s) for s in forget.selections], 15, "var(--chosen)", 2.2, "chosen"),
+        ring([s.best for s in forget.selections], "best of grid (biased)", size=21, colour="var(--best)", width=1.6),
+        ring([s.chosen for s in forget.selections], "chosen"),
     ]
 
 
-def _landmarks(forget: ForgetRecord, other: SplitName, x_axis: Axis, y_axis: Axis) -> list[dict[str, Any]]:
+def _landmarks(forget: ForgetRecord, other: SplitName, x_axis: Axis, y_axis: Axis) -> list[marks.Trace]:
     found = []
-    for table, name, symbol, size, colour in (
-        (forget.pretrained, "pretrained, nothing done", "circle", 14, "var(--pretrained)"),
-        (forget.floor, "oracle (held-out, retrained)", "star", 17, "var(--oracle)"),
+    for table, name in (
+        (forget.pretrained, "pretrained, nothing done"),
+        (forget.floor, "oracle (held-out, retrained)"),
     ):
         x, y = table.get(other), table.get("forget")
         if x is None or y is None:
             continue
         text = (
-            f"<b>{name}</b><br>forget {numbers.number(y.value)} ({numbers.interval(y)})"
+            f"<br>forget {numbers.number(y.value)} ({numbers.interval(y)})"
             f"<br>{other} {numbers.number(x.value)} ({numbers.interval(x)})"
         )
-        found.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": name,
-                "x": [x_axis.place(x.value)],
-                "y": [y_axis.place(y.value)],
-                "marker": {
-                    "symbol": symbol,
-                    "size": size,
-                    "color": "var(--card)" if symbol == "circle" else colour,
-                    "line": {
-                        "width": 2.4 if symbol == "circle" else 1,
-                        "color": colour if symbol == "circle" else "var(--card)",
-                    },
-                },
-                "customdata": [[text]],
-                "hovertemplate": "%{customdata[0]}<extra></extra>",
-            }
-        )
+        place = (x_axis.place(x.value), y_axis.place(y.value))
+        found.append(marks.landmark(name, *place, text, oracle=table is forget.floor))
     return found
 
 
@@ -258,37 +181,13 @@ def over_time(forget: ForgetRecord, split: SplitName, tolerance: float) -> Figur
     layout["shapes"] = []
     floor, start = forget.floor.get(split), forget.pretrained.get(split)
     if floor:
-        flat = {"type": "rect", "layer": "below", "line": {"width": 0}, "xref": "paper", "x0": 0, "x1": 1}
-        top = short(floor.value + tolerance)
         layout["shapes"] += [
-            {**flat, "y0": 1e-9, "y1": top, "fillcolor": "var(--target)"},
-            {
-                **flat,
-                "y0": short(max(floor.floor_low, 1e-9)),
-                "y1": short(max(floor.floor_high, 1e-9)),
-                "fillcolor": "var(--floor)",
-            },
+            marks.target(short(floor.value + tolerance)),
+            marks.band("var(--floor)", y=marks.visible(floor.floor_low, floor.floor_high)),
         ]
     if start:
-        level = axis.place(start.value)
-        layout["shapes"].append(
-            {
-                "type": "line",
-                "layer": "below",
-                "xref": "paper",
-                "x0": 0,
-                "x1": 1,
-                "y0": level,
-                "y1": level,
-                "line": {"color": "var(--pretrained)", "width": 1.4, "dash": "dash"},
-                "label": {
-                    "text": "pretrained",
-                    "textposition": "end",
-                    "font": {"color": "var(--pretrained)", "size": 11},
-                },
-            }
-        )
-    data: list[dict[str, Any]] = []
+        layout["shapes"].append(marks.pretrained_level(axis.place(start.value)))
+    data: list[marks.Trace] = []
     chosen = {s.chosen for s in forget.selections}
     at = _positions(forget)
     for method in dict.fromkeys(c.method for c in moving):
@@ -302,44 +201,14 @@ def over_time(forget: ForgetRecord, split: SplitName, tolerance: float) -> Figur
             rate = _rate(run[0])
             colour = "var(--quiet)" if rate is None else f"cost({rates[rate]})"
             x: list[float] = [c.epoch for c in run]
-            y = [axis.place(c.scores[split].value) for c in run]
+            y = _at(run, split, axis)
             words: list[int | list[str]] = [at[c.id] for c in run]
             if start:
                 x, y = [0, *x], [axis.place(start.value), *y]
-                words = [["<b>pretrained</b>", "epoch 0", "", ""], *words]
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers",
-                    "name": html.escape(run[0].run),
-                    "meta": {"method": method},
-                    "x": x,
-                    "y": y,
-                    "line": {"color": colour, "width": 1.6},
-                    "marker": {"size": 4.5, "color": colour},
-                    "opacity": 0.85,
-                    "customdata": words,
-                    "hovertemplate": HOVER,
-                }
-            )
+                words = [marks.START, *words]
+            data.append(marks.run_line(html.escape(run[0].run), method, x, y, words, colour))
         data += [
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "chosen",
-                "meta": {"method": method},
-                "x": [c.epoch],
-                "y": [axis.place(c.scores[split].value)],
-                "marker": {
-                    "symbol": "circle-open",
-                    "size": 15,
-                    "color": "var(--chosen)",
-                    "line": {"width": 2.2, "color": "var(--chosen)"},
-                },
-                "hoverinfo": "skip",
-            }
-            for c in own
-            if c.id in chosen
+            marks.ring("chosen", [c.epoch], _at([c], split, axis), {"method": method}) for c in own if c.id in chosen
         ]
     return {"data": data, "layout": layout, "ranges": {"yaxis": axis.ranges()}}
 
@@ -355,20 +224,15 @@ def _rate(c: ConfigurationRecord) -> float | None:
 def _rate_places(own: Sequence[ConfigurationRecord]) -> dict[float, float]:
     """Return each rate's place on the colour scale, 0 to 1, by rank: grids of rates are seldom evenly spaced."""
     rates = sorted({rate for c in own if (rate := _rate(c)) is not None})
-    return {rate: round(i / max(len(rates) - 1, 1), 3) for i, rate in enumerate(rates)}
+    return dict(zip(rates, marks.grid_places(len(rates)), strict=True))
 
 
 def rate_legend(forget: ForgetRecord, method: str) -> list[tuple[str, str]]:
     """Return (CSS colour, rate in words) for the lines of a method, from the smallest rate to the largest."""
     own = [c for c in forget.configurations if c.method == method]
     relative = any("relative_lr" in c.options for c in own)
-    found = []
-    for rate, place in _rate_places(own).items():
-        step = min(int(4 * place), 3)
-        share = round(100 * (1 - (4 * place - step)), 1)
-        colour = f"color-mix(in srgb, var(--cost-{step}) {share}%, var(--cost-{step + 1}))"
-        found.append((colour, f"{rate:.3g}{' of peak' if relative else ''}"))
-    return found
+    unit = " of peak" if relative else ""
+    return [(marks.scale_colour(place), f"{rate:.3g}{unit}") for rate, place in _rate_places(own).items()]
 
 
 def against_public(forget: ForgetRecord, shapes: Mapping[str, str]) -> Figure:
@@ -380,56 +244,27 @@ def against_public(forget: ForgetRecord, shapes: Mapping[str, str]) -> Figure:
     log_axis(layout["xaxis"], x_axis)
     log_axis(layout["yaxis"], y_axis)
     layout["shapes"] = []
-    line = {"type": "line", "layer": "below", "line": {"color": "var(--quiet)", "width": 1.4, "dash": "dot"}}
-    data: list[dict[str, Any]] = []
+    data: list[marks.Trace] = []
     if "forget" in forget.floor_public:
         at = x_axis.place(forget.floor_public["forget"])
-        layout["shapes"].append({**line, "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1})
-        data.append(_label("public floor", at, y_axis.low * 1.08, "middle right"))
+        layout["shapes"].append(marks.guide("var(--quiet)", x=at))
+        data.append(marks.text_at("public floor", at, y_axis.low * 1.08, "middle right"))
     if "forget" in forget.floor:
         at = y_axis.place(forget.floor["forget"].value)
-        layout["shapes"].append({**line, "y0": at, "y1": at, "xref": "paper", "x0": 0, "x1": 1})
-        data.append(_label("floor of this report", x_axis.off, at, "top left"))
+        layout["shapes"].append(marks.guide("var(--quiet)", y=at))
+        data.append(marks.text_at("floor of this report", x_axis.off, at, "top left"))
     positions = _positions(forget)
     for verdict in wording.VERDICTS:
         group = [c for c in own if c.verdict.name == verdict]
         if group:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": verdict,
-                    "x": [x_axis.place(c.public["forget"]) for c in group],
-                    "y": [y_axis.place(c.scores["forget"].value) for c in group],
-                    "marker": {
-                        "symbol": [shapes.get(c.method, "square") for c in group],
-                        "size": 7.5,
-                        "color": f"var(--{verdict})",
-                        "opacity": 0.85,
-                        "line": {"width": 0.6, "color": "var(--edge)"},
-                    },
-                    "customdata": [positions[c.id] for c in group],
-                    "hovertemplate": HOVER,
-                }
-            )
+            x = [x_axis.place(c.public["forget"]) for c in group]
+            look = {"symbol": [shapes.get(c.method, "square") for c in group], "color": f"var(--{verdict})"}
+            texts = [positions[c.id] for c in group]
+            y = _at(group, "forget", y_axis)
+            data.append(marks.dots(verdict, x, y, texts, size=7.5, opacity=0.85, **look))
     layout.update(
         showlegend=True,
-        legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0, "font": {"size": 12}},
+        legend=marks.LEGEND_BELOW,
         margin={"l": 56, "r": 14, "t": 30, "b": 90},
     )
     return {"data": data, "layout": layout, "ranges": {"xaxis": x_axis.ranges(), "yaxis": y_axis.ranges()}}
-
-
-def _label(text: str, x: float, y: float, position: str) -> dict[str, Any]:
-    """Return a label as a trace: unlike a plotly annotation it needs no logarithm when the scale changes."""
-    return {
-        "type": "scatter",
-        "mode": "text",
-        "x": [short(x)],
-        "y": [short(y)],
-        "text": [text],
-        "textposition": position,
-        "textfont": {"size": 11, "color": "var(--quiet)"},
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }

@@ -6,16 +6,15 @@ All text that came from a person is escaped here, because plotly reads a small s
 from __future__ import annotations
 
 import html
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from expunge.core.forecast import ForecastRecord, MethodForecast, PathPoint
 from expunge.core.schema import SPLITS, SplitName
-from expunge.report import numbers
-from expunge.report.axes import COST_SCALE, HOVER, SYMBOLS, Axis, Figure, base_layout, epoch_axis, log_axis, short, wrap
+from expunge.report import marks, numbers
+from expunge.report.axes import Axis, Figure, base_layout, epoch_axis, log_axis, short, wrap
 
 CHANGE_BINS = 30
 """Bins of the histogram of predicted changes."""
@@ -31,15 +30,12 @@ def method_key(method: MethodForecast) -> str:
 
 def symbols(forecasts: Iterable[ForecastRecord]) -> dict[str, str]:
     """Return a marker shape for each method, the same in all figures of a page."""
-    keys = dict.fromkeys(method_key(method) for forecast in forecasts for method in forecast.methods)
-    return {key: SYMBOLS[i % len(SYMBOLS)] for i, key in enumerate(keys)}
+    return marks.symbols(method_key(method) for forecast in forecasts for method in forecast.methods)
 
 
-def cost_range(forecasts: Iterable[ForecastRecord]) -> tuple[float, float]:
-    """Return the smallest and largest positive cost, the ends of the colour scale."""
-    costs = [p.cost for f in forecasts for method in f.methods for p in method.path if 0 < p.cost < math.inf]
-    low, high = (min(costs), max(costs)) if costs else (0.01, 1.0)
-    return (low, high) if high > low else (low / 2, high * 2)
+def cost_range(forecasts: Iterable[ForecastRecord]) -> marks.Costs:
+    """Return the ends of the colour scale of cost."""
+    return marks.cost_range(p.cost for f in forecasts for method in f.methods for p in method.path)
 
 
 def hover(forecast: ForecastRecord) -> list[list[str]]:
@@ -104,114 +100,41 @@ def plane(forecast: ForecastRecord, other: SplitName, shapes: Mapping[str, str],
     )
     log_axis(layout["xaxis"], x_axis)
     log_axis(layout["yaxis"], y_axis)
-    box = {"type": "rect", "layer": "below", "line": {"width": 0}, "fillcolor": "var(--target)"}
-    layout["shapes"] = [{**box, "x0": 1e-9, "x1": forecast.tolerance, "y0": 1e-9, "y1": forecast.tolerance}]
-    low, high = math.log10(costs[0]), math.log10(costs[1])
-    start = (x_axis.place(forecast.nothing.excess[other]), y_axis.place(forecast.nothing.excess["forget"]))
-    data: list[dict[str, Any]] = []
-    position = 0
+    layout["shapes"] = [marks.target(forecast.tolerance, forecast.tolerance)]
+    nothing = forecast.nothing.excess
+    start = (x_axis.place(nothing[other]), y_axis.place(nothing["forget"]))
+    data: list[marks.Trace] = []
+    for method, run, path, positions in _runs(forecast):
+        x = [x_axis.place(p.excess[other]) for p in path]
+        y = [y_axis.place(p.excess["forget"]) for p in path]
+        line = {"color": "var(--rule)", "width": 1}
+        data.append(marks.trace(html.escape(run), [start[0], *x], [start[1], *y], "lines", line=line))
+        look = {"symbol": shapes.get(method_key(method), "square"), "size": 7, "opacity": 0.9}
+        colours = marks.by_cost([p.cost for p in path], costs)
+        data.append(marks.dots(html.escape(method.label), x, y, positions, **look, **colours))
+        for made in data[-2:]:
+            made["meta"] = {"method": method_key(method)}
     for method in forecast.methods:
-        key = method_key(method)
-        places = {(p.run, p.epoch): position + i for i, p in enumerate(method.path)}
-        position += len(method.path)
-        for run, path in runs_of(method).items():
-            x = [x_axis.place(p.excess[other]) for p in path]
-            y = [y_axis.place(p.excess["forget"]) for p in path]
-            meta = {"method": key}
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines",
-                    "name": html.escape(run),
-                    "meta": meta,
-                    "x": [start[0], *x],
-                    "y": [start[1], *y],
-                    "line": {"color": "var(--rule)", "width": 1},
-                    "hoverinfo": "skip",
-                }
-            )
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": html.escape(method.label),
-                    "meta": meta,
-                    "x": x,
-                    "y": y,
-                    "marker": {
-                        "symbol": shapes.get(key, "square"),
-                        "size": 7,
-                        "color": [short(math.log10(min(max(p.cost, costs[0]), costs[1]))) for p in path],
-                        "cmin": short(low),
-                        "cmax": short(high),
-                        "colorscale": COST_SCALE,
-                        "opacity": 0.9,
-                        "line": {"width": 0.6, "color": "var(--edge)"},
-                    },
-                    "customdata": [places[p.run, p.epoch] for p in path],
-                    "hovertemplate": HOVER,
-                }
-            )
-    data += _best(forecast, other, x_axis, y_axis)
-    data.append(_landmark("pretrained, nothing done", "circle", start, forecast.nothing, other))
-    oracle = (x_axis.low, y_axis.low)
-    data.append({**_landmark("predicted oracle", "star", oracle, None, other), "meta": {"origin": True}})
-    ranges = {"xaxis": _ranges(x_axis), "yaxis": _ranges(y_axis)}
+        if method.best.run != forecast.nothing.run:
+            best = method.best.excess
+            at = ([x_axis.place(best[other])], [y_axis.place(best["forget"])])
+            data.append(marks.ring("predicted best of the method", *at, {"method": method_key(method)}))
+    text = f"<br>forget {numbers.number(nothing['forget'])}<br>{other} {numbers.number(nothing[other])}"
+    pretrained = marks.landmark("pretrained, nothing done", *start, text, oracle=False)
+    oracle = marks.landmark("predicted oracle", x_axis.low, y_axis.low, "", oracle=True)
+    data += [{**pretrained, "cliponaxis": False}, {**oracle, "cliponaxis": False, "meta": {"origin": True}}]
+    ranges = {"xaxis": marks.below_zero(x_axis), "yaxis": marks.below_zero(y_axis)}
     return {"data": data, "layout": layout, "ranges": ranges}
 
 
-def _ranges(axis: Axis) -> dict[str, list[float]]:
-    """Return the ranges of an axis whose linear scale shows a little below 0, where the predicted oracle is."""
-    found = axis.ranges()
-    return {**found, "linear": [-0.035 * axis.off, found["linear"][1]]}
-
-
-def _best(forecast: ForecastRecord, other: SplitName, x_axis: Axis, y_axis: Axis) -> list[dict[str, Any]]:
-    own = [m for m in forecast.methods if m.best.run != forecast.nothing.run]
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "predicted best of the method",
-            "meta": {"method": method_key(method)},
-            "x": [x_axis.place(method.best.excess[other])],
-            "y": [y_axis.place(method.best.excess["forget"])],
-            "marker": {
-                "symbol": "circle-open",
-                "size": 15,
-                "color": "var(--chosen)",
-                "line": {"width": 2.2, "color": "var(--chosen)"},
-            },
-            "hoverinfo": "skip",
-        }
-        for method in own
-    ]
-
-
-def _landmark(
-    name: str, symbol: str, at: tuple[float, float], point: PathPoint | None, other: SplitName
-) -> dict[str, Any]:
-    filled = symbol == "star"
-    colour = "var(--oracle)" if filled else "var(--pretrained)"
-    text = f"<b>{name}</b>"
-    if point is not None:
-        text += f"<br>forget {numbers.number(point.excess['forget'])}<br>{other} {numbers.number(point.excess[other])}"
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": [at[0]],
-        "y": [at[1]],
-        "marker": {
-            "symbol": symbol,
-            "size": 17 if filled else 14,
-            "color": colour if filled else "var(--card)",
-            "line": {"width": 1 if filled else 2.4, "color": "var(--card)" if filled else colour},
-        },
-        "customdata": [[text]],
-        "hovertemplate": "%{customdata[0]}<extra></extra>",
-        "cliponaxis": False,
-    }
+def _runs(forecast: ForecastRecord) -> Iterator[tuple[MethodForecast, str, list[PathPoint], list[int]]]:
+    """Yield method, run, its points in order of time, and their positions in what `hover` returns."""
+    before = 0
+    for method in forecast.methods:
+        positions = {(p.run, p.epoch): before + i for i, p in enumerate(method.path)}
+        before += len(method.path)
+        for run, path in runs_of(method).items():
+            yield method, run, path, [positions[p.run, p.epoch] for p in path]
 
 
 def over_time(forecast: ForecastRecord, split: SplitName) -> Figure:
@@ -225,79 +148,29 @@ def over_time(forecast: ForecastRecord, split: SplitName) -> Figure:
     epoch_axis(layout["xaxis"], max((p.epoch for method in forecast.methods for p in method.path), default=0))
     log_axis(layout["yaxis"], axis)
     level = axis.place(forecast.nothing.excess[split])
-    layout["shapes"] = [
-        {
-            "type": "rect",
-            "layer": "below",
-            "line": {"width": 0},
-            "xref": "paper",
-            "x0": 0,
-            "x1": 1,
-            "y0": 1e-9,
-            "y1": forecast.tolerance,
-            "fillcolor": "var(--target)",
-        },
-        {
-            "type": "line",
-            "layer": "below",
-            "xref": "paper",
-            "x0": 0,
-            "x1": 1,
-            "y0": level,
-            "y1": level,
-            "line": {"color": "var(--pretrained)", "width": 1.4, "dash": "dash"},
-            "label": {
-                "text": "pretrained",
-                "textposition": "end",
-                "font": {"color": "var(--pretrained)", "size": 11},
-            },
-        },
+    layout["shapes"] = [marks.target(forecast.tolerance), marks.pretrained_level(level)]
+    places = (place for method in forecast.methods for place in marks.grid_places(len(runs_of(method))))
+    data = [
+        marks.run_line(
+            html.escape(run),
+            method_key(method),
+            [0, *(p.epoch for p in path)],
+            [level, *(axis.place(p.excess[split]) for p in path)],
+            [marks.START, *positions],
+            f"cost({place})",
+        )
+        for (method, run, path, positions), place in zip(_runs(forecast), places, strict=True)
     ]
-    data: list[dict[str, Any]] = []
-    position = 0
-    for method in forecast.methods:
-        places = {(p.run, p.epoch): position + i for i, p in enumerate(method.path)}
-        position += len(method.path)
-        for (run, path), place in zip(runs_of(method).items(), grid_places(method), strict=True):
-            words: list[int | list[str]] = [["<b>pretrained</b>", "epoch 0", "", ""]]
-            words += [places[p.run, p.epoch] for p in path]
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers",
-                    "name": html.escape(run),
-                    "meta": {"method": method_key(method)},
-                    "x": [0, *(p.epoch for p in path)],
-                    "y": [level, *(axis.place(p.excess[split]) for p in path)],
-                    "line": {"color": f"cost({place})", "width": 1.6},
-                    "marker": {"size": 4.5, "color": f"cost({place})"},
-                    "opacity": 0.85,
-                    "customdata": words,
-                    "hovertemplate": HOVER,
-                }
-            )
-    return {"data": data, "layout": layout, "ranges": {"yaxis": _ranges(axis)}}
-
-
-def grid_places(method: MethodForecast) -> list[float]:
-    """Return the place of each run on the colour scale, 0 to 1, in the order of the grid."""
-    number = len(runs_of(method))
-    return [round(i / max(number - 1, 1), 3) for i in range(number)]
+    return {"data": data, "layout": layout, "ranges": {"yaxis": marks.below_zero(axis)}}
 
 
 def grid_legend(method: MethodForecast) -> list[tuple[str, str]]:
     """Return (CSS colour, settings in words) for the lines of a method."""
+    runs = runs_of(method)
     return [
-        (scale_colour(place), settings_of(run) or "no options")
-        for run, place in zip(runs_of(method), grid_places(method), strict=True)
+        (marks.scale_colour(place), settings_of(run) or "no options")
+        for run, place in zip(runs, marks.grid_places(len(runs)), strict=True)
     ]
-
-
-def scale_colour(place: float) -> str:
-    """Return the CSS colour at a place on the scale, 0 to 1."""
-    step = min(int(4 * place), 3)
-    share = round(100 * (1 - (4 * place - step)), 1)
-    return f"color-mix(in srgb, var(--cost-{step}) {share}%, var(--cost-{step + 1}))"
 
 
 def changes(margins: Mapping[str, np.ndarray[Any, Any]], split: SplitName) -> np.ndarray[Any, Any] | None:
@@ -321,20 +194,9 @@ def change_histogram(margins: Mapping[str, np.ndarray[Any, Any]]) -> Figure | No
     edges = np.linspace(-reach, reach, CHANGE_BINS + 1)
     layout = base_layout("predicted change of the margin, mean over members", "share of examples", "change")
     layout.update(showlegend=True, barmode="overlay", bargap=0.06)
-    layout["legend"] = {"x": 0.01, "y": 0.99, "bgcolor": "rgba(0,0,0,0)"}
+    layout["legend"] = marks.LEGEND_INSIDE
     layout["yaxis"]["tickformat"] = ".0%"
-    layout["shapes"] = [
-        {
-            "type": "line",
-            "layer": "below",
-            "yref": "paper",
-            "y0": 0,
-            "y1": 1,
-            "x0": 0,
-            "x1": 0,
-            "line": {"color": "var(--quiet)", "width": 1.2, "dash": "dot"},
-        }
-    ]
+    layout["shapes"] = [marks.guide("var(--quiet)", x=0, width=1.2)]
     colours = {"forget": "var(--best)", "retain": "var(--histogram)", "validation": "var(--pretrained)"}
     middle = (edges[:-1] + edges[1:]) / 2
     data = []

@@ -22,7 +22,7 @@ from expunge.report import forecast_figures as figures
 from expunge.report import numbers, wording
 from expunge.report.axes import Figure
 from expunge.report.forecast_words import DEFINITIONS, OUTLOOKS, forecast_headline
-from expunge.report.html import cost_ticks, flat, render_page
+from expunge.report.html import render_page, task_facts
 
 PAGE = "forecast.html"
 
@@ -69,21 +69,14 @@ def render_forecast(record: ForecastRun, margins: Mapping[str, Mapping[str, np.n
     return render_page(
         "forecast.html.j2",
         payload,
-        record=record,
+        record,
+        costs,
         panels=panels,
         matrix=_matrix(panels),
         shapes=shapes,
-        costs=cost_ticks(costs),
         outlooks=OUTLOOKS,
         definitions=DEFINITIONS,
         facts=_facts(record),
-        tables={
-            "task": flat({k: v for k, v in record.task.items() if k not in ("architecture", "recipe")}),
-            "recipe": flat(record.task.get("recipe") or {}),
-            "request": flat(record.request),
-            "environment": flat(record.environment),
-        },
-        splits=SPLITS,
     )
 
 
@@ -247,11 +240,8 @@ def _matrix(panels: list[Panel]) -> list[tuple[str, bool, list[MethodForecast | 
 
 def _facts(record: ForecastRun) -> list[str]:
     """Return the line below the title."""
-    task = record.task
-    found = [f"{record.members} pretrained models, no oracle"]
-    if isinstance(task.get("train"), int):
-        found.append(f"{task['train']:,} training and {task.get('validation', 0):,} validation examples")
-    if isinstance(task.get("parameters"), int):
-        found.append(f"{task.get('model', 'model')}, {task['parameters']:,} parameters")
-    found.append(f"tolerance {record.tolerance:g} nats above the floor")
-    return found
+    return [
+        f"{record.members} pretrained models, no oracle",
+        *task_facts(record.task),
+        f"tolerance {record.tolerance:g} nats above the floor",
+    ]

@@ -17,16 +17,22 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from expunge.core.forecast import ForecastRun
+from expunge.core.record import SPLITS, Record
 from expunge.report import numbers
 from expunge.version import __version__
 
 
-def render_page(template: str, payload: Mapping[str, Any], **values: Any) -> str:
+def render_page(
+    template: str, payload: Mapping[str, Any], record: Record | ForecastRun, costs: tuple[float, float], **values: Any
+) -> str:
     """Return a page as HTML.
 
     Args:
         template: Name of the template.
         payload: Data for the page's script: `figures`, `hover` and `tables`.
+        record: What was found.
+        costs: Ends of the colour scale of cost.
         values: What the template shows.
     """
     environment = Environment(
@@ -55,6 +61,15 @@ def render_page(template: str, payload: Mapping[str, Any], **values: Any) -> str
         scripts=[Markup(text) for text in scripts],
         hashes=[_digest(text) for text in scripts],
         payload=_json(payload),
+        record=record,
+        costs=cost_ticks(costs),
+        splits=SPLITS,
+        tables={
+            "task": flat({k: v for k, v in record.task.items() if k not in ("architecture", "recipe")}),
+            "recipe": flat(record.task.get("recipe") or {}),
+            "request": flat(record.request),
+            "environment": flat(record.environment),
+        },
         **values,
     )
 
@@ -76,6 +91,16 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             found.append((name, json.dumps(item, default=str)))
         else:
             found.append((name, numbers.value_text(item)))
+    return found
+
+
+def task_facts(task: Mapping[str, Any]) -> list[str]:
+    """Return what the line below the title says of the task."""
+    found = []
+    if isinstance(task.get("train"), int):
+        found.append(f"{task['train']:,} training and {task.get('validation', 0):,} validation examples")
+    if isinstance(task.get("parameters"), int):
+        found.append(f"{task.get('model', 'model')}, {task['parameters']:,} parameters")
     return found
 
 

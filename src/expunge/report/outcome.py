@@ -19,8 +19,8 @@ from expunge.core.objective import objective, target_objective
 from expunge.core.objective import outlook as expected
 from expunge.core.ranks import spearman
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SplitName
-from expunge.report import numbers
-from expunge.report.axes import HOVER, Axis, Figure, base_layout, log_axis, short
+from expunge.report import marks, numbers
+from expunge.report.axes import Axis, Figure, base_layout, log_axis, short
 from expunge.report.forecast_figures import settings_of
 
 COLOURS = 8
@@ -212,27 +212,13 @@ def configurations_figure(forget: ForgetRecord, colours: Mapping[str, str], shap
     axis = Axis.over([value for both in values for value in both])
     layout = _square("predicted excess over the floor (nats)", "measured excess over the floor (nats)", "outcome", axis)
     positions = {c.id: i for i, c in enumerate(forget.configurations)}
-    data: list[dict[str, Any]] = [_identity(axis.low, axis.off)]
+    data: list[dict[str, Any]] = [marks.identity(axis.low, axis.off)]
     for name in dict.fromkeys(pair.configuration.method for pair in pairs):
         own = [(p, v) for p, v in zip(pairs, values, strict=True) if p.configuration.method == name]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": html.escape(own[0][0].configuration.label),
-                "x": [axis.place(predicted) for _, (predicted, _) in own],
-                "y": [axis.place(measured) for _, (_, measured) in own],
-                "marker": {
-                    "symbol": shapes.get(name, "square"),
-                    "size": 7.5,
-                    "color": colours.get(name, "var(--quiet)"),
-                    "opacity": 0.8,
-                    "line": {"width": 0.6, "color": "var(--edge)"},
-                },
-                "customdata": [positions[p.configuration.id] for p, _ in own],
-                "hovertemplate": HOVER,
-            }
-        )
+        x, y = ([axis.place(both[side]) for _, both in own] for side in (0, 1))
+        look = {"symbol": shapes.get(name, "square"), "size": 7.5, "color": colours.get(name, "var(--quiet)")}
+        texts = [positions[p.configuration.id] for p, _ in own]
+        data.append(marks.dots(html.escape(own[0][0].configuration.label), x, y, texts, **look, opacity=0.8))
     return {"data": data, "layout": layout, "ranges": {"xaxis": axis.ranges(), "yaxis": axis.ranges()}}
 
 
@@ -246,30 +232,15 @@ def changes_figure(forget: ForgetRecord, margins: Mapping[str, np.ndarray[Any, A
     layout = base_layout("predicted change of the mean margin", "measured change of the mean margin", "changes")
     for axis in ("xaxis", "yaxis"):
         layout[axis].update(range=[short(low - pad), short(high + pad)])
-    data = [
-        _identity(low - pad, high + pad),
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "forget examples",
-            "showlegend": False,
-            "x": [short(float(value)) for value in found[0]],
-            "y": [short(float(value)) for value in found[1]],
-            "marker": {
-                "size": 8,
-                "color": "var(--best)",
-                "opacity": 0.8,
-                "line": {"width": 0.6, "color": "var(--edge)"},
-            },
-            "customdata": [
-                [f"<b>forget example, row {row}</b><br>predicted {numbers.signed(p)}<br>measured {numbers.signed(m)}"]
-                for row, (p, m) in enumerate(zip(*(side.tolist() for side in found), strict=True))
-            ],
-            "hovertemplate": "%{customdata[0]}<extra></extra>",
-        },
+    texts = [
+        [f"<b>forget example, row {row}</b><br>predicted {numbers.signed(p)}<br>measured {numbers.signed(m)}"]
+        for row, (p, m) in enumerate(zip(*(side.tolist() for side in found), strict=True))
     ]
+    x, y = ([short(float(value)) for value in side] for side in found)
+    examples = marks.dots("forget examples", x, y, texts, size=8, color="var(--best)", opacity=0.8)
+    data = [marks.identity(low - pad, high + pad), {**examples, "showlegend": False}]
     layout["showlegend"] = True
-    layout["legend"] = {"x": 0.01, "y": 0.99, "bgcolor": "rgba(0,0,0,0)"}
+    layout["legend"] = marks.LEGEND_INSIDE
     return {"data": data, "layout": layout, "ranges": {}}
 
 
@@ -279,19 +250,7 @@ def _square(x_title: str, y_title: str, name: str, axis: Axis) -> dict[str, Any]
     log_axis(layout["yaxis"], axis)
     layout.update(
         showlegend=True,
-        legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0, "font": {"size": 12}},
+        legend=marks.LEGEND_BELOW,
         margin={"l": 56, "r": 14, "t": 14, "b": 90},
     )
     return layout
-
-
-def _identity(low: float, high: float) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "as predicted",
-        "x": [short(low), short(high)],
-        "y": [short(low), short(high)],
-        "line": {"color": "var(--quiet)", "width": 1.2, "dash": "dot"},
-        "hoverinfo": "skip",
-    }

@@ -23,7 +23,7 @@ from expunge.core.record import (
 from expunge.core.score import Score
 from expunge.report import figures, numbers, wording
 from expunge.report.axes import Figure
-from expunge.report.html import cost_ticks, flat, render_page
+from expunge.report.html import render_page, task_facts
 from expunge.report.margin_grid import CELL_HEIGHT, CELL_WIDTH, MarginGrid, margin_grid
 from expunge.report.outcome import Outcome, changes_figure, configurations_figure, method_colours, outcome
 from expunge.report.strip import Strip, strip
@@ -79,21 +79,14 @@ def render(record: Record, margins: Mapping[str, Margins]) -> str:
     return render_page(
         "page.html.j2",
         payload,
-        record=record,
+        record,
+        costs,
         panels=panels,
         matrix=_matrix(panels),
         shapes=shapes,
-        costs=cost_ticks(costs),
         verdicts=wording.VERDICTS,
         definitions=wording.definitions(record.statistic),
         facts=_facts(record),
-        tables={
-            "task": flat({k: v for k, v in record.task.items() if k not in ("architecture", "recipe")}),
-            "recipe": flat(record.task.get("recipe") or {}),
-            "request": flat(record.request),
-            "environment": flat(record.environment),
-        },
-        splits=SPLITS,
         as_dear=wording.AS_DEAR,
         options_text=wording.options_text,
         failed_ensembles=[e for e in record.ensembles if e.failed],
@@ -435,12 +428,9 @@ def _matrix(panels: Sequence[Panel]) -> list[tuple[str, bool, list[Configuration
 
 def _facts(record: Record) -> list[str]:
     """Return the line below the title."""
-    task = record.task
-    found = [numbers.count(record.members, "member") + " an ensemble"]
-    if isinstance(task.get("train"), int):
-        found.append(f"{task['train']:,} training and {task.get('validation', 0):,} validation examples")
-    if isinstance(task.get("parameters"), int):
-        found.append(f"{task.get('model', 'model')}, {task['parameters']:,} parameters")
-    found.append(f"{numbers.count(sum(len(f.configurations) for f in record.forget_sets), 'configuration')} tried")
-    found.append(f"tolerance {record.tolerance:g} nats above the floor")
-    return found
+    return [
+        numbers.count(record.members, "member") + " an ensemble",
+        *task_facts(record.task),
+        f"{numbers.count(sum(len(f.configurations) for f in record.forget_sets), 'configuration')} tried",
+        f"tolerance {record.tolerance:g} nats above the floor",
+    ]
