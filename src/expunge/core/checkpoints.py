@@ -32,6 +32,7 @@ from expunge.core.checks import described, instance, whole
 from expunge.core.digest import digest_tensors
 from expunge.core.ensemble import Ensemble
 from expunge.core.errors import DamagedFileError, InputError
+from expunge.core.modules import same
 from expunge.core.reading import check_memory
 from expunge.core.schema import write_atomically
 from expunge.core.task import Task
@@ -76,12 +77,12 @@ class Architecture:
         own = {**params, **buffers}
         names = {name: tuple(key for key, value in state.items() if value is own[name]) for name in own}
         again = dict(task.build(1).named_buffers())
-        for name in buffers:
-            if not names[name] and not torch.equal(buffers[name], again[name]):
-                raise InputError(
-                    f"buffer {name!r} of the model is random and is not part of its state_dict, so no checkpoint holds "
-                    "it; register it with persistent=True."
-                )
+        random = [f"buffer {name!r}" for name in buffers if not names[name] and not same(buffers[name], again[name])]
+        for what in (*random, *(f"attribute {name!r}" for name in task.network.attributes)):
+            raise InputError(
+                f"{what} of the model is random and is not part of its state_dict, so no checkpoint holds it; register "
+                "it as a buffer with persistent=True."
+            )
         return cls(task, params, buffers, names)
 
     def fit(self, state: Mapping[str, Tensor], where: str, *, finite: bool = True) -> State:

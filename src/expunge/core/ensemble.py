@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from expunge.core import tree
 from expunge.core.errors import InputError
 from expunge.core.interface import Interface
+from expunge.core.modules import copied, fill
 from expunge.core.outcomes import Outcome
 from expunge.core.tree import State
 
@@ -28,7 +29,11 @@ class Network(Protocol):
     template: nn.Module
     """A module of the architecture; only its structure is used, never its weights."""
     kind: str
-    """How the stack is evaluated: `layers` (hand-stacked) or `vmap`."""
+    """How the stack is evaluated: `layers` (hand-stacked), `vmap`, or `one` (one member at a time)."""
+    reason: str
+    """Why no earlier form is used; empty for the first."""
+    attributes: tuple[str, ...]
+    """Paths of plain attributes that belong to a member and travel among its buffers."""
     widest: int
     """Numbers in the largest activation of one example and one member, for sizing batches."""
     interface: Interface
@@ -112,17 +117,13 @@ class Ensemble:
         Args:
             member: Position in the stack, from 0 to members - 1.
         """
-        import copy
-
-        if self.network.kind == "outputs":
+        if getattr(self.network, "kind", "") == "outputs":
             raise InputError(
                 "these models are known by their outputs alone, so there is no module; train with a model."
             )
-        module = copy.deepcopy(self.network.template)
-        state = {**self.params, **self.buffers}
-        own = {name: tensor[member].detach().cpu().clone() for name, tensor in state.items()}
-        module.load_state_dict(own, strict=False)
-        return module.eval()
+        own = {name: tensor[member] for name, tensor in {**self.params, **self.buffers}.items()}
+        module = copied(self.network.template).to(next(iter(self.params.values())).dtype)
+        return fill(module, own, getattr(self.network, "attributes", ())).eval()
 
     @classmethod
     def from_modules(cls, modules: Sequence[nn.Module], task: Task) -> Ensemble:

@@ -197,7 +197,7 @@ class EnsembleRecord(Strict):
     chunk: int
     """Members that went through together; 0 where it was given."""
     network: str
-    """`layers` or `vmap`."""
+    """`layers`, `vmap` or `one`."""
     failed: int
     """Members that are non-finite."""
     train_accuracy: float

@@ -7,8 +7,12 @@ twenty, before or after a crash.
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import torch
+
+DRAWING = threading.RLock()
+"""Held while the global generators, which all threads share, are seeded for somebody."""
 
 
 def derive(seed: int, *path: object) -> int:

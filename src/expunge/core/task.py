@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,14 +20,13 @@ from expunge.core.checks import described, finite, instance, one_of, plain, whol
 from expunge.core.digest import digest_function, digest_json, digest_tensors
 from expunge.core.errors import InputError
 from expunge.core.interface import Interface
+from expunge.core.modules import differing, same
 from expunge.core.outcomes import OUTCOMES, Classes, Outcome
 from expunge.core.outputs_alone import NoModel
 from expunge.core.overlap import check_overlap
 from expunge.core.reading import check_memory, fitting, read_pair
 from expunge.core.recipe import Recipe
-from expunge.core.seeds import derive, generator
-
-_BUILDING = threading.RLock()
+from expunge.core.seeds import DRAWING, derive, generator
 
 Arrays = Any
 """Inputs and targets: a pair of tensors, arrays or columns, or a map-style data set."""
@@ -217,8 +215,10 @@ class Task:
     def _probe(self) -> Tensor:
         """Return a fresh model's outputs for the first two training examples."""
         module = self.build(0)
-        if self.model is not None and not any(True for _ in module.parameters()):
-            raise InputError("the model has no parameters, expected something that can be trained.")
+        self.common_start = False
+        """Whether all members start from the same weights, so that they differ by their batches alone."""
+        if self.model is not None:
+            self._check_factory(module)
         x = self.train.x[:2]
         try:
             with torch.no_grad():
@@ -232,12 +232,49 @@ class Task:
                 f"Change its first layer, or the shape or type of the inputs.{images}"
             ) from error
 
+    def _check_factory(self, module: nn.Module) -> None:
+        """Refuse a factory whose models are not fresh, or do not follow from the seed (0, for the module given)."""
+        if not any(True for _ in module.parameters()):
+            raise InputError("the model has no parameters, expected something that can be trained.")
+        if not any(tensor.requires_grad for tensor in module.parameters()):
+            raise InputError(
+                "all parameters of the model are frozen (requires_grad is False), expected one at least to be trained."
+            )
+        again, other = self.build(0), self.build(1)
+        if again is module or other is module:
+            raise InputError(
+                "model() returned the same object twice, expected a fresh module at every call, so that no model "
+                "starts from another's weights; write model=lambda: MyNet(...)."
+            )
+        shared = {id(tensor) for tensor in again.parameters()}
+        for name, tensor in module.named_parameters():
+            if id(tensor) in shared and tensor.requires_grad:
+                raise InputError(
+                    f"two models share the trainable tensor {name!r}, expected tensors of their own; copy what they "
+                    "share (copy.deepcopy), or freeze it (requires_grad_(False))."
+                )
+        here, twin, there = (
+            {**dict(one.named_parameters()), **dict(one.named_buffers())} for one in (module, again, other)
+        )
+        if {n: t.shape for n, t in here.items()} != {n: t.shape for n, t in there.items()}:
+            raise InputError(
+                "two models have tensors of other names or shapes, expected one architecture for all members; draw no "
+                "random numbers for it."
+            )
+        unlike = [name for name, tensor in here.items() if not same(tensor, twin[name])]
+        for name in (*unlike, *sorted(differing(module, again))):
+            raise InputError(
+                f"two models of one seed differ in {name!r}, expected initial weights that follow from the global "
+                "generators of PyTorch, NumPy or Python, which are seeded; np.random.default_rng() is none of these."
+            )
+        self.common_start = all(same(t, there[name]) for name, t in here.items()) and not differing(module, other)
+
     def build(self, seed: int) -> nn.Module:
         """Return a fresh module whose initial weights depend on `seed` and on nothing else."""
         if self.model is None:
             return NoModel(self.output_shape)
         with seeded(seed), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Lazy modules")
+            warnings.simplefilter("ignore")
             module = self.model()
             if not isinstance(module, nn.Module):
                 raise InputError(f"model() returned a {type(module).__name__}, expected a torch.nn.Module.")
@@ -257,8 +294,7 @@ class Task:
         y[torch.as_tensor(indices)] = labels
         changed = copy.copy(self)
         changed.name, changed.train = name, Split(self.train.x, y)
-        for cached in ("network", "fingerprint"):
-            changed.__dict__.pop(cached, None)
+        changed.__dict__.pop("fingerprint", None)
         return changed
 
     @cached_property
@@ -299,6 +335,9 @@ class Task:
             "architecture": repr(module),
             "parameters": sum(p.numel() for p in module.parameters()),
             "has_statistics": has_statistics(module),
+            "network": self.network.kind,
+            "network_reason": self.network.reason,
+            "common_start": self.common_start,
             "recipe": self.recipe.to_dict()
             if self.fit is None
             else {"fit": getattr(self.fit, "__name__", str(self.fit))},
@@ -315,7 +354,7 @@ def has_statistics(module: nn.Module) -> bool:
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators of PyTorch, NumPy and Python, which models draw from, and restore them afterwards."""
     # They are shared by all threads.
-    with _BUILDING, torch.random.fork_rng(devices=[]):
+    with DRAWING, torch.random.fork_rng(devices=[]):
         words, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
             torch.manual_seed(seed)

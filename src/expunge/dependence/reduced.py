@@ -50,6 +50,8 @@ class TableNetwork:
     """
 
     kind = "table"
+    reason = ""
+    attributes: tuple[str, ...] = ()
     interface: Interface = Interface()
     outcome: Outcome = Classes()
 

@@ -28,7 +28,7 @@ from expunge.core import DivergedError, Ensemble, InputError, Network, Split, Ta
 from expunge.core.checks import whole
 from expunge.core.digest import digest_tensors
 from expunge.core.seeds import derive
-from expunge.ensembles import build_network, train
+from expunge.ensembles import train
 from expunge.ensembles.store import Shelf
 from expunge.ensembles.train import TRAINER
 
@@ -202,7 +202,7 @@ def train_subsets(
     n = len(task.train)
     size = subset_size(n, alpha)
     aims = Targets.of(task, targets)
-    network = network or build_network(task)
+    network = network or task.network
     shelf = None if store is None else Shelf(Path(store), _specification(task, size, aims, seed))
     weights = None if shelf is None else shelf.folder / "weights"
     kept = set() if shelf is None else shelf.members()

@@ -2,9 +2,9 @@
 
 from expunge.core import Task
 from expunge.ensembles.descent import Descent, Loss, Steps, cross_entropy
-from expunge.ensembles.network import build_network
 from expunge.ensembles.statistics import recalibrate
 from expunge.ensembles.train import train
+from expunge.ensembles.trial import build_network
 
 Task.network_builder = staticmethod(build_network)
 

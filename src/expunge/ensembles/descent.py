@@ -125,22 +125,76 @@ class Descent:
         Returns:
             Losses, shape (members,), detached.
         """
-        if self.written is None:
-            losses = self._differentiate(x, target, loss, ascend, noise)
+        losses = self._differentiate(x, target, loss, ascend, noise)
+        self._move(lr)
+        return losses
+
+    def gradients(
+        self,
+        x: Tensor,
+        target: Tensor,
+        loss: Loss | None = None,
+        *,
+        ascend: bool = False,
+        noise: Sequence[torch.Generator] | None = None,
+    ) -> tuple[Tensor, State]:
+        """Return the losses and each member's own gradients, without a step; the arguments are those of `step`.
+
+        Returns:
+            Losses (members,), and gradients by name, each (members, ...); parameters without a gradient are left out.
+        """
+        losses = self._differentiate(x, target, loss, ascend, noise)
+        if self.written is not None:
+            return losses, {name: tensor.clone() for name, tensor in self.written.setting.gradients.items()}
+        found = {name: tensor.grad for name, tensor in self.flat.items()}
+        own = {n: g[: self.params[n].numel()].view(self.params[n].shape) for n, g in found.items() if g is not None}
+        return losses, {name: tensor.clone() for name, tensor in own.items()}
+
+    def apply(self, gradients: Mapping[str, Tensor], rate: float | Tensor) -> None:
+        """Take the optimiser's step along given gradients.
+
+        Args:
+            gradients: By name, each (members, ...); a parameter that is left out stays where it is.
+            rate: Learning rate, at least 0; one number, or one a member, shape (members,).
+        """
+        if self.written is not None:
+            for name, place in self.written.setting.gradients.items():
+                place.copy_(gradients[name]) if name in gradients else place.zero_()
         else:
-            inputs = self.network.interface.prepare(x)
-            logits = self.written.forward(inputs, update=self.steps.statistics == "updated", noise=noise)
-            losses, gradient = _loss_and_gradient(logits, target, loss, ascend, self.network.outcome)
-            self.written.backward(gradient)
+            for name, tensor in self.flat.items():
+                tensor.grad = _padded(gradients[name]) if name in gradients else None
+        if not isinstance(rate, Tensor):
+            self._move(rate)
+            return
+        # What an optimiser adds is proportional to its rate.
+        before = {name: tensor.detach().clone() for name, tensor in self.trainable.items()}
+        self._move(1.0)
+        with torch.no_grad():
+            for name, tensor in self.trainable.items():
+                own = rate.to(tensor).view(-1, *[1] * (tensor.ndim - 1))
+                tensor.copy_(torch.lerp(before[name], tensor, own))
+
+    def _move(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        if self.steps.optimizer == "sgd" and self.steps.momentum:
+            # A parameter may get its first gradient late; the fused optimiser wants all buffers or none.
+            moved = [tensor for tensor in self._updated.values() if tensor.grad is not None]
+            new = [tensor for tensor in moved if self.optimizer.state[tensor].get("momentum_buffer") is None]
+            for tensor in new if len(new) < len(moved) else []:
+                self.optimizer.state[tensor]["momentum_buffer"] = torch.zeros_like(tensor)
         self.optimizer.step()
-        return losses.detach()
 
     def _differentiate(
         self, x: Tensor, target: Tensor, loss: Loss | None, ascend: bool, noise: Sequence[torch.Generator] | None
     ) -> Tensor:
-        """Set the gradients by autograd and return the losses."""
+        """Set the gradients and return the losses, detached."""
+        if self.written is not None:
+            inputs = self.network.interface.prepare(x)
+            logits = self.written.forward(inputs, update=self.steps.statistics == "updated", noise=noise)
+            losses, gradient = _loss_and_gradient(logits, target, loss, ascend, self.network.outcome)
+            self.written.backward(gradient)
+            return losses
         with autocast(self.steps.precision, x.device):
             logits = self.network(self.params, self.buffers, x, statistics=self.steps.statistics, noise=noise)
         losses, gradient = _loss_and_gradient(logits.detach(), target, loss, ascend, self.network.outcome)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from expunge.core import Task
+from expunge.core.modules import state
 from expunge.core.tree import State
 
 
@@ -20,10 +21,8 @@ def initialise(task: Task, seeds: Sequence[int]) -> tuple[State, State]:
     Returns:
         Parameters and buffers, each tensor (members, ...), on the CPU.
     """
-    modules = [task.build(seed) for seed in seeds]
-    names = dict(modules[0].named_parameters())
-    own = [dict(module.named_parameters()) for module in modules]
-    params = {name: torch.stack([tensors[name].detach() for tensors in own]) for name in names}
-    others = [dict(module.named_buffers()) for module in modules]
-    buffers = {name: torch.stack([tensors[name].detach() for tensors in others]) for name in others[0]}
+    states = [state(task.build(seed), task.network.attributes) for seed in seeds]
+    params, buffers = (
+        {name: torch.stack([own[part][name] for own in states]) for name in states[0][part]} for part in (0, 1)
+    )
     return params, buffers

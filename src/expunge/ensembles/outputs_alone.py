@@ -19,6 +19,8 @@ class OutputsNetwork:
     """
 
     kind = "outputs"
+    reason = ""
+    attributes: tuple[str, ...] = ()
     noisy = False
 
     def __init__(self, task: Task) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core import Ensemble, InputError
+from expunge.core.modules import copied, updating
 from expunge.core.renamed import renamed
 
 
@@ -24,24 +25,22 @@ def recalibrate(ensemble: Ensemble, x: Tensor, *, batch_size: int = 256) -> Ense
     Raises:
         InputError: If `x` has fewer than 2 examples.
     """
-    keeps = any(getattr(layer, "running_mean", None) is not None for layer in ensemble.network.template.modules())
-    if not keeps:
+    # Only those that training moves: a layer that the model keeps in evaluation mode stays as it is.
+    moving = updating(copied(ensemble.network.template))
+    norm_layers = {n: layer for n, layer in moving.items() if isinstance(layer, nn.modules.batchnorm._NormBase)}
+    if not norm_layers:
         return ensemble
-    norm_layers = {
-        name: layer
-        for name, layer in ensemble.network.template.named_modules()
-        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.running_mean is not None
-    }
     parts = [part for part in torch.split(x, batch_size) if len(part) > 1]
     if not parts:
         raise InputError(f"x has {len(x)} examples in batches of {batch_size}, expected batches of at least 2.")
     start = {name: tensor.detach().clone() for name, tensor in ensemble.buffers.items()}
     keys = [f"{name}.{kind}" for name in norm_layers for kind in ("running_mean", "running_var")]
+    counts = {f"{name}.num_batches_tracked" for name in norm_layers}
     means = {key: torch.zeros_like(start[key]) for key in keys}
     for part in parts:
         # From statistics of 0 and a count of 0, a layer stores `momentum` times those of the batch (1 times without a
         # momentum); what was stored before, however large or broken, has no part in it.
-        scratch = {n: torch.zeros_like(t) if _is_statistic(n, keys, t) else t.clone() for n, t in start.items()}
+        scratch = {n: torch.zeros_like(t) if n in means or n in counts else t.clone() for n, t in start.items()}
         with torch.no_grad():
             ensemble.network(ensemble.params, scratch, part.to(ensemble.device).unsqueeze(0), statistics="updated")
         for name, layer in norm_layers.items():
@@ -49,7 +48,3 @@ def recalibrate(ensemble: Ensemble, x: Tensor, *, batch_size: int = 256) -> Ense
             for key in (f"{name}.running_mean", f"{name}.running_var"):
                 means[key] += scratch[key] / momentum / len(parts)
     return ensemble.with_state(ensemble.params, {**start, **means})
-
-
-def _is_statistic(name: str, keys: list[str], tensor: Tensor) -> bool:
-    return name in keys or not tensor.is_floating_point()

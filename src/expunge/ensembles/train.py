@@ -21,7 +21,6 @@ from expunge.ensembles.batches import batches, epoch_order, gather
 from expunge.ensembles.chunks import measure_chunk, pick_device, run_chunks, split, worker_count
 from expunge.ensembles.descent import Descent, Steps
 from expunge.ensembles.initialise import initialise
-from expunge.ensembles.network import build_network
 from expunge.ensembles.own_loop import fit_ensemble, member_seeds, row_digest
 from expunge.ensembles.store import Shelf
 
@@ -104,7 +103,7 @@ def train(
         device: `auto`, `cpu`, `cuda`, or a torch device.
         chunk: Members that go through together; None measures the fastest.
         workers: Chunks that run at once on the CPU; None uses every core.
-        network: How the stack is evaluated; None chooses (see `build_network`).
+        network: How the stack is evaluated; None is the task's own (see `build_network`).
         progress: Called with member-epochs done and in all; with members, where the task has its own `fit`.
 
     Returns:
@@ -136,7 +135,7 @@ def train(
             "build the task with a recipe of the same precision."
         )
     where = pick_device(device)
-    network = network or build_network(task)
+    network = network or task.network
     sets = _example_sets(task, members, without, examples)
     if task.model is None or (task.fit is not None and epochs != 0):
         return _train_own(task, network, sets, first, seed, recipe, epochs, store, where, workers, progress, begin)
@@ -232,7 +231,8 @@ def run_plan(
     if missing:
         data = Split(plan.task.train.x.to(device), plan.task.train.y.to(device))
         # Rounding can depend on how many members share a kernel, so a resumed run keeps the chunks it began with.
-        size = (shelf.chunk if shelf else 0) or chunk or choose_chunk(plan, network, data, device, at_once)
+        asked = None if network.kind == "one" else chunk
+        size = (shelf.chunk if shelf else 0) or asked or choose_chunk(plan, network, data, device, at_once)
         if shelf is not None:
             size = shelf.begin(size)
         seeds = plan.member_seeds()
@@ -335,6 +335,8 @@ def train_epoch(
 
 def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device, workers: int) -> int:
     """Return the fastest number of members to train together, found by measuring, within the memory there is."""
+    if network.kind == "one":
+        return 1
     params, buffers = initialise(plan.task, [0])
     batch = min(plan.recipe.batch_size, plan.examples.shape[1])
 

@@ -25,7 +25,6 @@ from rich.console import Console
 from expunge.core import ForgetSet, InputError, Task
 from expunge.core.checks import positive, whole
 from expunge.core.record import Record
-from expunge.ensembles import build_network
 from expunge.ensembles.chunks import pick_device
 from expunge.ensembles.train import check_size
 from expunge.methods import METHODS, Method, check_fits
@@ -97,7 +96,7 @@ def audit(
     choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
     given = given.of_sets(task, choices, FEWEST_MEMBERS)
     for choice in choices:
-        network = build_network(choice.task)
+        network = choice.task.network
         for method in runs:
             for each in (choice.forget, choice.calibration):
                 check_fits(method, network, choice.task, each, targets=forecasts)
@@ -179,8 +178,13 @@ def _notes(record: Record, study: Study) -> list[str]:
     notes += study.notes
     if study.forecasts and study.task.augment is not None:
         notes.append("The forecasts follow training as if its inputs were not augmented.")
-    if any(ensemble.network == "vmap" for ensemble in study.ensembles):
-        notes.append("The model has layers without a hand-stacked form; torch.vmap was used, which is slower.")
+    if study.task.network.reason:
+        form = {"vmap": "stacked by torch.vmap", "one": "run one at a time"}.get(
+            study.task.network.kind, "hand-stacked"
+        )
+        notes.append(f"The models were {form}, which is slower than the fastest form ({study.task.network.reason}).")
+    if study.task.common_start:
+        notes.append("All models start from the same weights; they differ by the order of their batches alone.")
     lacks = lacking(study.task)
     for method in METHODS.values():
         why = [lacks[need] for need in ("weights", "recipe") if need in method.needs and need in lacks]

@@ -30,7 +30,7 @@ from expunge.core.record import (
     write_atomically,
 )
 from expunge.core.seeds import derive
-from expunge.ensembles import build_network, train
+from expunge.ensembles import train
 from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import Method, Stop, unlearn
 from expunge.studies.audit.checklist import check_recipe, run_checklist
@@ -205,7 +205,7 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
         return study.made[key]
     study.reporter.step(f"training {study.members} {role}")
     if task.fingerprint not in study.networks:
-        study.networks[task.fingerprint] = build_network(task)
+        study.networks[task.fingerprint] = task.network
     share = Share(study.reporter)
     ensemble = train(
         task,
@@ -220,7 +220,10 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
     )
     share.finish(spent=not ensemble.provenance["reused"])
     if kind == "pretrained" and study.chunk is None and task.fit is None and not ensemble.provenance["reused"]:
-        study.reporter.note(f"{ensemble.provenance['chunk']} members at once, which was the fastest when measured")
+        reason = f"models run as {task.network.kind!r} ({task.network.reason}); " if task.network.reason else ""
+        study.reporter.note(
+            f"{reason}{ensemble.provenance['chunk']} members at once, which was the fastest when measured"
+        )
     study.ensembles.append(_entry(task, role, ensemble))
     if without is None:
         study.made[key] = ensemble

@@ -23,7 +23,7 @@ from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.checks import positive, whole
 from expunge.core.forecast import ForecastRun, ForecastSet
 from expunge.core.record import write_atomically
-from expunge.ensembles import build_network, train
+from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
 from expunge.ensembles.train import check_size
 from expunge.methods import Method, check_fits
@@ -88,7 +88,7 @@ def forecast_run(
     check_folder(out, ForecastRun.FILE, resume)
     choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
     for choice in choices:
-        network = build_network(choice.task)
+        network = choice.task.network
         for method in runs:
             check_fits(method, network, choice.task, choice.forget, targets=True)
     request = {
@@ -156,7 +156,7 @@ def _pretrained(
         store=out / "ensembles",
         device=device,
         chunk=chunk,
-        network=build_network(task),
+        network=task.network,
         progress=share,
     )
     reused = bool(ensemble.provenance["reused"])
