@@ -94,6 +94,30 @@ def test_the_task_of_the_first_page_loads(tmp_path: Path) -> None:
     assert (len(task.train), len(task.validation), task.classes) == (1000, 200, 2)
 
 
+@pytest.mark.slow
+def test_the_python_of_the_first_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, *others = blocks(ROOT / "docs" / "index.md", "python")
+    names: dict[str, object] = {}
+    exec(compile(first, "index.md", "exec"), names)
+    task = names["task"]
+    assert isinstance(task, ex.Task)
+    (tmp_path / "forget.csv").write_text("\n".join(str(row) for row in range(40)) + "\n")
+    forget = ex.ForgetSet.of(task, range(40), name="forget", how="the first rows")
+    for folder, trained in (
+        ("full", ex.train(task, members=20, seed=1)),
+        ("without", ex.train(task, members=40, seed=2, without=forget)),
+    ):
+        (tmp_path / "models" / folder).mkdir(parents=True)
+        for member in range(len(trained)):
+            trained.export(member, tmp_path / "models" / folder / f"{member}.pt")
+    for code in others:
+        exec(compile(re.sub(r"members=100\b", "members=20", code), "index.md", "exec"), names)
+        run = names["run"]
+        assert isinstance(run, ex.Run)
+        assert run.report.is_file()
+
+
 def options_of(verb: str) -> set[str]:
     command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
     return {option for parameter in command.params for option in getattr(parameter, "opts", [])} | {"--help"}
