@@ -114,4 +114,5 @@ def _is_function(value: Any) -> bool:
 
 
 def _of_library(value: type | FunctionType) -> bool:
-    return value.__module__.partition(".")[0] in ("builtins", "expunge", "numpy", "sklearn", "torch")
+    # Code that `exec` ran under no name has no module.
+    return (value.__module__ or "").partition(".")[0] in ("builtins", "expunge", "numpy", "sklearn", "torch")
