@@ -6,9 +6,11 @@ from expunge.core import Ensemble, ForgetSet, OutputsAlone, Recipe, Task
 from expunge.ensembles import train
 from expunge.methods import unlearn
 from expunge.papers.ascent_fails_to_forget import theory
+from expunge.studies.check import Check, check
 from expunge.version import __version__
 
 __all__ = [
+    "Check",
     "Ensemble",
     "Forecast",
     "ForgetSet",
@@ -18,6 +20,7 @@ __all__ = [
     "Task",
     "__version__",
     "audit",
+    "check",
     "dependence",
     "forecast",
     "methods",

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from expunge import report
-from expunge.core import DamagedFileError, DivergedError, InputError, Record
+from expunge.core import DamagedFileError, DivergedError, InputError, Record, Task
 from expunge.core.forecast import ForecastRun
 from expunge.core.schema import RECORDS
 from expunge.methods import METHODS
@@ -45,6 +45,15 @@ CONTROLS = ", ".join(name for name, method in METHODS.items() if method.role == 
 Out = Annotated[Path, typer.Option(help="Folder of the run, made if it does not exist.")]
 TaskName = Annotated[
     str, typer.Argument(help=f"{TASKS} (the folder holds the original files), or path/to/task.py[:name].")
+]
+Train = Annotated[
+    str | None,
+    typer.Option(
+        "--train",
+        help='Train by this command instead, in any framework: "python train.py --rows {rows} --seed {seed} --out '
+        "{out}\". It reads the positions of its rows (one a line), and leaves weights of the task's model, or outputs "
+        "alone for a task with model=None.",
+    ),
 ]
 ForgetSets = Annotated[
     list[str] | None,
@@ -140,6 +149,7 @@ def audit(
     ] = True,
     device: Device = "auto",
     chunk: Chunk = None,
+    train: Train = None,
 ) -> None:
     """Judge unlearning against retrained models.
 
@@ -147,11 +157,10 @@ def audit(
     choose settings without looking at the answer, judge, and write a report.
     """
     from expunge.api import audit as run_audit
-    from expunge.tasks import load_task
 
     console = Console()
     run = run_audit(
-        load_task(task),
+        _task(task, train),
         forget=forget or ["random:70"],
         methods=_names(methods),
         pretrained=pretrained,
@@ -185,6 +194,7 @@ def forecast(
     resume: Resume = False,
     device: Device = "auto",
     chunk: Chunk = None,
+    train: Train = None,
 ) -> None:
     """Predict outcomes before any unlearning.
 
@@ -192,11 +202,10 @@ def forecast(
     retrained or unlearned.
     """
     from expunge.api import forecast as run_forecast
-    from expunge.tasks import load_task
 
     console = Console()
     run = run_forecast(
-        load_task(task),
+        _task(task, train),
         forget=forget or ["random:70"],
         methods=_names(methods),
         members=members,
@@ -212,6 +221,29 @@ def forecast(
     )
     print_forecast(run.record, console)
     console.print(f"\nReport: {run.report}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def check(
+    task: TaskName,
+    members: Annotated[int, typer.Option(help="For how many models the time is told.", min=1)] = 100,
+    seed: Seed = 0,
+    train: Train = None,
+) -> None:
+    """Try whether training does what an audit needs.
+
+    Trains a few times on some of the rows: does it follow its rows and its seed, what does it put out, how long will it
+    take? The exit code is 1 if something fails.
+    """
+    from expunge.studies.check import check as run_check
+
+    console = Console()
+    found = run_check(
+        _task(task, train), members=members, seed=seed, progress=lambda text: console.print(text, style="dim")
+    )
+    console.print(str(found), markup=False, highlight=False, soft_wrap=True)
+    if not found.passed:
+        raise typer.Exit(1)
 
 
 @app.command(name="prove-forecast")
@@ -253,6 +285,13 @@ def prove_forecast(
     )
     print_tables(folder, console)
     console.print(f"\nTables: {draw_proof(folder)}, figures beside it", soft_wrap=True, highlight=False)
+
+
+def _task(name: str, train: str | None) -> Task:
+    """Return the task of that name, trained by a command where one is given."""
+    from expunge.tasks import command, load_task
+
+    return load_task(name) if train is None else load_task(name).with_fit(command(train))
 
 
 def _names(methods: str | None) -> list[str] | None:

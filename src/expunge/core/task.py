@@ -292,8 +292,15 @@ class Task:
         """Return a copy of the task in which some training labels are replaced (used to plant wrong labels)."""
         y = self.train.y.clone()
         y[torch.as_tensor(indices)] = labels
+        return self._changed(name=name, train=Split(self.train.x, y))
+
+    def with_fit(self, fit: Fit) -> Task:
+        """Return a copy of the task that trains by another `fit`."""
+        return self._changed(fit=fit)
+
+    def _changed(self, **attributes: Any) -> Task:
         changed = copy.copy(self)
-        changed.name, changed.train = name, Split(self.train.x, y)
+        vars(changed).update(attributes)
         changed.__dict__.pop("fingerprint", None)
         return changed
 

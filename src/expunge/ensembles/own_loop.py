@@ -95,9 +95,13 @@ def fit_ensemble(
                 member = ids[place]
                 if member in shelf.refresh():  # another run with this store was faster
                     return ""
-                params, buffers = fit_one(task, like, rows[place], seeds[place], f"member {member}")
-                shelf.save([member], params, buffers)
-                return digest_tensors({**params, **buffers}) + digests[place]
+                who = f"member {member}"
+                data = Examples(task.train[rows[place]], task.interface, rows[place].numpy())
+                state = fitted(task, like, run_fit(task, data, seeds[place], who), who)
+                one = {name: tensor.unsqueeze(0) for name, tensor in state.items()}
+                buffers = {name: one[name] for name in like.buffers}
+                shelf.save([member], {name: one[name] for name in one if name not in buffers}, buffers)
+                return digest_tensors(state) + digests[place]
 
             def finished(place: int, result: str) -> None:
                 nonlocal done
@@ -136,34 +140,21 @@ def _same(task: Task, one: int, other: int) -> str:
     )
 
 
-def fit_one(task: Task, like: Architecture, rows: Tensor, seed: int, who: str) -> tuple[State, State]:
-    """Return the parameters and buffers, each (1, ...), of a model that the task's `fit` trained on some rows.
+def run_fit(task: Task, data: Examples, seed: int, who: str) -> Any:
+    """Return what the task's `fit` made of some rows: the trained module or its state, or outputs alone.
 
     Args:
         task: Whose `fit`.
-        like: The tensors of its model.
-        rows: Positions in the training data.
+        data: The rows.
         seed: Of this member: of its initial weights, and of what `fit` draws.
         who: How a message calls it.
+
+    Raises:
+        InputError: If `fit` raises; the message names the user's own line.
     """
-    made = run_fit(task, rows, seed, who)
-    if task.model is None:
-        sizes = len(task.train), len(task.validation)
-        outputs = read_outputs(made, sizes, task.output_shape, who)
-        return {name: tensor.unsqueeze(0) for name, tensor in outputs.items()}, {}
-    state = like.fit(
-        state_of(made) if isinstance(made, nn.Module) else made, f"what fit returned for {who}", finite=False
-    )
-    one = {name: tensor.unsqueeze(0) for name, tensor in state.items()}
-    return {name: one[name] for name in like.params}, {name: one[name] for name in like.buffers}
-
-
-def run_fit(task: Task, rows: Tensor, seed: int, who: str) -> Any:
-    """Return the module (or state) that the task's `fit` trained, or outputs alone; arguments as in `fit_one`."""
     if task.fit is None:
         raise InputError(f"task {task.name!r} has neither a model nor a fit, expected one of them.")
     module = None if task.model is None else task.build(derive(seed, "initialisation")).train()
-    data = Examples(task.train[rows], task.interface, rows.numpy())
     # NumPy and scikit-learn take seeds below 2^32, some below 2^31.
     own = derive(seed, "fit") % 2**31
     try:
@@ -175,12 +166,27 @@ def run_fit(task: Task, rows: Tensor, seed: int, who: str) -> Any:
         raise InputError(
             f"fit failed for {who}, with {len(data)} rows and seed {own}: {blame(error, task.fit)}"
         ) from error
-    if module is None:
-        return returned
-    weights = isinstance(returned, Mapping) and all(isinstance(value, Tensor) for value in returned.values())
-    if returned is not None and not isinstance(returned, nn.Module) and not weights:
+    return module if returned is None else returned
+
+
+def fitted(task: Task, like: Architecture, made: Any, who: str) -> State:
+    """Return the tensors of a member by name, from what `fit` made: weights and buffers, or outputs alone.
+
+    Args:
+        task: Whose `fit`.
+        like: The tensors of its model.
+        made: From `run_fit`.
+        who: How a message calls the member.
+
+    Raises:
+        InputError: If it is something else than the trained model, or of another architecture.
+    """
+    if task.model is None:
+        return read_outputs(made, (len(task.train), len(task.validation)), task.output_shape, who)
+    state = state_of(made) if isinstance(made, nn.Module) else made
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(
-            f"fit returned {described(returned)} for {who}, expected the trained torch.nn.Module, its state_dict, or "
+            f"fit returned {described(made)} for {who}, expected the trained torch.nn.Module, its state_dict, or "
             "None where the model that it was given was trained in place; for outputs alone give the task model=None."
         )
-    return module if returned is None else returned
+    return like.fit(state, f"what fit returned for {who}", finite=False)

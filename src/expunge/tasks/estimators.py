@@ -7,6 +7,7 @@ one, else from the log-odds of `predict_proba` in float64. A probability of 0 or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +53,21 @@ class EstimatorFit:
             drawn = np.sort(np.random.default_rng(seed).integers(len(rows), size=len(rows)))
             rows, y = rows[drawn], y[drawn]
         return estimator.fit(_taken(self.x, rows), y.ravel() if y.ndim == 2 and y.shape[1] == 1 else y)
+
+    def remark(self, outputs: Mapping[str, Any]) -> str:
+        """Return how many of a member's probabilities are cut, where there are probabilities.
+
+        Args:
+            outputs: Of one member or several, by part of the data.
+        """
+        if not self.classes or hasattr(self.estimator, "decision_function"):
+            return ""
+        cut = [
+            (np.abs(part.numpy() - np.log(end)) < 1e-12).mean()
+            for part in outputs.values()
+            for end in (self.least, 1 - self.least)
+        ]
+        return f" Of its probabilities {sum(cut) / len(outputs):.0%} are cut to {self.least:g} or 1 - {self.least:g}."
 
     def outputs(self, fitted: Any, x: Any) -> NDArray[np.float64]:
         """Return logits (examples, classes), or predictions (examples, targets), float64."""
