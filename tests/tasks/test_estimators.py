@@ -21,7 +21,8 @@ from expunge.ensembles.own_loop import member_seeds
 from expunge.tasks import from_estimator, random_forget_set
 
 X, Y = load_iris(return_X_y=True)
-ORDER = np.random.default_rng(0).permutation(len(X))
+# One flower was measured twice.
+ORDER = np.random.default_rng(0).permutation(np.unique(X, axis=0, return_index=True)[1])
 X, Y = X[ORDER], Y[ORDER]
 TRAIN, VALID = (X[:110], Y[:110]), (X[110:], Y[110:])
 
