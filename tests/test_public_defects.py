@@ -23,7 +23,7 @@ from scipy import stats
 from torch import nn
 
 import expunge
-from expunge.core import DivergedError, InputError, Recipe, Score
+from expunge.core import DivergedError, InputError, Recipe, Result
 from expunge.core.record import SPLITS, ConfigurationRecord, VerdictRecord
 from expunge.ensembles import train
 from expunge.methods import (
@@ -358,7 +358,7 @@ def configuration(name: str, target: float, calibration: float) -> Configuration
         epoch=1,
         cost=0.1,
         control=False,
-        scores=dict.fromkeys(SPLITS, Score("klom", "p95", value, value, value, 0.5, 0.4, 0.6, 100, 100, 70)),
+        scores=dict.fromkeys(SPLITS, Result("klom", "p95", value, value, value, 0.5, 0.4, 0.6, 100, 100, 70)),
         means=dict.fromkeys(SPLITS, 0.0),
         shifts=dict.fromkeys(SPLITS, 0.0),
         accuracy=dict.fromkeys(SPLITS, 1.0),

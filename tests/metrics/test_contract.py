@@ -282,7 +282,7 @@ def test_the_suite_catches_public_codes(variant, name):
 
 
 NOT_TRIED = {
-    **dict.fromkeys(("DEFAULT_TOLERANCE", "Reading", "SplitVerdict", "Verdict", "margins"), "no metric"),
+    **dict.fromkeys(("DEFAULT_TOLERANCE", "SplitVerdict", "Verdict", "margins"), "no metric"),
     **dict.fromkeys(("default_bins", "failed_members", "member_scores"), "a part of metrics that are tried"),
     **dict.fromkeys(("Judge", "judge"), "made from the ruler; test_verdict.py tries to fool it"),
     **dict.fromkeys(("distance_floor", "distance_score"), "the distances that are tried, with floor and interval"),
@@ -290,6 +290,7 @@ NOT_TRIED = {
     **dict.fromkeys(("audit_epsilon", "gaussian_epsilon", "one_run_epsilon"), "read counts or scores, not members"),
     "challenge_score": "points for the epsilons that are tried",
     "fade_from_samples": "reads log-probabilities; test_fade_relearning_gus.py",
+    **dict.fromkeys(("METRICS", "Metric", "Sample", "Side"), "the registry; test_registry.py"),
     "gus": "reads gradients; test_fade_relearning_gus.py",
     "relearning": "reads curves; test_fade_relearning_gus.py",
     "roc": "reads scores of any origin; whoever makes them places failures",

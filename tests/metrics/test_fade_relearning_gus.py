@@ -33,7 +33,7 @@ def test_fade_floor_and_failures():
     assert honest.count("off the oracle") <= 8  # 40 intervals at 95 %; 7 % off in 150 draws
     o, h, far = rng.normal(size=(8, 30, 3)), rng.normal(size=(8, 30, 3)), 5 * rng.normal(size=(8, 30, 3))
     assert fade_reading(far, o).side == "off the oracle"
-    assert fade_reading(h, o).oracle == pytest.approx(fade_reading(h, o).value, rel=0.25)
+    assert fade_reading(h, o).floor == pytest.approx(fade_reading(h, o).value, rel=0.25)
     broken = h.copy()
     broken[0, 0, 0] = np.nan
     assert fade(broken, o)[0, 0] == np.inf

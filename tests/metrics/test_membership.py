@@ -111,7 +111,7 @@ def test_interval_of_a_rate_over_members_covers_other_examples():
         forget = level + np.sqrt(0.5) * draw.normal(size=(8, 60))
         other = other_level + np.sqrt(0.5) * draw.normal(size=(8, 100))
         reading = population_attack(forget, other, forget, other, statistic="tpr", fpr=0.05)
-        assert (reading.low, reading.high) == (reading.oracle_low, reading.oracle_high)
+        assert (reading.low, reading.high) == (reading.floor_low, reading.floor_high)
         covered.append(reading.low <= truth <= reading.high)
         rates = np.array([tpr_at_fpr(a, b, 0.05).value for a, b in zip(forget, other, strict=True)])
         members.append(mean_interval(rates)[1] <= truth <= mean_interval(rates)[2])
@@ -162,7 +162,7 @@ def test_svc_attack_reads_forget_examples_as_what_they_resemble(feature):
     forgotten = (logits(8, 60, y[0]), logits(0.5, 50, y[1]), logits(0.5, 40, y[2]))
     reading = svc_attack(remembered, forgotten, y, feature=feature)
     assert reading.value < 0.2
-    assert reading.oracle > 0.4
+    assert reading.floor > 0.4
     assert reading.side == "under-forgotten"
     broken = tuple(part.copy() for part in remembered)
     broken[2][0] = np.nan

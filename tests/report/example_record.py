@@ -32,7 +32,7 @@ from expunge.core.record import (
     SplitName,
     VerdictRecord,
 )
-from expunge.core.score import Score
+from expunge.core.result import Result
 
 TOLERANCE = 0.15
 FLOOR: dict[SplitName, float] = {"forget": 0.24, "retain": 0.20, "validation": 0.21}
@@ -40,11 +40,11 @@ HOSTILE = '<img src=x onerror="document.title=`owned`">'
 """A name that would run a script if it reached the page unescaped."""
 
 
-def score(split: SplitName, value: float, members: int, examples: int, failed: int = 0) -> Score:
+def score(split: SplitName, value: float, members: int, examples: int, failed: int = 0) -> Result:
     """Return a score around a value, with an interval that narrows with the members."""
     width = (0.15 + 0.12 * min(value, 10)) * math.sqrt(100 / members) / 2 if math.isfinite(value) else 0.0
     floor = FLOOR[split] * 100 / members
-    return Score(
+    return Result(
         metric="klom",
         summary="p95",
         value=value,
@@ -70,7 +70,7 @@ def public(split: SplitName, shift: float) -> float:
     return 0.66 + 9.2 * (1 - math.exp(-0.25 * shift * shift)) + 0.05 * FLOOR[split]
 
 
-def verdict(scores: dict[SplitName, Score], shift: float, failed: int) -> VerdictRecord:
+def verdict(scores: dict[SplitName, Result], shift: float, failed: int) -> VerdictRecord:
     """Return the verdict that follows from the simulated numbers."""
     excess = {split: s.excess for split, s in scores.items()}
     if failed:

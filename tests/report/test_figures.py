@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from expunge.core.errors import DamagedFileError
 from expunge.core.record import Record
-from expunge.core.score import Score
+from expunge.core.result import Result
 from expunge.report import figures, numbers, wording
 from expunge.report.axes import Axis
 from expunge.report.margin_grid import BINS, CELL_HEIGHT, CELL_WIDTH, Cell, margin_grid
@@ -141,7 +141,7 @@ def test_axis_holds_every_value(values: list[float]) -> None:
 @given(finite, finite, st.floats(0.01, 100))
 def test_strip_is_monotone_and_inside(a: float, b: float, top: float) -> None:
     def at(value: float) -> Strip:
-        return strip(Score("klom", "p95", value, value, value, 0.1, 0.1, 0.2, 9, 9, 9), 0.1, top)
+        return strip(Result("klom", "p95", value, value, value, 0.1, 0.1, 0.2, 9, 9, 9), 0.1, top)
 
     low, high = at(min(a, b)), at(max(a, b))
     assert 0 <= low.value <= high.value <= 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from expunge.core import Score
+from expunge.core import Result
 from expunge.core.objective import objective
 from expunge.core.record import SPLITS, ConfigurationRecord, VerdictRecord
 from expunge.methods import METHODS
@@ -26,8 +26,8 @@ from expunge.studies.audit.selection import (
 )
 
 
-def score(value: float) -> Score:
-    return Score("klom", "p95", value, value, value, 0.5, 0.4, 0.6, 100, 100, 70)
+def score(value: float) -> Result:
+    return Result("klom", "p95", value, value, value, 0.5, 0.4, 0.6, 100, 100, 70)
 
 
 def configuration(

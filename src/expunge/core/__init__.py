@@ -1,4 +1,4 @@
-"""The nouns (Task, Recipe, ForgetSet, Ensemble, Record, Score), seeds, checks, digests and tree maths."""
+"""The nouns (Task, Recipe, ForgetSet, Ensemble, Record, Result), seeds, checks, digests and tree maths."""
 
 from expunge.core.ensemble import Ensemble, Network, Statistics
 from expunge.core.errors import DamagedFileError, DivergedError, InputError
@@ -9,7 +9,7 @@ from expunge.core.outcomes import OUTCOMES, Outcome
 from expunge.core.outputs_alone import OutputsAlone
 from expunge.core.recipe import Recipe
 from expunge.core.record import Record
-from expunge.core.score import Score
+from expunge.core.result import Result
 from expunge.core.task import Split, Task, has_statistics
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "OutputsAlone",
     "Recipe",
     "Record",
-    "Score",
+    "Result",
     "Split",
     "Statistics",
     "Task",

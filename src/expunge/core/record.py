@@ -16,8 +16,8 @@ from pydantic import Field
 
 from expunge.core.errors import DamagedFileError, InputError
 from expunge.core.forecast import ForecastRecord
+from expunge.core.result import Result
 from expunge.core.schema import SPLITS, RunRecord, SplitName, Strict, write_atomically
-from expunge.core.score import Score
 
 __all__ = [
     "SCHEMA",
@@ -97,7 +97,7 @@ class ConfigurationRecord(Strict):
     """Whether it is a control (do-nothing, fine-tuning, retraining), not a candidate."""
     still: bool = False
     """Whether its weights are not meant to move, so that only normalisation statistics can change."""
-    scores: dict[SplitName, Score]
+    scores: dict[SplitName, Result]
     """KLoM (95th percentile, our estimator) by split."""
     means: dict[SplitName, float]
     """Mean KLoM by split."""
@@ -107,6 +107,8 @@ class ConfigurationRecord(Strict):
     """Mean accuracy of members by split, 0 to 1."""
     public: dict[SplitName, float]
     """P95 of the published `easydub` variant, for comparison with tables elsewhere."""
+    others: dict[str, dict[SplitName, Result]] = Field(default_factory=dict)
+    """Other metrics that an audit was told to read, by name and split."""
     calibration: dict[SplitName, float] | None = None
     """P95 excess over the floor on the calibration forget set, which selection reads; None for controls without one."""
     failed: int = 0
@@ -157,9 +159,9 @@ class ForgetRecord(Strict):
     calibration_how: str
     retain_examples: int
     """Retain examples that were scored (a sample of R when R is large)."""
-    floor: dict[SplitName, Score]
+    floor: dict[SplitName, Result]
     """Held-out oracles scored against oracles: what perfect looks like at this number of members."""
-    pretrained: dict[SplitName, Score]
+    pretrained: dict[SplitName, Result]
     """The pretrained ensemble scored against oracles: the distance that a method has to cover."""
     pretrained_public: dict[SplitName, float]
     """The same with the published `easydub` variant, P95."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from expunge.core.result import Result
 from expunge.core.schema import SplitName
 
-Group = Literal["KLoM", "attacks", "distances", "joint tests", "outputs", "epsilon", "published elsewhere"]
-"""Kinds of metrics, in the order in which they are printed."""
+GROUPS = ("KLoM", "attacks", "distances", "joint tests", "outputs", "epsilon", "published elsewhere")
+"""Kinds of metrics, in the order in which they are printed; others follow."""
 
 
 class Model(BaseModel):
@@ -18,30 +19,13 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
 
-class ScoreLine(Model):
-    """One metric on one split."""
+@dataclass(frozen=True, kw_only=True)
+class ScoreLine(Result):
+    """One metric on one split; `metric` is its name in the registry."""
 
     split: SplitName
-    group: Group
+    group: str
     """The kind of metric."""
-    metric: str
-    value: float
-    low: float | None = None
-    """Lower end of the 95 % interval of `value`; None where the metric has none."""
-    high: float | None = None
-    """Upper end of it."""
-    oracle: float | None = None
-    """The floor: what the metric reads for oracles."""
-    oracle_low: float | None = None
-    oracle_high: float | None = None
-    p_value: float | None = None
-    unit: str
-    ideal: str
-    """What a perfect method would read."""
-    side: str | None = None
-    """Where the value lies beside the oracle's, in words."""
-    failed: int = 0
-    """Unlearned members that failed."""
     published: bool = False
     """Whether it is somebody else's definition, defects included, for comparison with their tables."""
 

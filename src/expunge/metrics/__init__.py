@@ -17,6 +17,7 @@ from expunge.metrics.joint import classifier_two_sample, mmd
 from expunge.metrics.klom import default_bins, klom
 from expunge.metrics.lira import lira, lira_roc
 from expunge.metrics.membership import member_scores, population_attack, svc_attack
+from expunge.metrics.metric import Metric, Sample, Side
 from expunge.metrics.neurips2023 import challenge_score
 from expunge.metrics.outputs import (
     accuracy,
@@ -30,7 +31,7 @@ from expunge.metrics.outputs import (
 )
 from expunge.metrics.privacy import audit as audit_epsilon
 from expunge.metrics.privacy import gaussian_epsilon, one_run_epsilon
-from expunge.metrics.reading import Reading
+from expunge.metrics.registry import METRICS
 from expunge.metrics.relearning import relearning
 from expunge.metrics.roc import roc
 from expunge.metrics.ruler import Ruler
@@ -39,9 +40,12 @@ from expunge.metrics.verdict import DEFAULT_TOLERANCE, Judge, SplitVerdict, Verd
 
 __all__ = [
     "DEFAULT_TOLERANCE",
+    "METRICS",
     "Judge",
-    "Reading",
+    "Metric",
     "Ruler",
+    "Sample",
+    "Side",
     "SplitVerdict",
     "Verdict",
     "accuracy",

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from expunge.core import Score
+from expunge.core import Result
 from expunge.core.checks import one_of, whole
 from expunge.metrics.arrays import Array, pair, slices
 from expunge.metrics.failures import failed_members, sound_held_out
@@ -240,7 +240,7 @@ def _noise(metric: Callable[[Any, Any], Array], members: int, oracles: int) -> f
     return float(metric(rng.normal(size=(members, examples)), rng.normal(size=(oracles, examples))).mean())
 
 
-def distance_score(name: str, unlearned: Any, oracle: Any, held_out: Any = None, *, groups: int = 10) -> Score:
+def distance_score(name: str, unlearned: Any, oracle: Any, held_out: Any = None, *, groups: int = 10) -> Result:
     """Return the mean of a distance over the examples, with interval and floor.
 
     The floor is for as many members as `unlearned` has, so that `excess` is 0 on average when there is no difference.
@@ -269,7 +269,7 @@ def distance_score(name: str, unlearned: Any, oracle: Any, held_out: Any = None,
     left, right, scale = _floor_sides(metric, theirs, held_out, len(ours), 0)
     floor, floor_low, floor_high = (end * scale for end in _jackknife(metric, left, right, groups))
     unit = {"kolmogorov_smirnov": "share", "wasserstein": "oracle sd", "energy": "oracle sd"}.get(name, "nats")
-    return Score(
+    return Result(
         metric=name,
         summary="mean",
         value=value,

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from expunge.core import InputError
+from expunge.core import InputError, Result
 from expunge.metrics.arrays import CACHED, Array, log_probabilities, pair, slices, to_array
-from expunge.metrics.reading import Reading, compare, mean_interval
+from expunge.metrics.reading import compare, mean_interval
 
 
 def fade(unlearned: Any, oracle: Any) -> Array:
@@ -49,7 +49,7 @@ def fade(unlearned: Any, oracle: Any) -> Array:
     return np.where(np.isnan(values), np.inf, values)
 
 
-def fade_reading(unlearned: Any, oracle: Any) -> Reading:
+def fade_reading(unlearned: Any, oracle: Any) -> Result:
     """Return FADE of the unlearned members beside its floor, FADE of each oracle against the other oracles.
 
     Args:

@@ -32,40 +32,26 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from expunge.core import InputError, discrepancy
+from expunge.core import InputError, Result, discrepancy
 from expunge.core.checks import one_of, positive, whole
 from expunge.metrics.arrays import Array, pair, slices
 from expunge.metrics.failures import failed_members
 
 
-@dataclass(frozen=True)
-class JointTest:
-    """Result of a joint two-sample test."""
+@dataclass(frozen=True, kw_only=True)
+class JointTest(Result):
+    """Result of a joint two-sample test.
 
-    metric: str
-    """`classifier two-sample test` or `mmd squared`."""
-    value: float
-    """Balanced accuracy (0.5 is ideal, 1 is worst) or MMD^2 (0 is ideal, 2 is worst)."""
-    floor: float
-    """Mean of the same number over the permutations: what it reads when both sides are one law."""
-    floor_high: float
-    """95 % quantile of the same number over the permutations."""
+    The value is a balanced accuracy (0.5 is ideal, 1 is worst) or MMD^2 (0 is ideal, 2 is worst), the floor its mean
+    over the permutations and `floor_high` its 95 % quantile there. `examples` are those that differ between members.
+    """
+
     p_value: float
     """Share of permutations at least as extreme, valid at any number of members; small means told apart."""
     table_p_value: float
     """Fisher's p-value of the table of held-out calls, which ignores that folds share members; NaN for MMD."""
     permutations: int
     """Permutations behind `p_value`; the smallest possible p-value is 1 / (permutations + 1)."""
-    members: int
-    """Unlearned members."""
-    oracles: int
-    """Oracle members."""
-    examples: int
-    """Examples that differ between members; constant ones are left out."""
-    failed: int
-    """Unlearned members that failed; any makes the value the worst possible."""
-    ideal: str
-    """What a perfect method would read."""
 
 
 def classifier_two_sample(
@@ -127,7 +113,7 @@ def classifier_two_sample(
     right = np.where(predicted == 0, 0.5, (predicted > 0) == (labels > 0))
     accuracy = 0.5 * ((right * (labels > 0)).sum(0) / m + (right * (labels < 0)).sum(0) / n)
     null = accuracy[1:]
-    return JointTest(
+    return _test(
         metric="classifier two-sample test",
         value=float(accuracy[0]),
         floor=float(null.mean()),
@@ -182,7 +168,7 @@ def mmd(
     labels = np.concatenate([side[:, None], rng.permuted(np.repeat(side[:, None], permutations, 1), axis=0)], 1)
     values = discrepancy.mmd(torch.from_numpy(gram), torch.from_numpy(labels.T)).numpy()
     null = values[1:]
-    return JointTest(
+    return _test(
         metric="mmd squared",
         value=float(values[0]),
         floor=float(null.mean()),
@@ -256,7 +242,7 @@ def _worst(
     metric: str, value: float, floor: float, ours: Array, theirs: Array, failed: int, permutations: int, ideal: str
 ) -> JointTest:
     side = np.arange(len(ours) + len(theirs)) < len(ours)
-    return JointTest(
+    return _test(
         metric=metric,
         value=value,
         floor=floor,
@@ -269,4 +255,14 @@ def _worst(
         examples=ours.shape[1],
         failed=failed,
         ideal=ideal,
+    )
+
+
+def _test(**fields: Any) -> JointTest:
+    """Return the result of a test, with the side that its p-value at 5 % says."""
+    return JointTest(
+        summary="joint",
+        unit="share" if fields["metric"].startswith("classifier") else "squared kernel distance",
+        side="off the oracle" if fields["p_value"] <= 0.05 else "not told from the oracle",
+        **fields,
     )

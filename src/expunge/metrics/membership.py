@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from sklearn.svm import SVC
 
-from expunge.core import InputError
+from expunge.core import InputError, Result
 from expunge.core.checks import between, one_of, whole
 from expunge.core.seeds import derive
 from expunge.metrics.arrays import Array, log_complement, log_probabilities, pair, to_array, to_labels
 from expunge.metrics.failures import failed_members
 from expunge.metrics.outputs import failed_outputs
-from expunge.metrics.reading import Reading, compare
+from expunge.metrics.reading import compare
 from expunge.metrics.roc import Interval, auc, balanced_accuracy, tpr_at_fpr
 
 FEATURES = ("loss", "entropy", "modified_entropy", "modified_entropy_published", "confidence", "correctness")
@@ -138,7 +138,7 @@ def population_attack(
     statistic: str = "auc",
     fpr: float = 0.01,
     seed: int = 0,
-) -> Reading:
+) -> Result:
     """Return how well one threshold tells forget from unseen examples, per unlearned member, beside the oracles.
 
     Args:
@@ -202,8 +202,8 @@ def population_attack(
     if statistic != "tpr":
         return reading
     low, high = _over_examples(ours, reading.value, reading.high - reading.value)
-    oracle_low, oracle_high = _over_examples(theirs, reading.oracle, reading.oracle_high - reading.oracle)
-    return replace(reading, low=low, high=high, oracle_low=oracle_low, oracle_high=oracle_high)
+    floor_low, floor_high = _over_examples(theirs, reading.floor, reading.floor_high - reading.floor)
+    return replace(reading, low=low, high=high, floor_low=floor_low, floor_high=floor_high)
 
 
 def _over_examples(members: Sequence[Interval], mean: float, half: float) -> tuple[float, float]:
@@ -232,7 +232,7 @@ def svc_attack(
     feature: str = "confidence",
     limit: int = 1000,
     seed: int = 0,
-) -> Reading:
+) -> Result:
     """Return the share of forget examples that a support vector classifier takes for non-members ("MIA efficacy").
 
     For each model a classifier (C = 3, RBF kernel, gamma = 1 / features) is trained on retain examples as members

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expunge.core import InputError
+from expunge.core import InputError, Result
 from expunge.core.checks import one_of
 from expunge.metrics.arrays import (
     CACHED,
@@ -24,7 +24,7 @@ from expunge.metrics.arrays import (
     to_labels,
 )
 from expunge.metrics.failures import failed_members
-from expunge.metrics.reading import Reading, compare
+from expunge.metrics.reading import compare
 
 
 def accuracy(logits: Any, labels: Any) -> Array:
@@ -80,7 +80,7 @@ def _sureness(logits: Array) -> Array:
     return out
 
 
-def accuracy_gap(unlearned: Any, oracle: Any, labels: Any) -> Reading:
+def accuracy_gap(unlearned: Any, oracle: Any, labels: Any) -> Result:
     """Return the accuracy of the unlearned members beside the oracles'.
 
     A higher error on the forget set is not better: the oracle's accuracy is the aim, and lower is over-forgetting.
@@ -127,7 +127,7 @@ def activation_distance(unlearned: Any, oracle: Any) -> Array:
     return np.asarray(np.where(np.isfinite(values), values, np.sqrt(2)))
 
 
-def activation_distance_reading(unlearned: Any, oracle: Any) -> Reading:
+def activation_distance_reading(unlearned: Any, oracle: Any) -> Result:
     """Return the activation distance beside its floor, the distance of each oracle from the other oracles.
 
     Args:
@@ -226,7 +226,7 @@ def zrf(outputs: Any, incompetent: Any, *, variant: str = "js") -> Array:
     return np.asarray(1 - total / members.shape[1])
 
 
-def zrf_reading(unlearned: Any, oracle: Any, incompetent: Any) -> Reading:
+def zrf_reading(unlearned: Any, oracle: Any, incompetent: Any) -> Result:
     """Return ZRF of the unlearned members beside the oracles'; above the oracle's value is over-forgetting.
 
     Args:
@@ -283,7 +283,7 @@ def tug_of_war(unlearned: Mapping[str, Any], oracle: Mapping[str, Any]) -> Array
     return np.asarray(product)
 
 
-def tug_of_war_reading(unlearned: Mapping[str, Any], oracle: Mapping[str, Any], *, examples: int = 0) -> Reading:
+def tug_of_war_reading(unlearned: Mapping[str, Any], oracle: Mapping[str, Any], *, examples: int = 0) -> Result:
     """Return the tug-of-war of each unlearned member against the mean oracle, beside that of each oracle.
 
     An oracle is scored against the mean of the other oracles, so that the floor contains the noise of seeds.

@@ -11,58 +11,16 @@ Sides in words, in this order:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
 
-from expunge.core import InputError
+from expunge.core import InputError, Result
 from expunge.metrics.arrays import Array, to_array
 from expunge.metrics.failures import FAILED_SHARE
 
 Side = Literal["not told from the oracle", "under-forgotten", "over-forgotten", "off the oracle", "failed", "undecided"]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A metric of the unlearned members beside the same metric of the oracles; closer to the oracle is better."""
-
-    metric: str
-    """Name of the metric, such as `membership auc (loss)`."""
-    value: float
-    """Mean over the finite unlearned members."""
-    low: float
-    """Lower end of the 95 % interval of `value`, over members, given these examples; NaN with fewer than 2."""
-    high: float
-    """Upper end of the 95 % interval of `value`."""
-    oracle: float
-    """The floor: mean of the same metric over the oracles."""
-    oracle_low: float
-    """Lower end of the 95 % interval of `oracle`."""
-    oracle_high: float
-    """Upper end of the 95 % interval of `oracle`."""
-    distance: float
-    """How far the members are from the oracle, 0 is ideal; a failed member counts as the largest possible distance."""
-    side: Side
-    """Where the 95 % interval of `value - oracle` over members lies, in words; see the module."""
-    members: int
-    """Unlearned members, failed ones included."""
-    oracles: int
-    """Oracle members."""
-    examples: int
-    """Examples behind each member's number."""
-    failed: int
-    """Unlearned members without a finite value."""
-    unit: str
-    """Unit of `value`."""
-    ideal: str
-    """What a perfect method would read, in words."""
-
-    @property
-    def excess(self) -> float:
-        """Value minus the oracle's; the sign is the side, 0 is ideal."""
-        return self.value - self.oracle
 
 
 def mean_interval(values: Any, confidence: float = 0.95) -> tuple[float, float, float]:
@@ -116,7 +74,7 @@ def compare(
     over: Literal["below", "above", "neither"],
     unit: str,
     ideal: str = "the oracle's value; closer is better",
-) -> Reading:
+) -> Result:
     """Return a reading from one number a member.
 
     The distance is `(1 - f) |mean of the finite members - oracle| + f * worst` with f the share of failed members and
@@ -148,14 +106,15 @@ def compare(
     worst = max(largest - floor, floor - smallest)
     distance = (1 - share) * abs(value - floor) if len(alive) else 0.0
     distance += share * worst if failed else 0.0
-    return Reading(
+    return Result(
         metric=metric,
+        summary="mean",
         value=value,
         low=low,
         high=high,
-        oracle=floor,
-        oracle_low=floor_low,
-        oracle_high=floor_high,
+        floor=floor,
+        floor_low=floor_low,
+        floor_high=floor_high,
         distance=distance,
         side=settled(failed, len(ours), len(theirs)) or side_of(*_difference(alive, theirs), over),
         members=len(ours),

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from expunge.core import InputError, Score
+from expunge.core import InputError, Result
 from expunge.core.checks import one_of, whole
 from expunge.metrics.arrays import Array, pair, to_array
 from expunge.metrics.bootstrap import SUMMARIES, Bootstrap, Ranked, Summary, summarise
@@ -131,7 +131,7 @@ class Ruler:
         """Return which members failed, shape (members,); see `failed_members`."""
         return self.prepare(unlearned).failed
 
-    def score(self, unlearned: Any, summary: Summary = "p95", *, intervals: bool = True) -> Score:
+    def score(self, unlearned: Any, summary: Summary = "p95", *, intervals: bool = True) -> Result:
         """Return the summary over examples with its 95 % interval and the floor with its own.
 
         The interval is for the average reading at these numbers of members. The floor's interval is where the reading
@@ -157,7 +157,7 @@ class Ruler:
             )
             low = max(0.0, low)
         floor, floor_low, floor_high = self.floor(members, summary)
-        return Score(
+        return Result(
             metric="klom",
             summary=summary,
             value=value,
@@ -319,7 +319,7 @@ class Ruler:
     def shift(self, unlearned: Any) -> float:
         """Return the mean over examples of (mean unlearned margin - mean oracle margin) / oracle standard deviation.
 
-        Failed members are left out (they are counted in `Score.failed`); an example whose oracles do not vary uses the
+        Failed members are left out (they are counted in `Result.failed`); an example whose oracles do not vary uses the
         median deviation of the others. Positive is above the oracle: for trained examples, still remembered.
 
         Returns:

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from expunge.core import InputError, Score
+from expunge.core import InputError, Result
 from expunge.core.checks import positive
 from expunge.core.record import SPLITS, SplitName, VerdictName
 from expunge.metrics.arrays import Array
@@ -55,7 +55,7 @@ MOST_MEMBERS = 100_000
 class SplitVerdict:
     """One split of a verdict."""
 
-    score: Score
+    score: Result
     """P95 KLoM with its interval and floor."""
     mean: float
     """Mean KLoM over examples."""
@@ -93,7 +93,7 @@ class Verdict:
     """Members on each side that would decide, estimated; None when decided, or when no number can be named."""
 
     @property
-    def scores(self) -> dict[SplitName, Score]:
+    def scores(self) -> dict[SplitName, Result]:
         """P95 KLoM by split."""
         return {name: split.score for name, split in self.splits.items()}
 

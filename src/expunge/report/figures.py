@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SplitName
-from expunge.core.score import Score
+from expunge.core.result import Result
 from expunge.report import marks, numbers, wording
 from expunge.report.axes import Axis, Figure, base_layout, epoch_axis, log_axis, short, wrap
 
@@ -125,7 +125,7 @@ def _at(own: Iterable[ConfigurationRecord], split: SplitName, axis: Axis) -> lis
     return [axis.place(c.scores[split].value) for c in own]
 
 
-def _target(floor_x: Score, floor_y: Score, tolerance: float) -> list[dict[str, Any]]:
+def _target(floor_x: Result, floor_y: Result, tolerance: float) -> list[dict[str, Any]]:
     """Return the floor as two crossing bands (its interval) and the region within the tolerance of both floors."""
     return [
         marks.target(short(floor_y.value + tolerance), short(floor_x.value + tolerance)),

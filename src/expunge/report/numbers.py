@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from expunge.core.score import Score
+from expunge.core.result import Result
 
 
 def number(value: float) -> str:
@@ -97,10 +97,10 @@ def count(amount: int, one: str, many: str | None = None) -> str:
     return f"{amount:,} {one if amount == 1 else many or one + 's'}"
 
 
-def interval(score: Score) -> str:
+def interval(score: Result) -> str:
     """Write a score's 95 % interval.
 
-    >>> interval(Score("klom", "p95", 0.5, 0.4, 0.61, 0.1, 0.1, 0.2, 50, 50, 70))
+    >>> interval(Result("klom", "p95", 0.5, 0.4, 0.61, 0.1, 0.1, 0.2, 50, 50, 70))
     '0.40 to 0.61'
     """
     return f"{number(score.low)} to {number(score.high)}"

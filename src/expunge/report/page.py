@@ -20,7 +20,7 @@ from expunge.core.record import (
     load_margins,
     write_atomically,
 )
-from expunge.core.score import Score
+from expunge.core.result import Result
 from expunge.report import figures, numbers, wording
 from expunge.report.axes import Figure
 from expunge.report.html import render_page, task_facts
@@ -89,6 +89,7 @@ def render(record: Record, margins: Mapping[str, Margins]) -> str:
         facts=_facts(record),
         as_dear=wording.AS_DEAR,
         options_text=wording.options_text,
+        beside_floor=wording.beside_floor,
         failed_ensembles=[e for e in record.ensembles if e.failed],
         cell_width=CELL_WIDTH,
         cell_height=CELL_HEIGHT,
@@ -141,7 +142,7 @@ class Panel:
     headline: wording.Headline
     rows: list[wording.Row]
     verdicts: list[VerdictRow]
-    references: list[tuple[str, str, str, Mapping[SplitName, Score], Mapping[SplitName, float], dict[str, Strip]]]
+    references: list[tuple[str, str, str, Mapping[SplitName, Result], Mapping[SplitName, float], dict[str, Strip]]]
     unjudged: list[wording.Row]
     drawn: dict[str, Figure]
     timing: list[tuple[str, str, str, list[tuple[str, str]]]]
@@ -157,6 +158,7 @@ class Panel:
     cautions: list[str]
     outcome: Outcome | None
     table: dict[str, Any]
+    others: list[tuple[wording.Row, str, Mapping[SplitName, Result]]]
 
 
 def _panel(
@@ -258,6 +260,7 @@ def _panel(
         cautions=_cautions(forget, record),
         outcome=outcome(forget, margins),
         table=_table(forget, record.utility),
+        others=wording.other_results(forget),
     )
 
 
@@ -273,7 +276,7 @@ def _strip_top(forget: ForgetRecord, judged: Sequence[wording.Row]) -> float:
 
 def _references(
     forget: ForgetRecord, tolerance: float, top: float
-) -> list[tuple[str, str, str, Mapping[SplitName, Score], Mapping[SplitName, float], dict[str, Strip]]]:
+) -> list[tuple[str, str, str, Mapping[SplitName, Result], Mapping[SplitName, float], dict[str, Strip]]]:
     return [
         (name, note, cost, scores, accuracy, {s: strip(score, tolerance, top) for s, score in scores.items()})
         for name, note, cost, scores, accuracy in (
@@ -384,7 +387,11 @@ _COLUMNS = (
 def _table(forget: ForgetRecord, utility: str) -> dict[str, Any]:
     """Return all configurations as rows of plain values, which the page shows on request, sorts and saves as CSV."""
     rows = []
+    others = [
+        (name, split) for name in dict.fromkeys(n for c in forget.configurations for n in c.others) for split in SPLITS
+    ]
     for c in forget.configurations:
+        read = [c.others.get(name, {}).get(split) for name, split in others]
         scores = {split: c.scores.get(split) for split in SPLITS}
         rows.append(
             [
@@ -407,9 +414,11 @@ def _table(forget: ForgetRecord, utility: str) -> dict[str, Any]:
                 numbers.plain(max(c.calibration.values()) if c.calibration else None),
                 c.failed,
                 c.id,
+                *(numbers.plain(result.value) if result else None for result in read),
             ]
         )
-    return {"columns": [name.replace("accuracy", utility) for name in _COLUMNS], "rows": rows}
+    columns = [name.replace("accuracy", utility) for name in _COLUMNS]
+    return {"columns": [*columns, *(f"{name} {split}" for name, split in others)], "rows": rows}
 
 
 def _matrix(panels: Sequence[Panel]) -> list[tuple[str, bool, list[ConfigurationRecord | None]]]:

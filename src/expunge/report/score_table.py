@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from expunge.core.schema import SPLITS
-from expunge.core.scoring import Group, ScoreLine, ScoreResult
+from expunge.core.scoring import GROUPS, ScoreLine, ScoreResult
 from expunge.report.fitting import print_fitting
 
 
@@ -36,7 +34,7 @@ def print_scores(result: ScoreResult, console: Console) -> None:
         for column in ("value", "95 % interval", "oracles read"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("reading", min_width=14)
-        for group in get_args(Group):
+        for group in dict.fromkeys((*GROUPS, *(line.group for line in lines))):
             _add_group(table, group, [line for line in lines if line.group == group])
         print_fitting(console, table)
     console.print(
@@ -71,12 +69,12 @@ def _add_group(table: Table, group: str, lines: list[ScoreLine]) -> None:
         table.add_row(
             f"  {line.metric}",
             "no number" if np.isnan(line.value) else _number(line.value),
-            "" if line.low is None or np.isnan(line.low) else f"{_number(line.low)} to {_number(line.high)}",
-            _number(line.oracle),
+            "" if np.isnan(line.low) else f"{_number(line.low)} to {_number(line.high)}",
+            _number(line.floor),
             "; ".join(part for part in parts if part),
         )
     table.add_section()
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None or np.isnan(value) else f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
+def _number(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"

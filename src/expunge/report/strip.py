@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from expunge.core.score import Score
+from expunge.core.result import Result
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Strip:
     """Whether the value lies beyond the right end of the scale."""
 
 
-def strip(score: Score, tolerance: float, top: float) -> Strip:
+def strip(score: Result, tolerance: float, top: float) -> Strip:
     """Place a score on a scale from 0 to `top`; all positions are shares of the width.
 
     The scale is a square root, so that the neighbourhood of the floor is visible beside large scores.

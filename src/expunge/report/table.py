@@ -8,7 +8,7 @@ from rich.text import Text
 
 from expunge.core.forecast import ForecastRecord, ForecastRun, Outlook
 from expunge.core.record import SPLITS, ForgetRecord, Record, VerdictName
-from expunge.core.score import Score
+from expunge.core.result import Result
 from expunge.report import numbers, wording
 from expunge.report.fitting import print_fitting
 from expunge.report.forecast_figures import settings_of
@@ -53,6 +53,8 @@ def print_table(record: Record, console: Console) -> None:
         console.print(Text(words.sentence, _TONES[words.tone]))
         console.print(Text(words.action))
         print_fitting(console, _table(forget, intervals=True), _table(forget), _table(forget, beneath=True))
+        if wording.other_results(forget):
+            print_fitting(console, _others(forget))
         if forget.forecast is not None:
             said = forecast_headline(forget.forecast).sentence
             console.print(Text(f"Forecast beforehand: {said} {outcome_sentence(forget)}", "dim"))
@@ -111,6 +113,17 @@ def _table(forget: ForgetRecord, *, intervals: bool = False, beneath: bool = Fal
     return table
 
 
+def _others(forget: ForgetRecord) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("metric (beside what oracles read)", min_width=20)
+    table.add_column("method", min_width=20)
+    for split in SPLITS:
+        table.add_column(split, justify="right", no_wrap=True)
+    for row, name, found in wording.other_results(forget):
+        table.add_row(name, row.label, *(wording.beside_floor(found.get(split)) for split in SPLITS))
+    return table
+
+
 def _add(table: Table, name: Text, cells: list[Text], remark: Text, beneath: bool) -> None:
     """Add a row, its remark in the last column or beneath its name."""
     if beneath and remark:
@@ -120,7 +133,7 @@ def _add(table: Table, name: Text, cells: list[Text], remark: Text, beneath: boo
     table.add_row(name, *(filled if beneath else [*filled[:-1], remark]))
 
 
-def _score(score: Score | None, intervals: bool) -> Text:
+def _score(score: Result | None, intervals: bool) -> Text:
     if score is None:
         return Text("not scored", "dim")
     found = Text(numbers.number(score.value))

@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.core.record import MOVED_ENOUGH, SPLITS, ConfigurationRecord, ForgetRecord, SelectionRecord, VerdictName
+from expunge.core.record import (
+    MOVED_ENOUGH,
+    SPLITS,
+    ConfigurationRecord,
+    ForgetRecord,
+    SelectionRecord,
+    SplitName,
+    VerdictName,
+)
+from expunge.core.result import Result
 from expunge.report import numbers
 
 
@@ -156,6 +165,18 @@ def rows(forget: ForgetRecord) -> list[Row]:
         control = some.control if some else False
         found.append(Row(method, some.label if some else method, control, selection, chosen, best, len(own)))
     return sorted(found, key=lambda row: row.control)
+
+
+def other_results(forget: ForgetRecord) -> list[tuple[Row, str, Mapping[SplitName, Result]]]:
+    """Return what metrics beside KLoM read of each chosen configuration, by metric, then by method."""
+    chosen = [(row, row.chosen.others) for row in rows(forget) if row.chosen and row.selection]
+    names = dict.fromkeys(name for _, others in chosen for name in others)
+    return [(row, name, others[name]) for name in names for row, others in chosen if name in others]
+
+
+def beside_floor(result: Result | None) -> str:
+    """Write a value with what oracles read; nothing where it was not read."""
+    return "" if result is None else f"{numbers.number(result.value)} ({numbers.number(result.floor)})"
 
 
 def headline(forget: ForgetRecord) -> Headline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from expunge.core import ForgetSet, Score, Task
+from expunge.core import ForgetSet, Result, Task
 from expunge.core.record import CheckRecord, SplitName
 from expunge.studies.audit.judging import Bench
 
@@ -17,8 +17,8 @@ def run_checklist(
     task: Task,
     forget: ForgetSet,
     bench: Bench,
-    floor: Mapping[SplitName, Score],
-    pretrained: Mapping[SplitName, Score],
+    floor: Mapping[SplitName, Result],
+    pretrained: Mapping[SplitName, Result],
 ) -> list[CheckRecord]:
     """Return the checks that come before any method, for one forget set."""
     checks = [_gap(floor, pretrained, bench.tolerance), _collateral(floor, pretrained), _failed(bench)]
@@ -27,7 +27,7 @@ def run_checklist(
     return checks
 
 
-def _gap(floor: Mapping[SplitName, Score], pretrained: Mapping[SplitName, Score], tolerance: float) -> CheckRecord:
+def _gap(floor: Mapping[SplitName, Result], pretrained: Mapping[SplitName, Result], tolerance: float) -> CheckRecord:
     f, zero = pretrained["forget"], floor["forget"]
     there = f.value - zero.value > tolerance
     return CheckRecord(
@@ -38,7 +38,7 @@ def _gap(floor: Mapping[SplitName, Score], pretrained: Mapping[SplitName, Score]
     )
 
 
-def _collateral(floor: Mapping[SplitName, Score], pretrained: Mapping[SplitName, Score]) -> CheckRecord:
+def _collateral(floor: Mapping[SplitName, Result], pretrained: Mapping[SplitName, Result]) -> CheckRecord:
     gaps = {split: pretrained[split].value - floor[split].value for split in ("retain", "validation")}
     most = max(gaps.values())
     return CheckRecord(

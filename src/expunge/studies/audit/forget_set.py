@@ -46,7 +46,7 @@ from expunge.studies.run.forecasting import (
     pretrained_seed,
 )
 from expunge.studies.run.grid import by_method, calibrated, on_scale, relative_options, run_name, run_work
-from expunge.studies.run.measure import Parts, accuracy_of, margins_of
+from expunge.studies.run.measure import Parts, accuracy_of, kinds, margins_of
 from expunge.studies.run.parts import PartStore
 from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject, predict_targets
 from expunge.studies.run.progress import Reporter, Share
@@ -187,7 +187,8 @@ def _bench(study: Study, task: Task, pretrained: Ensemble, forget: ForgetSet, wh
         "held_out": parts.measure(held_out),
         "pretrained": parts.measure(pretrained),
     }
-    return Bench(measured, study.tolerance), parts
+    labels = {split: values.y.numpy() for split, values in parts.splits.items()}
+    return Bench(measured, study.tolerance, labels), parts
 
 
 def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) -> Ensemble:
@@ -283,6 +284,7 @@ def _run(
             shifts=judged.shifts,
             accuracy=accuracy_of(stop.measured),
             public=judged.public,
+            others=judged.others,
             calibration=None if other is None else own.excess(other.measured),
             failed=judged.failed,
             checks=list(stop.checks),
@@ -302,6 +304,7 @@ def _stops(
         "method": method.describe(),
         "members": study.members,
         "seed": study.seed,
+        "measured": kinds(),
     }
     aim = aims[forget.name] if "targets" in method.needs else None
     if aim is not None:

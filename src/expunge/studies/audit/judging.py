@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from expunge.core import Score
+from expunge.core import Result
 from expunge.core.record import SPLITS, SplitName, VerdictRecord
-from expunge.metrics.klom import klom
+from expunge.metrics.from_margins import read_published
+from expunge.metrics.metric import Sample, Side
+from expunge.metrics.registry import KLOM, METRICS, PUBLIC
 from expunge.metrics.verdict import Judge
 from expunge.studies.run.measure import accuracy_of, margins_of
 
@@ -25,10 +27,11 @@ REPLICATES = 100
 class Reading:
     """What the bench says about one ensemble."""
 
-    scores: dict[SplitName, Score]
+    scores: dict[SplitName, Result]
     means: dict[SplitName, float]
     shifts: dict[SplitName, float]
     public: dict[SplitName, float]
+    others: dict[str, dict[SplitName, Result]]
     failed: int
     verdict: VerdictRecord
 
@@ -39,11 +42,18 @@ class Bench:
     Args:
         measured: Measurements (`Parts.measure`) of `oracle`, `held_out` and `pretrained`.
         tolerance: Largest excess over the floor that counts as indistinguishable, in nats.
+        labels: Labels of the examples by split, for metrics of logits.
     """
 
-    def __init__(self, measured: Mapping[str, Mapping[str, Tensor]], tolerance: float) -> None:
+    def __init__(
+        self,
+        measured: Mapping[str, Mapping[str, Tensor]],
+        tolerance: float,
+        labels: Mapping[SplitName, np.ndarray[Any, Any]] | None = None,
+    ) -> None:
         self.tolerance = tolerance
         self._margins = {who: margins_of(values) for who, values in measured.items()}
+        self._oracle, self._labels = _side(measured["oracle"]), labels or {}
         self.accuracy = {who: accuracy_of(values) for who, values in measured.items()}
         self._judge = Judge(
             self._margins["oracle"],
@@ -53,24 +63,32 @@ class Bench:
             replicates=REPLICATES,
         )
         self.rulers = self._judge.rulers
-        self._pretrained = self.read_margins(self._margins["pretrained"])
+        # What metrics make of the oracles is made once, for all ensembles that are read.
+        self._shared: dict[SplitName, dict[Any, Any]] = {split: {"ruler": self.rulers[split]} for split in SPLITS}
+        self._pretrained = self.read(measured["pretrained"])
 
     def read(self, measured: Mapping[str, Tensor]) -> Reading:
-        """Return scores, shifts, published values and the verdict of a measured ensemble."""
-        return self.read_margins(margins_of(measured))
-
-    def read_margins(self, margins: Margins) -> Reading:
-        """Return the same for margins by split, each (members, examples)."""
-        marked, failed = self._without_failed(margins)
-        verdict = self._judge(marked)
-        oracle = self._margins["oracle"]
-        # The published estimator sees the margins as they came out: marking failures with NaN would empty its bins.
-        public = {split: klom(margins[split], oracle[split], variant="easydub") for split in SPLITS}
+        """Return the verdict of a measured ensemble, and what every audited metric of the registry reads."""
+        side = _side(measured)
+        marked, failed = self._without_failed(side.margins)
+        ready = {split: self.rulers[split].prepare(marked[split], f"unlearned {split}") for split in SPLITS}
+        verdict = self._judge(ready)
+        found: dict[str, dict[SplitName, Result]] = {}
+        for split in SPLITS:
+            # A published estimator sees the margins as they came out: marking failures with NaN would empty its bins.
+            made = {"ready": ready[split], ("klom", "p95"): verdict.scores[split]}
+            held_out = self._margins["held_out"][split]
+            sample = Sample(split, side, self._oracle, held_out, self._labels, 0, made, self._shared[split])
+            for metric in METRICS.values():
+                result = metric.measured(sample) if metric.audited else None
+                if result is not None:
+                    found.setdefault(metric.name, {})[split] = replace(result, metric=metric.name)
         return Reading(
             scores=verdict.scores,
             means=verdict.means,
             shifts=verdict.shifts,
-            public={split: float(np.percentile(values, 95)) for split, values in public.items()},
+            public={split: result.value for split, result in found[PUBLIC].items()},
+            others={name: results for name, results in found.items() if name not in (KLOM, PUBLIC)},
             failed=failed,
             verdict=VerdictRecord(name=verdict.name, sentence=verdict.sentence, tolerance=verdict.tolerance),
         )
@@ -92,17 +110,17 @@ class Bench:
             marked[split][failed] = np.nan
         return marked, int(failed.sum())
 
-    def floors(self) -> dict[SplitName, Score]:
+    def floors(self) -> dict[SplitName, Result]:
         """Return held-out oracles scored against oracles."""
         held_out = self._margins["held_out"]
         return {split: self.rulers[split].score(held_out[split]) for split in SPLITS}
 
     def floor_public(self) -> dict[SplitName, float]:
         """Return the floor that the published `easydub` variant reads, P95."""
-        oracle, held_out = self._margins["oracle"], self._margins["held_out"]
-        return {s: float(np.percentile(klom(held_out[s], oracle[s], variant="easydub"), 95)) for s in SPLITS}
+        samples = {s: Sample(s, Side(self._margins["held_out"]), self._oracle) for s in SPLITS}
+        return {split: read_published(sample, "easydub").value for split, sample in samples.items()}
 
-    def pretrained_scores(self) -> dict[SplitName, Score]:
+    def pretrained_scores(self) -> dict[SplitName, Result]:
         """Return the pretrained ensemble scored against oracles: how far there is to go."""
         return self._pretrained.scores
 
@@ -126,3 +144,8 @@ class Bench:
     def margins(self) -> dict[str, Margins]:
         """Return the margins of `oracle`, `held_out` and `pretrained` by split."""
         return dict(self._margins)
+
+
+def _side(measured: Mapping[str, Tensor]) -> Side:
+    logits = {split: measured[f"logits/{split}"].double().numpy() for split in SPLITS if f"logits/{split}" in measured}
+    return Side(margins_of(measured), logits)

@@ -1,4 +1,4 @@
-"""Measuring an ensemble for an audit: margins and accuracy of every member on the examples that are scored."""
+"""Measuring an ensemble for an audit: what its metrics need of every member, on the examples that are scored."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from expunge.core import Ensemble, ForgetSet, Split, Task
 from expunge.core.record import SPLITS, SplitName
 from expunge.core.seeds import generator
+from expunge.metrics.registry import METRICS
 
 RETAIN_EXAMPLES = 500
 """Retain examples that are scored; a fixed random sample of R when it is larger. Intervals allow for other examples."""
@@ -43,14 +44,28 @@ class Parts:
         return {name: self.splits[name] for name in SPLITS}
 
     def measure(self, ensemble: Ensemble) -> dict[str, Tensor]:
-        """Return `margins/<split>` (members, examples), float32, and `accuracy/<split>` (members,), float64."""
+        """Return `margins/<split>` (members, examples), float32, and `accuracy/<split>` (members,), float64.
+
+        Where an audited metric needs them, `logits/<split>` (members, examples, classes), float32, as well.
+        """
         out: dict[str, Tensor] = {}
         for name in SPLITS:
             split = self.splits[name]
             logits, outcome = ensemble.logits(split.x), ensemble.network.outcome
             out[f"margins/{name}"] = outcome.statistic(logits, split.y).float()
             out[f"accuracy/{name}"] = outcome.utility(logits, split.y)
+            if "logits" in kinds():
+                out[f"logits/{name}"] = logits.float()
         return out
+
+
+def kinds() -> list[str]:
+    """Return what is measured: margins and accuracy, and what else the audited metrics of the registry need.
+
+    It belongs to the key under which measurements are kept.
+    """
+    needed = {need.partition("/")[0] for metric in METRICS.values() if metric.audited for need in metric.needs}
+    return ["accuracy", *sorted({"margins"} | needed)]
 
 
 def margins_of(measured: Mapping[str, Tensor]) -> dict[SplitName, np.ndarray]:

@@ -1,12 +1,12 @@
 """Scoring saved outputs of any source: `expunge score`.
 
 Everything that the given arrays allow is computed, and what they do not allow is listed with what would. What a file
-may hold is in `inputs`, what comes out in `core.scoring`; the lines are made in `margins` and
-`outputs`. A value stands beside a floor at the same numbers of members (`at_equal_counts`).
+may hold is in `inputs`, what comes out in `core.scoring`; the lines are those of the registry `metrics.METRICS`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,35 +15,16 @@ from expunge import metrics
 from expunge.core.checks import positive
 from expunge.core.ranks import spearman
 from expunge.core.record import SPLITS, SplitName
-from expunge.core.scoring import Missing, ScoreResult
+from expunge.core.result import Result
+from expunge.core.scoring import Missing, ScoreLine, ScoreResult
+from expunge.metrics.arrays import Array
+from expunge.metrics.from_margins import CHALLENGE_EXAMPLES, DISTANCE_EXAMPLES
+from expunge.metrics.from_outputs import ATTACK_EXAMPLES, SVC_EXAMPLES
+from expunge.metrics.metric import KLOM_EXAMPLES, SUBSAMPLES
 from expunge.studies.score.inputs import Labels, Path_, Side, read_inputs
-from expunge.studies.score.lines import SUBSAMPLES, Array, sample
-from expunge.studies.score.margins import (
-    CHALLENGE_EXAMPLES,
-    DISTANCE_EXAMPLES,
-    challenge_lines,
-    distance_lines,
-    epsilon_lines,
-    joint_lines,
-    klom_lines,
-    published_lines,
-    ulira_line,
-)
-from expunge.studies.score.outputs import (
-    ATTACK_EXAMPLES,
-    SVC_EXAMPLES,
-    accuracies,
-    attack_lines,
-    challenge_accuracies,
-    output_lines,
-    svc_line,
-    tug_of_war_line,
-)
 
 FEW = 20
 """Members of either side below which the result says that it is rough."""
-KLOM_EXAMPLES = 5000
-"""Examples of a split at most for KLoM and the verdict, whose intervals take hundreds of readings."""
 ALIKE = 0.5
 """Rank correlation between two halves of the oracles from which examples can be told apart by their margins."""
 
@@ -102,59 +83,41 @@ def _score(
     seed: int,
     progress: Callable[[str], None],
 ) -> None:
-    unlearned, oracle = sides["unlearned"], sides["oracle"]
     held_out = sides["held_out"].margins if "held_out" in sides else {}
-    progress("verdict")
-    rows = {
-        split: sample(margins.shape[1], KLOM_EXAMPLES, seed, f"klom {split}")
-        for split, margins in oracle.margins.items()
+    samples = {
+        split: metrics.Sample(split, sides["unlearned"], sides["oracle"], held_out.get(split), labels, seed)
+        for split in SPLITS
+        if split in sides["unlearned"].margins
     }
-    cut = {who: {split: m[:, rows[split]] for split, m in side.margins.items()} for who, side in sides.items()}
-    rulers = _verdict(result, cut, tolerance, seed)
-    for split in SPLITS:
-        if split not in unlearned.margins:
-            continue
-        u, o, h = unlearned.margins[split], oracle.margins[split], held_out.get(split)
-        progress(f"KLoM, distances, joint tests and outputs on {split}")
-        some = {who: margins[split] for who, margins in cut.items() if split in margins}
-        ruler = rulers.get(split) or metrics.Ruler(
-            some["oracle"], some.get("held_out"), seed=seed, resample_examples=split != "forget"
-        )
-        result.lines += klom_lines(split, ruler, some["unlearned"], some.get("held_out"), seed)
-        result.lines += distance_lines(split, u, o, h, seed)
-        result.lines += joint_lines(split, u, o, seed)
-        result.lines += output_lines(split, unlearned, oracle, labels)
-        result.lines += published_lines(split, u, o, h, seed)
-    progress("attacks, bounds on epsilon and challenge score")
-    _forget_lines(result, unlearned, oracle, held_out.get("forget"), labels, seed)
+    progress("verdict")
+    _verdict(result, sides, samples, tolerance, seed)
+    for split, sample in samples.items():
+        progress(f"metrics on {split}")
+        for metric in metrics.METRICS.values():
+            found = metric.measured(sample)
+            if found is not None:
+                fields = {each.name: getattr(found, each.name) for each in dataclasses.fields(Result)}
+                fields |= {"metric": metric.name, "split": split, "group": metric.group}
+                result.lines.append(ScoreLine(**fields, published=metric.published))
     _missing(result, sides)
     _notes(result, sides)
 
 
-def _forget_lines(
-    result: ScoreResult, unlearned: Side, oracle: Side, held_out: Array | None, labels: Labels, seed: int
-) -> None:
-    u, o = unlearned.margins["forget"], oracle.margins["forget"]
-    result.lines.append(ulira_line(u, o, held_out, seed))
-    result.lines += attack_lines(unlearned, oracle, labels, seed)
-    svc = svc_line(unlearned, oracle, labels, seed)
-    if svc is not None:
-        result.lines.append(svc)
-    found = accuracies(unlearned, oracle, labels)
-    if found is not None:
-        examples = sum(unlearned.logits[split].shape[1] for split in SPLITS)
-        result.lines.append(tug_of_war_line(found, examples))
-    result.lines += epsilon_lines(u, o, seed)
-    result.lines += challenge_lines(u, o, challenge_accuracies(unlearned, oracle, labels), seed)
-
-
 def _verdict(
-    result: ScoreResult, sides: Mapping[str, Mapping[SplitName, Array]], tolerance: float | None, seed: int
-) -> dict[SplitName, metrics.Ruler]:
-    """Judge where all splits are given; return the rulers that were made, which are the slow part."""
-    if not _complete(sides["unlearned"]):
-        return {}
-    complete = {who: margins for who, margins in sides.items() if _complete(margins)}
+    result: ScoreResult,
+    sides: Mapping[str, Side],
+    samples: Mapping[SplitName, metrics.Sample],
+    tolerance: float | None,
+    seed: int,
+) -> None:
+    """Judge where all splits are given; samples then share what the judge made, which is slow."""
+    if not _complete(sides["unlearned"].margins):
+        return
+    complete = {
+        who: {split: side.margins[split][:, samples[split].klom_rows] for split in SPLITS}
+        for who, side in sides.items()
+        if _complete(side.margins)
+    }
     for who in ("held_out", "pretrained"):
         if who in sides and who not in complete:
             result.notes.append(f"{who} lacks a split, so the verdict does not use it.")
@@ -165,11 +128,15 @@ def _verdict(
         tolerance=metrics.DEFAULT_TOLERANCE if tolerance is None else tolerance,
         seed=seed,
     )
-    verdict = judge(complete["unlearned"])
+    # Held-out oracles that lack a split have no part in the verdict, but have one in the lines of the other splits.
+    if "held_out" in complete or "held_out" not in sides:
+        for split, sample in samples.items():
+            sample.shared["ruler"] = judge.rulers[split]
+        verdict = judge({split: sample.ready for split, sample in samples.items()})
+    else:
+        verdict = judge(complete["unlearned"])
     result.verdict, result.verdict_sentence = verdict.name, verdict.sentence
     result.tolerance, result.members_needed = verdict.tolerance, verdict.members_needed
-    # Held-out oracles that lack a split had no part in the verdict, but have one in the lines of the other splits.
-    return dict(judge.rulers) if "held_out" in complete or "held_out" not in sides else {}
 
 
 def _complete(margins: Mapping[SplitName, Array]) -> bool:

@@ -49,11 +49,9 @@ Labels = Mapping[SplitName, NDArray[Any] | None]
 
 
 @dataclass
-class Side:
-    """The arrays of one set of models."""
+class Side(metrics.Side):
+    """The arrays of one set of models, and what they were made of."""
 
-    margins: dict[SplitName, NDArray[np.float64]] = field(default_factory=dict)
-    logits: dict[SplitName, NDArray[np.float64]] = field(default_factory=dict)
     raw: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
