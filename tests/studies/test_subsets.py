@@ -5,6 +5,7 @@ Training and unlearning are replaced by drawing margins; what is planned, judged
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import pytest
@@ -23,6 +24,12 @@ from reference.problems import small_task
 
 NAMES = list(METHODS)
 MEMBERS = 20
+
+
+@functools.cache
+def built(spec):
+    """A built-in task, made once: how its models are evaluated is tried out for each."""
+    return BUILT_IN[spec]()
 
 
 def draw(ensemble, parts):
@@ -66,7 +73,7 @@ def quick(monkeypatch):
 
 def audit(spec, names, folder):
     """Audit one setting of each method, and return the forget set's record."""
-    task = BUILT_IN[spec]()
+    task = built(spec)
     asked = [METHODS[name].grid(task.recipe)[0] for name in names]
     run = ex.audit(task, forget=["random:20"], methods=asked, members=MEMBERS, out=folder)
     assert run.report.is_file()
