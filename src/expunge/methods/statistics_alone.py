@@ -30,7 +30,7 @@ class StatisticsAlone(Method):
     label: ClassVar[str] = "Statistics alone"
     role: ClassVar[Role] = "control"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "weights", "statistics"})
-    checks: ClassVar[tuple[str, ...]] = ("still", "statistics", "finite", "visited")
+    checks: ClassVar[tuple[str, ...]] = ("still", "finite", "visited")
     chosen: ClassVar[Choice] = "last"
     forecastable: ClassVar[bool] = False
     order: ClassVar[str] = GradientAscent.name

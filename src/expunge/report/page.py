@@ -316,7 +316,7 @@ def _rate_zero(forget: ForgetRecord) -> list[str]:
         ]
         if parts:
             sentences.append(
-                f"Rate 0 with statistics {statistics} for {numbers.count(c.epoch, 'epoch')}: no weight moves, and "
+                f"Statistics alone, {statistics} for {numbers.count(c.epoch, 'epoch')}: no weight moves, and "
                 f"KLoM goes on {numbers.listing(parts)}."
             )
     return sentences
