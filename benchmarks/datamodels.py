@@ -15,20 +15,12 @@ import numpy as np
 import torch
 
 from expunge.core.record import SPLITS
-from expunge.dependence import (
-    component_forget_set,
-    fit_lasso,
-    fit_ridge,
-    memorisation,
-    principal_components,
-    train_subsets,
-)
+from expunge.dependence import component_forget_set, fit_lasso, fit_ridge, principal_components, train_subsets
 from expunge.ensembles import build_network, train
 from expunge.methods import METHODS, MarginMatching, unlearn
-from expunge.papers.ascent_fails_to_forget.dependence import linear_datamodeling_score
+from expunge.papers.ascent_fails_to_forget.dependence import linear_datamodeling_score, matching_targets, memorisation
 from expunge.studies.audit.judging import Bench
 from expunge.studies.run.measure import Parts
-from expunge.studies.run.subset_models import matching_targets
 from expunge.tasks import choose, digits
 
 SUBSETS, HELD_OUT, MEMBERS = 1000, 200, 50

@@ -36,11 +36,9 @@ from expunge import Recipe, Task, train
 from expunge.core import Ensemble, ForgetSet
 from expunge.dependence import (
     MEASURES,
-    CrossInfluence,
     Kernel,
     Linearised,
     blocks,
-    conjugate_gradients,
     damped,
     default_damping,
     largest_singular_value,
@@ -50,7 +48,7 @@ from expunge.dependence import (
 from expunge.dependence.gradients import gradient_batches
 from expunge.dependence.inputs import complement
 from expunge.dependence.linearised import margin_cotangent
-from expunge.papers.ascent_fails_to_forget.dependence import Projection
+from expunge.papers.ascent_fails_to_forget.dependence import CrossInfluence, Projection, conjugate_gradients
 from expunge.tasks import class_part, cluster, digits, mislabelled, random_forget_set
 from expunge.tasks.models import mlp
 

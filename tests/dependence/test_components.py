@@ -11,10 +11,10 @@ from expunge.dependence import (
     component_forget_set,
     components,
     fit_ridge,
-    paper_forget_sets,
     principal_components,
     subset_masks,
 )
+from expunge.papers.ascent_fails_to_forget.dependence import paper_forget_sets
 from reference.problems import small_task
 
 

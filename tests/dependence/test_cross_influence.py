@@ -8,12 +8,13 @@ import torch
 
 from dependence.common import LinearRegression, modules, of_weights, trained
 from expunge.core import InputError
-from expunge.dependence.cross_influence import CrossInfluence, blocks, largest_singular_value
+from expunge.dependence.cross_influence import blocks, largest_singular_value
 from expunge.dependence.inputs import complement
 from expunge.dependence.kernel import Kernel
 from expunge.dependence.leverage import canonical_correlations, canonical_from_blocks, leverage
 from expunge.dependence.linearised import Linearised
 from expunge.dependence.losses import SquaredError
+from expunge.papers.ascent_fails_to_forget.dependence import CrossInfluence
 from expunge.papers.ascent_fails_to_forget.theory.ridge import Ridge, ridge_problem
 from reference.influence_slow import (
     gauss_newton,

@@ -7,7 +7,8 @@ import torch
 
 from dependence.common import modules, random_direction, trained
 from expunge.core import InputError
-from expunge.dependence import Linearised, conjugate_gradients, damped, dense_curvature
+from expunge.dependence import Linearised, damped
+from expunge.papers.ascent_fails_to_forget.dependence import conjugate_gradients, dense_curvature
 from reference.influence_slow import gauss_newton
 
 RIDGE = 0.5

@@ -10,7 +10,7 @@ from torch import nn
 
 from dependence.common import modules, trained
 from expunge.core import InputError
-from expunge.dependence.entanglement import entanglement, entanglement_score, random_masks
+from expunge.dependence.entanglement import _mask, _scores, entanglement, random_masks
 from expunge.dependence.features import penultimate
 from expunge.dependence.two_sample import (
     gaussian_kernel,
@@ -58,6 +58,10 @@ def test_a_network_without_linear_layers_gives_its_logits():
     torch.testing.assert_close(penultimate(ensemble, 1, task.train.x), ensemble.logits(task.train.x)[1])
     with pytest.raises(InputError, match="no examples"):
         penultimate(ensemble, 0, task.train.x[:0])
+
+
+def entanglement_score(features, index):
+    return float(_scores(features, _mask(index, len(features)))[0])
 
 
 def test_entanglement_equals_its_definition():

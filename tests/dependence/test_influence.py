@@ -9,10 +9,11 @@ from torch import nn
 
 from dependence.common import LinearRegression, LogisticRegression, modules, of_weights, trained
 from expunge.core import DivergedError, ForgetSet, InputError, Recipe
-from expunge.dependence.influence import removal, training_ridge
 from expunge.dependence.kernel import Kernel
 from expunge.dependence.losses import SquaredError
+from expunge.dependence.ridge import training_ridge
 from expunge.ensembles import train
+from expunge.papers.ascent_fails_to_forget.dependence import removal
 from expunge.papers.ascent_fails_to_forget.theory.logistic import logistic_problem
 from expunge.papers.ascent_fails_to_forget.theory.ridge import Ridge, ridge_problem
 from reference.influence_slow import gauss_newton, margin_curvature, margin_gradients, removal_slow

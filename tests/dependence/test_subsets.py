@@ -13,15 +13,8 @@ import pytest
 
 from expunge.core import DamagedFileError, DivergedError, InputError, Split
 from expunge.core.seeds import derive
-from expunge.dependence import (
-    SubsetEnsemble,
-    memorisation,
-    subset_influence,
-    subset_masks,
-    subsets,
-    train_subsets,
-    unseen_spread,
-)
+from expunge.dependence import SubsetEnsemble, subset_masks, subsets, train_subsets
+from expunge.papers.ascent_fails_to_forget.dependence import memorisation, subset_influence, unseen_spread
 from reference import datamodels_slow as slow
 from reference.one_by_one import train_one
 from reference.problems import small_task

@@ -11,10 +11,10 @@ import torch
 import expunge as ex
 from expunge.core import InputError, Recipe
 from expunge.dependence.curvature import damped
-from expunge.dependence.influence import removal
 from expunge.dependence.krylov import krylov_basis, matrix_function
 from expunge.dependence.linearised import Linearised
 from expunge.dependence.unrolled import Segment, segment_plan, unrolled_removal
+from expunge.papers.ascent_fails_to_forget.dependence import removal
 from reference.problems import forget_set, small_task
 from reference.unrolled_slow import sums, unrolled
 

@@ -8,8 +8,9 @@ import pytest
 from expunge.core import InputError
 from expunge.dependence import subsets as subset_module
 from expunge.ensembles import train
+from expunge.papers.ascent_fails_to_forget.dependence import matching_targets
 from expunge.studies.run.forget_specs import parse_component, resolve
-from expunge.studies.run.subset_models import matching_targets, task_components, task_subsets
+from expunge.studies.run.subset_models import task_components, task_subsets
 from reference.problems import forget_set, small_task
 
 

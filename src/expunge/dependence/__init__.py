@@ -5,15 +5,13 @@ from expunge.dependence.angles import Angles, angles
 from expunge.dependence.components import (
     Components,
     component_forget_set,
-    paper_forget_sets,
     principal_components,
 )
-from expunge.dependence.cross_influence import Blocks, CrossInfluence, Singular, blocks, largest_singular_value
-from expunge.dependence.curvature import Solution, conjugate_gradients, damped, dense_curvature
+from expunge.dependence.cross_influence import Blocks, blocks, largest_singular_value
+from expunge.dependence.curvature import damped
 from expunge.dependence.datamodels import Datamodel, Removal
-from expunge.dependence.entanglement import Entanglement, entanglement, entanglement_score
+from expunge.dependence.entanglement import Entanglement, entanglement
 from expunge.dependence.features import penultimate
-from expunge.dependence.influence import RemovalEffect, removal, training_ridge
 from expunge.dependence.kernel import Kernel, MemberKernel
 from expunge.dependence.lasso import LassoDatamodel, fit_lasso
 from expunge.dependence.leverage import Leverage, canonical_correlations, leverage
@@ -27,7 +25,7 @@ from expunge.dependence.measures import (
     measure_dependence,
     measure_kernel,
 )
-from expunge.dependence.memorisation import Difference, memorisation, subset_influence, unseen_spread
+from expunge.dependence.ridge import training_ridge
 from expunge.dependence.ridge_datamodel import RidgeDatamodel, fit_ridge
 from expunge.dependence.subsets import SubsetEnsemble, Targets, subset_masks, train_subsets
 from expunge.dependence.two_sample import (
@@ -44,10 +42,8 @@ __all__ = [
     "Blocks",
     "Components",
     "CrossEntropy",
-    "CrossInfluence",
     "Datamodel",
     "Dependence",
-    "Difference",
     "Entanglement",
     "Kernel",
     "LassoDatamodel",
@@ -56,10 +52,7 @@ __all__ = [
     "Measure",
     "MemberKernel",
     "Removal",
-    "RemovalEffect",
     "RidgeDatamodel",
-    "Singular",
-    "Solution",
     "SquaredError",
     "SubsetEnsemble",
     "Targets",
@@ -68,12 +61,9 @@ __all__ = [
     "blocks",
     "canonical_correlations",
     "component_forget_set",
-    "conjugate_gradients",
     "damped",
     "default_damping",
-    "dense_curvature",
     "entanglement",
-    "entanglement_score",
     "fit_lasso",
     "fit_ridge",
     "hsic",
@@ -82,17 +72,12 @@ __all__ = [
     "measure_dependence",
     "measure_kernel",
     "member_dependence",
-    "memorisation",
     "mmd",
-    "paper_forget_sets",
     "penultimate",
     "principal_components",
-    "removal",
-    "subset_influence",
     "subset_masks",
     "train_subsets",
     "training_ridge",
-    "unseen_spread",
     "within_class_classifier",
     "within_class_mmd",
 ]

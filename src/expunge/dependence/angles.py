@@ -65,14 +65,6 @@ def angles(member: MemberKernel, index: Tensor) -> Angles:
     )
 
 
-def summed_cosine(member: MemberKernel, a: Tensor, b: Tensor) -> float:
-    """Return the cosine between the summed loss gradients of two sets of rows (-1 between F and R at a minimum)."""
-    pair = torch.zeros(len(member.kernel), 2, dtype=member.kernel.dtype)
-    pair[a, 0] = member.slope[a]
-    pair[b, 1] = member.slope[b]
-    return _cosine(pair.T @ member.kernel @ pair)
-
-
 def _cosine(gram: Tensor) -> float:
     scale = float(gram[0, 0] * gram[1, 1])
     return float(gram[0, 1]) / scale**0.5 if scale > 0 else float("nan")

@@ -136,18 +136,6 @@ def component_forget_set(
     )
 
 
-def paper_forget_sets(task: Task, components: Components) -> list[ForgetSet]:
-    """Return the paper's six component sets, scaled to the task: three on the first component, three on the second.
-
-    Sizes are the paper's shares of the training examples (.02 %, .2 %, 1 %), and at least 10, 20 and 40.
-    """
-    return [
-        component_forget_set(task, components, component, side, max(fewest, round(share * len(task.train))))
-        for component in (1, 2)
-        for side, share, fewest in PAPER
-    ]
-
-
 def one_of_sides(side: str) -> Side:
     """Return the side, or raise `InputError` if there is none of that name."""
     one_of(SIDES, side=side)

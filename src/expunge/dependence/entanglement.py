@@ -37,22 +37,6 @@ class Entanglement(NamedTuple):
     """Share of random sets with an ES at most this one, (1 + count) / (1 + sets)."""
 
 
-def entanglement_score(features: Tensor, index: Tensor) -> float:
-    """Return the raw score.
-
-    Args:
-        features: Shape (examples, features).
-        index: Positions of the forget set (size,); the others are the retain set.
-
-    >>> phi = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 0.0], [5.0, 2.0]])
-    >>> round(entanglement_score(phi, torch.tensor([2, 3])), 6)
-    0.470588
-    """
-    member = torch.zeros(1, len(features), dtype=torch.bool)
-    member[0, index] = True
-    return float(_scores(features, member)[0])
-
-
 def entanglement(features: Tensor, labels: Tensor, index: Tensor, *, sets: int = 100, seed: int = 0) -> Entanglement:
     """Return the score and its standing among random sets of the same size and class mix.
 

@@ -32,11 +32,11 @@ from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checks import non_negative, one_of
 from expunge.core.tree import State
 from expunge.dependence.gradients import example_gradients, gram
-from expunge.dependence.influence import Order, check_ridge
 from expunge.dependence.inputs import Data, complement, read_data, read_forget, spread, usable_members
 from expunge.dependence.linearised import Linearised, margin_cotangent
 from expunge.dependence.losses import Loss, SquaredError
 from expunge.dependence.members import each_member
+from expunge.dependence.ridge import Order, check_ridge
 
 KEEP_BYTES = 2**31
 """Memory that the kernels and factorisations of all members may take."""

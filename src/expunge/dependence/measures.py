@@ -28,11 +28,11 @@ from expunge.dependence.angles import angles
 from expunge.dependence.cross_influence import blocks, largest_singular_value
 from expunge.dependence.entanglement import entanglement
 from expunge.dependence.features import penultimate
-from expunge.dependence.influence import training_ridge
 from expunge.dependence.inputs import complement, read_forget, spread
 from expunge.dependence.kernel import Kernel, MemberKernel
 from expunge.dependence.leverage import EPSILON, canonical_correlations, leverage
 from expunge.dependence.members import each_member
+from expunge.dependence.ridge import training_ridge
 from expunge.dependence.two_sample import member_dependence, within_class_classifier, within_class_mmd
 
 Direction = Literal["higher", "lower", "none"]
@@ -210,7 +210,7 @@ def measure_dependence(
 
     Raises:
         InputError: If the forget set is empty, leaves the data or leaves nothing; if the kernel belongs to other data;
-            if it would not fit in memory (use `Projection` or `CrossInfluence` then).
+            if it would not fit in memory (`papers.ascent_fails_to_forget.dependence.Projection` would).
         DivergedError: If no member is finite.
     """
     whole(2, permutations=permutations)

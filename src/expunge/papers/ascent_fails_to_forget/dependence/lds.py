@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from expunge.core import InputError
 from expunge.core.checks import between
+from expunge.core.ranks import spearman_rows
 
 Array = np.ndarray[Any, Any]
 
@@ -60,25 +60,16 @@ def linear_datamodeling_score(predicted: Any, margins: Any, confidence: float = 
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError("predicted or margins hold non-finite values, expected only subsets with finite models.")
     between(1e-6, 1 - 1e-6, confidence=confidence)
-    by_target = _spearman(a, b)
+    by_target = spearman_rows(a.T, b.T)
     if not np.isfinite(by_target).any():
         raise InputError("margins or predictions of every target are the same for all subsets; nothing can be ranked.")
     score = float(np.nanmean(by_target))
     groups = min(GROUPS, len(a))
     group = np.arange(len(a)) * groups // len(a)
-    left = np.array([_mean(_spearman(a[group != g], b[group != g]), score) for g in range(groups)])
+    left = np.array([_mean(spearman_rows(a[group != g].T, b[group != g].T), score) for g in range(groups)])
     error = np.sqrt((groups - 1) / groups * ((left - left.mean()) ** 2).sum())
     half = float(student.ppf(0.5 + confidence / 2, groups - 1) * error)
     return LinearScore(score, max(-1.0, score - half), min(1.0, score + half), by_target)
-
-
-def _spearman(a: Array, b: Array) -> Array:
-    """Return the rank correlation of each column, ties given their mean rank."""
-    ranks = [rankdata(values, axis=0) for values in (a, b)]
-    x, y = (r - r.mean(0) for r in ranks)
-    scale = np.sqrt((x**2).sum(0) * (y**2).sum(0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(scale > 0, (x * y).sum(0) / scale, np.nan))
 
 
 def _mean(values: Array, otherwise: float) -> float:

@@ -36,12 +36,12 @@ from expunge.core.checks import non_negative, one_of, positive, whole
 from expunge.core.seeds import generator
 from expunge.dependence.cross_influence import largest_singular_value
 from expunge.dependence.gradients import gradient_batches
-from expunge.dependence.influence import Order, check_ridge
 from expunge.dependence.inputs import read_data, read_forget, spread, usable_members
 from expunge.dependence.kernel import margin_derivatives
 from expunge.dependence.leverage import EPSILON, Leverage, canonical_from_blocks
 from expunge.dependence.linearised import Linearised, margin_cotangent
 from expunge.dependence.members import each_member
+from expunge.dependence.ridge import Order, check_ridge
 
 
 @dataclass(frozen=True)

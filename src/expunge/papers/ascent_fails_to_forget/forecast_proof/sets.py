@@ -18,14 +18,9 @@ import torch
 from expunge import tasks
 from expunge.core import ForgetSet, Task
 from expunge.core.seeds import derive
-from expunge.dependence import (
-    component_forget_set,
-    fit_ridge,
-    memorisation,
-    principal_components,
-    train_subsets,
-)
+from expunge.dependence import component_forget_set, fit_ridge, principal_components, train_subsets
 from expunge.dependence.components import Side
+from expunge.papers.ascent_fails_to_forget.dependence.memorisation import memorisation
 from expunge.papers.ascent_fails_to_forget.proof import Half
 
 SUBSETS = 1000

@@ -20,7 +20,7 @@ Sources: R. D. Cook and S. Weisberg, Residuals and Influence in Regression (1982
 "On the Accuracy of Influence Functions for Measuring Group Effects" (arXiv 1905.13289); C. Guo et al., "Certified Data
 Removal from Machine Learning Models" (arXiv 1911.03030), eq. 3 (the Newton step).
 Differs from the sources: Gauss-Newton in place of the Hessian, which need not be positive away from a strict minimum;
-`damping` may carry an early stop, see `training_ridge`.
+`damping` may carry an early stop, see `expunge.dependence.training_ridge`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from expunge.core import Ensemble, ForgetSet, InputError, Recipe, Task, margins_from_logits
+from expunge.core import Ensemble, ForgetSet, InputError, Task, margins_from_logits
 from expunge.core.checks import non_negative, one_of
 from expunge.core.tree import State
-from expunge.dependence.curvature import conjugate_gradients, damped, dense_curvature
+from expunge.dependence.curvature import damped
 from expunge.dependence.inputs import complement, read_data, read_forget, spread, usable_members
 from expunge.dependence.linearised import Linearised, combine, dot
 from expunge.dependence.losses import Loss
+from expunge.dependence.ridge import Order, check_ridge
+from expunge.papers.ascent_fails_to_forget.dependence.solving import conjugate_gradients, dense_curvature
 
-Order = Literal["newton", "first"]
 Solver = Literal["auto", "dense", "cg"]
 Objective = Literal["sum", "mean"]
 
@@ -169,33 +170,6 @@ def removal(
         return RemovalEffect(linearised, good, linearised.unflatten(rows), torch.zeros(len(chosen)), 0)
     found = conjugate_gradients(damped(linearised, over, ridge), asked, iterations=iterations, tolerance=tolerance)
     return RemovalEffect(linearised, good, found.x, found.residual.cpu(), found.iterations)
-
-
-def training_ridge(recipe: Recipe, examples: int) -> float:
-    """Return the damping that stands for a training that stopped early.
-
-    Gradient descent on a quadratic with curvature lambda (of the mean loss) has closed a share 1 - exp(-lambda t) of
-    the gap after time t = sum of rates / (1 - momentum); a ridge of 1/t closes lambda / (lambda + 1/t), which agrees
-    at both ends. In units of the summed loss that is examples / t.
-
-    Args:
-        recipe: The training recipe (for `adam` and `adamw`, whose steps are rescaled, this is not meaningful).
-        examples: Number of training examples, at least 1.
-
-    >>> round(training_ridge(Recipe(epochs=30, batch_size=64, lr=0.2, peak_epoch=5.0), 1437), 2)
-    2.08
-    """
-    return examples / recipe.training_time(examples)
-
-
-def check_ridge(ridge: float) -> float:
-    """Return the ridge, or raise: with none the curvature of a network is singular."""
-    if ridge <= 0:
-        raise InputError(
-            "weight decay and damping are both 0, expected a positive sum: without it the curvature of a model with "
-            "more parameters than outputs has no inverse; pass damping= (see training_ridge)."
-        )
-    return ridge
 
 
 def check_dense(linearised: Linearised) -> None:
