@@ -200,3 +200,12 @@ def test_a_trained_ensemble_stays_what_it_was(made: dict[str, Ensemble]) -> None
     found = Given.of(TASK, made["pretrained"], None, None, 20).models["pretrained", ""]
     assert found.provenance["specification"] == made["pretrained"].provenance["specification"]
     assert json.dumps(Given.of(TASK, None, None, None, 20).digests()) == "{}"
+
+
+def test_a_function_that_fails_is_known_before_any_training(tmp_path: Path) -> None:
+    def wrong(model, retain_loader, forget_loader, validation_loader):  # type: ignore[no-untyped-def]
+        return model.no_such_layer
+
+    with pytest.raises(InputError, match=r"method wrong failed for member 0: test_given\.py, line \d+: AttributeError"):
+        audit(tmp_path / "run", [from_function(wrong)])
+    assert not (tmp_path / "run").exists()

@@ -40,7 +40,10 @@ def _moved(method: Method, facts: Facts) -> CheckRecord:
     return CheckRecord(
         name="weights moved",
         passed=bool(moved.all()),
-        detail=f"{int(moved.sum())} of {len(moved)} members moved, median distance {typical:.3g}",
+        detail=f"{int(moved.sum())} of {len(moved)} members moved, median distance {typical:.3g}"
+        if bool(moved.any())
+        else f"0 of {len(moved)} members moved: {method.name} neither changed the model that it was given nor returned "
+        "another",
     )
 
 

@@ -55,7 +55,7 @@ class FromFunction(Method):
     label: ClassVar[str] = "Own function"
     statistics: ClassVar[str] = "updated"
     needs: ClassVar[frozenset[Need]] = frozenset({"retain", "forget", "modules"})
-    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite")
+    checks: ClassVar[tuple[str, ...]] = ("moved", "enough", "statistics", "finite")
     forecastable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

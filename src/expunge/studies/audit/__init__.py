@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from expunge.core import ForgetSet, InputError, Task
+from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checks import positive, whole
 from expunge.core.record import Record
 from expunge.ensembles.chunks import pick_device
 from expunge.ensembles.train import check_size
-from expunge.methods import METHODS, Method, check_fits
+from expunge.methods import METHODS, Method, check_fits, unlearn
 from expunge.methods.method import lacking
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.audit.forget_set import Study, audit_forget_set
@@ -100,6 +100,8 @@ def audit(
         for method in runs:
             for each in (choice.forget, choice.calibration):
                 check_fits(method, network, choice.task, each, targets=forecasts)
+    if not (out / Record.FILE).exists():
+        _try_functions(choices[0], runs)
     with Run.open(
         Record,
         out,
@@ -125,6 +127,15 @@ def audit(
             run.save()
         run.record.notes = [*([f"No forecast was made: {reason}"] if reason else []), *_notes(run.record, study)]
     return out, run.record
+
+
+def _try_functions(choice: Choice, runs: Sequence[Method]) -> None:
+    """Run each function of the user's on one untrained model: what it raises is known before any training."""
+    own = [method for method in runs if "modules" in method.needs]
+    start = Ensemble.from_modules([choice.task.build(0)], choice.task) if own else None
+    for method in own:
+        assert start is not None
+        unlearn(start, choice.task, choice.forget, method)
 
 
 def _no_forecast(task: Task, members: int, device: torch.device) -> str:
@@ -174,7 +185,7 @@ def _request(
 
 
 def _notes(record: Record, study: Study) -> list[str]:
-    notes = [*study.given.notes(), *([f"Of the task: {study.task.overlap}"] if study.task.overlap else [])]
+    notes = [*study.given.notes(study.task), *([f"Of the task: {study.task.overlap}"] if study.task.overlap else [])]
     notes += study.notes
     if study.forecasts and study.task.augment is not None:
         notes.append("The forecasts follow training as if its inputs were not augmented.")

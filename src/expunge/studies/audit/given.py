@@ -97,17 +97,18 @@ class Given:
         """Return what the run's request says of the models, so that it is not gone on with for others."""
         return {f"{kind} {name}".strip(): digest_json(_digests(models)) for (kind, name), models in self.models.items()}
 
-    def notes(self) -> list[str]:
+    def notes(self, task: Task) -> list[str]:
         """Return what a reader must know."""
         given = [f"{kind} models {f'of {name}' * bool(name)}".strip() for kind, name in self.models]
         if not given:
             return []
+        how = "recipe" if task.fit is None else "own loop"
         return [
             f"Given, not trained here: {', '.join(given)}. What they were trained on is taken on trust; the checklist "
             "shows what speaks against it.",
             "All other models (calibration oracles, on which settings are chosen, and the retraining among the "
-            "methods) are by the task's recipe; where the given ones are not, the difference counts as a gap "
-            "on every split.",
+            f"methods) are by the task's {how}; where the given ones are not, the difference counts as a gap on every "
+            "split.",
             *(
                 f"No held-out oracles of {name} were given: every other oracle is held out, so the floor and all "
                 f"scores rest on {len(self.models['oracle', name])} oracles on one side and "
