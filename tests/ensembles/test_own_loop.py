@@ -231,6 +231,25 @@ def test_a_run_that_is_ended_leaves_no_process_and_goes_on_where_it_was(tmp_path
     assert equal(train(task, members=6, workers=2, store=tmp_path), train(task, members=6, workers=1))
 
 
+def in_memory():
+    """Return the bytes of this process that no file holds."""
+    (line,) = [row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("RssAnon")]
+    return 1024 * int(line.split()[1])
+
+
+def test_memory_does_not_grow_with_members():
+    def wide():
+        return nn.Sequential(nn.Linear(6, 300_000), nn.Linear(300_000, 3))
+
+    task = own_task(lambda model, dataset, seed: None, model=wide)
+    each = 4 * sum(p.numel() for p in task.build(0).parameters())
+    train(task, members=2, workers=1)
+    before = in_memory()
+    ensemble = train(task, members=12, workers=1)
+    assert in_memory() - before < 3 * each  # of 12
+    assert len(ensemble.params["0.weight"]) == 12
+
+
 def test_where_forking_is_not_safe_members_are_trained_here(monkeypatch):
     task, pids = own_task(lambda m, d, s: pids.append(os.getpid())), []
     monkeypatch.setattr(processes, "may_fork", lambda: False)
