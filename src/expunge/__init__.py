@@ -1,7 +1,7 @@
 """expunge: does this model behave as if it had never seen that data?"""
 
 from expunge import dependence, methods, metrics, papers, tasks
-from expunge.api import Forecast, Run, audit, forecast
+from expunge.api import Forecast, Run, Scores, audit, forecast, score
 from expunge.core import Ensemble, ForgetSet, OutputsAlone, Recipe, Task
 from expunge.ensembles import train
 from expunge.methods import unlearn
@@ -17,6 +17,7 @@ __all__ = [
     "OutputsAlone",
     "Recipe",
     "Run",
+    "Scores",
     "Task",
     "__version__",
     "audit",
@@ -26,6 +27,7 @@ __all__ = [
     "methods",
     "metrics",
     "papers",
+    "score",
     "tasks",
     "theory",
     "train",

@@ -13,9 +13,12 @@ from expunge import report, studies
 from expunge.core import ForgetSet, InputError, Record, Task
 from expunge.core.checks import described, instance, plain_arguments, positive, seeds
 from expunge.core.forecast import ForecastRun
+from expunge.core.scoring import ScoreResult
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods import Method
+from expunge.report.score_table import score_text
 from expunge.studies.audit.given import Models
+from expunge.studies.score import score_arrays
 
 ForgetItem = ForgetSet | str | Path
 """How a forget set is asked for."""
@@ -49,6 +52,14 @@ class Forecast:
     """What was predicted."""
     report: Path
     """The page, one HTML file."""
+
+
+class Scores(ScoreResult):
+    """What `score` found; printed, it is the table of `expunge score`."""
+
+    def __str__(self) -> str:
+        """Return the table."""
+        return score_text(self)
 
 
 @plain_arguments
@@ -184,6 +195,66 @@ def forecast(
         command=command,
     )
     return Forecast(folder, record, report.draw_forecast(folder))
+
+
+@plain_arguments
+def score(
+    unlearned: Any,
+    oracle: Any,
+    *,
+    held_out: Any = None,
+    pretrained: Any = None,
+    task: Task | None = None,
+    forget: ForgetSet | None = None,
+    labels: Any = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> Scores:
+    """Score unlearned members against oracles: all metrics that what is given allows, and a verdict.
+
+    Each side is an array on the forget examples, numpy or torch: margins (members, examples) or, with `labels`, logits
+    (members, examples, classes); or a mapping of such arrays by split (`forget`, `retain`, `validation`), which a
+    verdict needs; or an ensemble, with `task` and `forget`.
+
+    Args:
+        unlearned: The unlearned members, at least 5.
+        oracle: Members retrained without the forget set, on the same examples in the same order, at least 5.
+        held_out: Other retrained members, for an honest floor.
+        pretrained: The members before unlearning, for the side of a verdict.
+        task: The task of ensembles; all forget examples are scored, and a sample of retain and validation examples.
+        forget: The forget set of ensembles.
+        labels: Labels of the forget examples (examples,), or a mapping by split; needed with logits.
+        tolerance: Largest excess over the floor, in nats, that the verdict counts as indistinguishable; None for the
+            default.
+        seed: Seed of everything random.
+
+    Returns:
+        What `expunge score` says: `lines`, `verdict`, `missing`, `notes`; `result["KLoM, p95"]` is one line, and
+        `print(result)` the table.
+
+    Raises:
+        InputError: If shapes disagree, an oracle is not finite, a side has fewer than 5 members, or an ensemble comes
+            without task and forget set.
+
+    >>> import numpy as np
+    >>> draw = np.random.default_rng(0)
+    >>> result = score(draw.normal(2, 1, (30, 40)), oracle=draw.normal(0, 1, (30, 40)))
+    >>> line = result["wasserstein"]
+    >>> print(f"{line.value:.1f} {line.unit}, floor {line.floor:.1f}: {line.side}")
+    2.0 oracle sd, floor 0.4: off the oracle
+    """
+    found = score_arrays(
+        unlearned,
+        oracle,
+        held_out=held_out,
+        pretrained=pretrained,
+        task=task,
+        forget=forget,
+        labels=labels,
+        tolerance=tolerance,
+        seed=seed,
+    )
+    return Scores(**dict(found))
 
 
 def _check_request(task: Task, out: Path | str, seed: int, tolerance: float | None) -> None:

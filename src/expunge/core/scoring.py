@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from expunge.core.errors import InputError
 from expunge.core.result import Result
 from expunge.core.schema import SplitName
 
@@ -54,3 +55,16 @@ class ScoreResult(Model):
     missing: list[Missing] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     """What a reader has to know, such as few members or a resampled floor."""
+
+    def __getitem__(self, metric: str | tuple[str, SplitName]) -> ScoreLine:
+        """Return the line of a metric, on the forget examples or on the split given with it.
+
+        Raises:
+            InputError: If it was not computed.
+        """
+        name, split = (metric, "forget") if isinstance(metric, str) else metric
+        for line in self.lines:
+            if (line.metric, line.split) == (name, split):
+                return line
+        there = ", ".join(line.metric for line in self.lines if line.split == split)
+        raise InputError(f"{name!r} was not computed on {split} examples, expected one of: {there}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -51,6 +53,14 @@ def print_scores(result: ScoreResult, console: Console) -> None:
         for missing in result.missing:
             table.add_row(missing.metric, missing.needs)
         print_fitting(console, table)
+
+
+def score_text(result: ScoreResult, width: int = 120) -> str:
+    """Return what `print_scores` prints in a terminal of a width, without colours."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    print_scores(result, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 def _add_group(table: Table, group: str, lines: list[ScoreLine]) -> None:

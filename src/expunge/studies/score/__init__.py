@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from expunge import metrics
-from expunge.core.checks import positive
+from expunge.core import ForgetSet, InputError, Task
+from expunge.core.checks import instance, positive, seeds
 from expunge.core.ranks import spearman
 from expunge.core.record import SPLITS, SplitName
 from expunge.core.result import Result
@@ -21,7 +23,8 @@ from expunge.metrics.arrays import Array
 from expunge.metrics.from_margins import CHALLENGE_EXAMPLES, DISTANCE_EXAMPLES
 from expunge.metrics.from_outputs import ATTACK_EXAMPLES, SVC_EXAMPLES
 from expunge.metrics.metric import KLOM_EXAMPLES, SUBSAMPLES
-from expunge.studies.score.inputs import Labels, Path_, Side, read_inputs
+from expunge.studies.run.measure import Parts
+from expunge.studies.score.inputs import Inputs, Path_, Side, read_inputs, take_inputs
 
 FEW = 20
 """Members of either side below which the result says that it is rough."""
@@ -70,19 +73,42 @@ def score_files(
         {"retain": retain, "validation": validation},
         {"forget": labels, "retain": labels_retain, "validation": labels_validation},
     )
-    result = ScoreResult(files=inputs.files, shapes=inputs.shapes, lines=[])
-    _score(result, inputs.sides, inputs.labels, tolerance, seed, progress or (lambda text: None))
-    return result
+    return _score(inputs, tolerance, seed, progress or (lambda text: None))
 
 
-def _score(
-    result: ScoreResult,
-    sides: Mapping[str, Side],
-    labels: Labels,
-    tolerance: float | None,
-    seed: int,
-    progress: Callable[[str], None],
-) -> None:
+def score_arrays(
+    unlearned: Any,
+    oracle: Any,
+    *,
+    held_out: Any = None,
+    pretrained: Any = None,
+    task: Task | None = None,
+    forget: ForgetSet | None = None,
+    labels: Any = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> ScoreResult:
+    """Score arrays or ensembles of unlearned members against oracles; the arguments are those of `expunge.score`."""
+    if tolerance is not None:
+        positive(tolerance=tolerance)
+    seeds(seed=seed)
+    if (task is None) != (forget is None):
+        raise InputError("one of task and forget was given, expected both, with ensembles, or none, with arrays.")
+    parts = None
+    if task is not None and forget is not None:
+        instance(Task, "an expunge.Task", task=task)
+        instance(ForgetSet, "a forget set, as tasks.random_forget_set makes", forget=forget)
+        forget.check(task)
+        parts = Parts.of(task, forget, seed)
+    given = {"unlearned": unlearned, "oracle": oracle, "held_out": held_out, "pretrained": pretrained}
+    for who in ("unlearned", "oracle"):
+        if given[who] is None:
+            raise InputError(f"{who} is None, expected an array, a mapping of arrays by split, or an ensemble.")
+    return _score(take_inputs(given, labels, parts), tolerance, seed, lambda text: None)
+
+
+def _score(inputs: Inputs, tolerance: float | None, seed: int, progress: Callable[[str], None]) -> ScoreResult:
+    result, sides, labels = ScoreResult(files=inputs.files, shapes=inputs.shapes, lines=[]), inputs.sides, inputs.labels
     held_out = sides["held_out"].margins if "held_out" in sides else {}
     samples = {
         split: metrics.Sample(split, sides["unlearned"], sides["oracle"], held_out.get(split), labels, seed)
@@ -101,6 +127,7 @@ def _score(
                 result.lines.append(ScoreLine(**fields, published=metric.published))
     _missing(result, sides)
     _notes(result, sides)
+    return result
 
 
 def _verdict(

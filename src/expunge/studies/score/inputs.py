@@ -26,9 +26,11 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
 from expunge import metrics
-from expunge.core import InputError
+from expunge.core import Ensemble, InputError, Split
+from expunge.core.outcomes import Classes
 from expunge.core.record import SPLITS, SplitName
-from expunge.metrics.arrays import to_labels
+from expunge.metrics.arrays import to_array, to_labels
+from expunge.studies.run.measure import Parts
 
 FEWEST = 5
 """Members of either side below which nothing is computed: floors then exceed what could be found."""
@@ -100,7 +102,53 @@ def read_inputs(
                 raise InputError(f"{who} has {split} examples in {files[who]} and in {path}, expected one of them.")
             sides[who].raw[split] = _one_array(path, f"{who} {split}")
             files[f"{who} {split}"] = str(path)
-    answers = {split: _labels(labels.get(split), sides, split) for split in SPLITS}
+    return _checked(sides, {split: _labels(labels.get(split), sides, split) for split in SPLITS}, files)
+
+
+def take_inputs(given: Mapping[str, Any], labels: Any, parts: Parts | None) -> Inputs:
+    """Take arrays or ensembles and check that all of them speak of the same members and examples.
+
+    Args:
+        given: By side an array on the forget examples, a mapping of arrays by split, or an ensemble; None is left out.
+        labels: Labels of the forget examples, or a mapping by split; needed with logits.
+        parts: The examples on which ensembles are evaluated.
+
+    Raises:
+        InputError: As `read_inputs`, or if an ensemble comes without the examples.
+    """
+    sides, files = {}, {}
+    for who, value in given.items():
+        if value is None:
+            continue
+        files[who] = f"{type(value).__name__} in memory"
+        if isinstance(value, Ensemble):
+            if parts is None:
+                raise InputError(f"{who} is an ensemble, and task or forget is missing; give both, or arrays.")
+            sides[who] = Side(raw={split: _outputs(value, part) for split, part in parts.splits.items()})
+        else:
+            sides[who] = Side(raw={split: to_array(part, f"{who} {split}") for split, part in _splits(value, who)})
+    answers: dict[SplitName, NDArray[Any] | None] = dict.fromkeys(SPLITS)
+    if parts is not None:
+        answers |= {split: part.y.numpy() for split, part in parts.splits.items()}
+    if labels is not None:
+        answers |= {split: to_array(part, f"labels {split}", ndim=1) for split, part in _splits(labels, "labels")}
+    return _checked(sides, answers, files)
+
+
+def _splits(value: Any, what: str) -> list[tuple[SplitName, Any]]:
+    by_split = value if isinstance(value, Mapping) else {"forget": value}
+    if "forget" not in by_split or not set(by_split) <= set(SPLITS):
+        raise InputError(f"{what} has {list(by_split)}, expected forget and, if there are, retain and validation.")
+    return [(split, by_split[split]) for split in SPLITS if split in by_split]
+
+
+def _outputs(ensemble: Ensemble, part: Split) -> NDArray[Any]:
+    """Return logits where they are classes', which more metrics read, and the compared statistic otherwise."""
+    logits, outcome = ensemble.logits(part.x).cpu(), ensemble.network.outcome
+    return (logits if isinstance(outcome, Classes) else outcome.statistic(logits, part.y)).numpy()
+
+
+def _checked(sides: dict[str, Side], answers: dict[SplitName, NDArray[Any] | None], files: dict[str, str]) -> Inputs:
     for who, side in sides.items():
         _as_margins(side, who, answers)
     _check_shapes(sides)
