@@ -27,7 +27,10 @@ FORGET_EXPECTED = (
     "a forget set: text such as 'random:70', the path of a file of indices, or ForgetSet.of(task, indices, name=..., "
     "how=...)"
 )
-METHOD_EXPECTED = "a method: a name such as 'gradient_ascent', or one with its options such as GradientAscent(lr=0.01)"
+METHOD_EXPECTED = (
+    "a method: a name such as 'gradient_ascent', one with its options such as GradientAscent(lr=0.01), or a function "
+    "of your own as expunge.methods.from_function(fn)"
+)
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ def audit(
     Args:
         task: Data, model and recipe.
         forget: One forget set or several: `ForgetSet`, a file of indices, or a chooser such as `"random:70"`.
-        methods: Registry names (whole grids) or methods with options, one or several; None tries all. Controls always
-            run.
+        methods: Registry names (whole grids), methods with options, or functions of one's own
+            (`methods.from_function(fn)`, or `"mine.py:fn"`), one or several; None tries all. Controls always run.
         pretrained: Models that were trained on all training examples, by whatever means, instead of training them: an
             `Ensemble`, a folder that `ensemble.save` wrote, or checkpoints as `Ensemble.from_files` takes them.
         oracles: Models trained on the retain set, likewise; for several forget sets a mapping from their names.

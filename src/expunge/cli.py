@@ -66,8 +66,8 @@ ForgetSets = Annotated[
 Methods = Annotated[
     str | None,
     typer.Option(
-        help=f"Methods to try, separated by commas: {CANDIDATES}; all by default. The controls always run as well: "
-        f"{CONTROLS}."
+        help=f"Methods to try, separated by commas: {CANDIDATES}; all by default. Or functions of your own, as "
+        f"mine.py:function. The controls always run as well: {CONTROLS}."
     ),
 ]
 ForecastMethods = Annotated[

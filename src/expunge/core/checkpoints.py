@@ -366,11 +366,11 @@ def read(models: Any, task: Task, what: str) -> Ensemble:
             raise InputError(f"{what} is {described(models)}, expected an expunge.Ensemble, or {FILES_EXPECTED}.")
         return load(models, task) if is_saved(models) else from_files(models, task)
     like, state = Architecture.of(task), {**models.params, **models.buffers}
-    rows = range(len(models))
-    fitted = [like.fit({name: t[row] for name, t in state.items()}, f"{what}[{row}]", finite=False) for row in rows]
-    stacked = {name: torch.stack([member[name] for member in fitted]) for name in fitted[0]}
-    params = {name: stacked[name] for name in like.params}
-    return models.with_state(params, {name: stacked[name] for name in like.buffers}, network=task.network)
+    # Members of a stack share names, shapes and types.
+    like.fit({name: tensor[0] for name, tensor in state.items()}, f"{what}[0]", finite=False)
+    params = {name: state[name].to(kind.dtype) for name, kind in like.params.items()}
+    buffers = {name: state[name].to(kind.dtype) for name, kind in like.buffers.items()}
+    return models.with_state(params, buffers, network=task.network)
 
 
 class _NoNetwork:

@@ -86,6 +86,10 @@ class FromFunction(Method):
         for rows in (forget.indices, forget.retain):
             check_batch_norm(network, len(rows), self.batch_size or task.recipe.batch_size)
 
+    def planned_cost(self, forget: int, retain: int, epochs: int) -> float:
+        """Return the cost of one pass over R and F: what a function will read is not known."""
+        return (forget + retain) / (retain * epochs)
+
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Call the function with each member, and yield the stack of what came back."""
         task, start, device = problem.task, problem.start, problem.x.device
