@@ -95,7 +95,7 @@ def run_chunks(work: Callable[[P], T], chunks: Sequence[P], device: torch.device
     """Return `work(chunk)` for every chunk, in order; the first error stops the rest and is raised."""
     if device.type != "cpu":
         return [work(chunk) for chunk in chunks]
-    with one_thread_each(), ThreadPoolExecutor(min(workers, len(chunks)), initializer=_prepare_thread) as pool:
+    with one_thread_each(), ThreadPoolExecutor(min(workers, len(chunks)), initializer=prepare_thread) as pool:
         futures = [pool.submit(work, chunk) for chunk in chunks]
         try:
             return [future.result() for future in futures]
@@ -179,7 +179,8 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _prepare_thread() -> None:
+def prepare_thread() -> None:
+    """Let the kernels of this thread use one core, and treat denormals as 0."""
     torch.set_num_threads(1)
     # A run that saturates produces denormals, which are up to ten times slower than ordinary numbers on a CPU.
     torch.set_flush_denormal(True)

@@ -32,9 +32,8 @@ class OneNetwork(VmapNetwork):
         skeleton = self.skeleton(statistics, noise is not None)
         members = len(next(iter(params.values())))
         # Taken apart all at once: the gradient of a slice would be as large as the stack, once a member.
-        weights = [
-            dict(zip(params, own, strict=True)) for own in zip(*(t.unbind() for t in params.values()), strict=True)
-        ]
+        apart = [t.unbind() if members > 1 else (t.squeeze(0),) for t in params.values()]
+        weights = [dict(zip(params, own, strict=True)) for own in zip(*apart, strict=True)]
         outputs: list[Tensor] = []
         moved: dict[str, list[Tensor]] = {name: [] for name in buffers}
         for member in range(members):
@@ -52,5 +51,5 @@ class OneNetwork(VmapNetwork):
                 moved[name].append(tensor.detach())
         if statistics == "updated":
             for name, tensors in moved.items():
-                buffers[name].copy_(torch.stack(tensors))
-        return torch.stack(outputs)
+                buffers[name].copy_(torch.stack(tensors) if members > 1 else tensors[0].unsqueeze(0))
+        return torch.stack(outputs) if members > 1 else outputs[0].unsqueeze(0)

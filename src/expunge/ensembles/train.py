@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from expunge.core.checks import between, instance, plain_arguments, seeds, whole
 from expunge.core.reading import check_memory
 from expunge.core.seeds import derive, generator
 from expunge.ensembles.batches import batches, epoch_order, gather
-from expunge.ensembles.chunks import measure_chunk, pick_device, run_chunks, split, worker_count
+from expunge.ensembles.chunks import measure_chunk, pick_device, prepare_thread, run_chunks, split, worker_count
 from expunge.ensembles.descent import Descent, Steps
 from expunge.ensembles.initialise import initialise
 from expunge.ensembles.own_loop import fit_ensemble, member_seeds, row_digest
+from expunge.ensembles.processes import may_fork, run_each
 from expunge.ensembles.store import Shelf
 
 TRAINER = 1
@@ -220,9 +222,15 @@ def run_plan(
     progress: Progress | None,
 ) -> Ensemble:
     """Train the members of a plan that the store lacks, and return all of them."""
+    at_once = worker_count(device, workers)
+    # Plain modules hold the interpreter's lock: in threads they would wait for one another.
+    processes = network.kind == "one" and device.type == "cpu" and min(at_once, len(plan.ids)) > 1 and may_fork()
+    if processes and shelf is None:
+        with tempfile.TemporaryDirectory(prefix="expunge-") as scratch:
+            shelf = Shelf(Path(scratch), plan.specification())
+            return run_plan(plan, network, shelf, device, chunk, workers, progress)
     kept = shelf.members() if shelf else set()
     missing = [position for position, member in enumerate(plan.ids) if member not in kept]
-    at_once = worker_count(device, workers)
     size = 0
     counter = _Counter(len(plan.ids) * plan.epochs, progress)
     counter.add((len(plan.ids) - len(missing)) * plan.epochs)
@@ -244,8 +252,12 @@ def run_plan(
         def work(part: Sequence[int]) -> tuple[trees.State, trees.State]:
             return _train_chunk(plan, network, data, part, seeds, shelf, counter)
 
-        results = run_chunks(work, chunks, device, at_once)
+        if processes:
+            _in_processes(work, chunks, at_once, lambda part: counter.add(len(part) * plan.epochs))
+        else:
+            results = run_chunks(work, chunks, device, at_once)
     if shelf is not None:
+        shelf.refresh()
         params, buffers = shelf.load(list(plan.ids))
         params, buffers = _move(params, device), _move(buffers, device)
     else:
@@ -259,6 +271,21 @@ def run_plan(
         "device": str(device),
     }
     return Ensemble(network, params, buffers, plan.ids, plan.seed, provenance)
+
+
+def _in_processes(
+    work: Callable[[Sequence[int]], object],
+    chunks: Sequence[Sequence[int]],
+    workers: int,
+    finished: Callable[[Sequence[int]], None],
+) -> None:
+    """Do `work(chunk)` for every chunk in processes, which leave what they made in the store."""
+
+    def one(number: int) -> None:
+        prepare_thread()
+        work(chunks[number])
+
+    run_each(one, range(len(chunks)), workers, lambda number, _: finished(chunks[number]))
 
 
 def _train_chunk(

@@ -164,8 +164,8 @@ def unlearn(
     aims = _check_targets(targets, pretrained, task, forget) if "targets" in method.needs else None
     at_once = worker_count(device, workers)
     kept = None if store is None else Path(store)
-    alone = 1 if pretrained.network.kind == "one" else 0
-    size = alone or chunk or even(members, int(pretrained.provenance.get("chunk", 0)) or LARGEST_CHUNK, at_once)
+    chunk = 1 if pretrained.network.kind == "one" else chunk
+    size = chunk or even(members, int(pretrained.provenance.get("chunk", 0)) or LARGEST_CHUNK, at_once)
 
     def work(part: range) -> tuple[list[tuple[Checkpoint, Mapping[str, Tensor]]], Ensemble]:
         start = pretrained[part.start : part.stop]
