@@ -10,37 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.core import InputError, Task
-from expunge.core.seeds import derive, generator
+from expunge.core import ForgetSet, InputError
+from expunge.core.seeds import generator
 from expunge.ensembles import Descent, Steps, build_network, train
-from expunge.ensembles.skeleton import following, own_dropout
-from reference.modules import KINDS, task_of
-from reference.one_by_one import member_seed, optimiser_of
+from expunge.methods import GradientAscent, unlearn
+from reference.modules import KINDS, task_of, trained_alone
 from reference.problems import small_task
-
-
-def trained_alone(task: Task, member: int, seed: int) -> nn.Module:
-    """A plain module in a plain loop; its noise is drawn from the member's own generators."""
-    recipe, x, y = task.recipe, task.train.x, task.train.y
-    own = member_seed(seed, np.arange(len(y)), member)
-    module = task.build(derive(own, "initialisation"))
-    dropouts, draws = own_dropout(module), getattr(getattr(task.network, "traits", None), "draws", frozenset())
-    optimiser = optimiser_of(module, recipe)
-    for epoch in range(recipe.epochs):
-        noise = generator(own, "noise", epoch)
-        parts = torch.randperm(len(y), generator=generator(own, "order", epoch)).split(recipe.batch_size)
-        for number, part in enumerate(parts):
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate(epoch + (number + 0.5) / len(parts))
-            module.train()
-            optimiser.zero_grad()
-            with following(noise, draws, x.device):
-                for dropout in dropouts:
-                    dropout.generator = torch.default_generator if draws else noise
-                out = task.interface.run(module, x[part])
-            nn.functional.cross_entropy(out, y[part]).backward()
-            optimiser.step()
-    return module.eval()
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -84,6 +59,23 @@ def test_one_at_a_time_equals_the_stacked_forms(name, statistics):
     for key, tensor in results[0].items():
         torch.testing.assert_close(results[1][key].detach(), tensor.detach(), rtol=1e-9, atol=1e-10)
         assert statistics == "updated" or key in start.params or torch.equal(tensor, start.buffers[key])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_member_of_any_kind_unlearns_as_itself(name):
+    task = task_of(name, n=24)
+    forget = ForgetSet.of(task, [1, 5, 7], name="some", how="for a test")
+    trained = train(task, members=2, seed=4)
+    for statistics in ("frozen", "updated", "recalibrated"):
+        method = GradientAscent(lr=0.05, epochs=1, statistics=statistics)
+        done, alone = (unlearn(start, task, forget, method, seed=0) for start in (trained, trained[1:]))
+        assert bool(done.finite().all())
+        for key, tensor in {**alone.params, **alone.buffers}.items():
+            own = {**done.params, **done.buffers}[key]
+            torch.testing.assert_close(own[1:], tensor, rtol=1e-9, atol=1e-10)
+            if statistics == "frozen" and key in trained.buffers:
+                assert torch.equal(own, trained.buffers[key])
+        assert any(bool((tensor != trained.params[key]).any()) for key, tensor in done.params.items())
 
 
 def test_dropout_is_the_same_in_every_form():

@@ -15,6 +15,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 from expunge.core import Recipe, Task
+from expunge.core.seeds import derive, generator
+from expunge.ensembles.skeleton import following, own_dropout
+from reference.one_by_one import member_seed, optimiser_of
 
 FEATURES, LENGTH, WORDS = 6, 4, 9
 
@@ -241,9 +244,30 @@ KINDS = {
 }
 
 
+def bert() -> nn.Module:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    return BertForSequenceClassification(BertConfig(vocab_size=WORDS, max_position_embeddings=8, num_labels=3, **sizes))
+
+
+def gpt2() -> nn.Module:
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8}
+    return GPT2ForSequenceClassification(GPT2Config(vocab_size=WORDS, num_labels=3, pad_token_id=0, **sizes))
+
+
+HUGGING_FACE = {
+    "bert": Kind("`BertForSequenceClassification`, built from a config", bert, "one", named),
+    "gpt2": Kind("`GPT2ForSequenceClassification`, built from a config", gpt2, "one", named),
+}
+"""Apart from the others, since importing `transformers` takes seconds."""
+
+
 def task_of(name: str, n: int = 40, model: Any = None, **recipe: Any) -> Task:
     """A task of three classes on which a kind of module trains."""
-    kind = KINDS[name]
+    kind = {**KINDS, **HUGGING_FACE}[name]
     labels = torch.randint(0, 3, (n + 12,), generator=torch.Generator().manual_seed(5))
     options = {"epochs": 2, "batch_size": 8, "lr": 0.1, "peak_epoch": 1.0, "precision": "float64", **recipe}
     return Task(
@@ -254,3 +278,27 @@ def task_of(name: str, n: int = 40, model: Any = None, **recipe: Any) -> Task:
         recipe=Recipe(**options),
         classes=3,
     )
+
+
+def trained_alone(task: Task, member: int, seed: int) -> nn.Module:
+    """A plain module in a plain loop; its noise is drawn from the member's own generators."""
+    recipe, x, y = task.recipe, task.train.x, task.train.y
+    own = member_seed(seed, np.arange(len(y)), member)
+    module = task.build(derive(own, "initialisation"))
+    dropouts, draws = own_dropout(module), getattr(getattr(task.network, "traits", None), "draws", frozenset())
+    optimiser = optimiser_of(module, recipe)
+    for epoch in range(recipe.epochs):
+        noise = generator(own, "noise", epoch)
+        parts = torch.randperm(len(y), generator=generator(own, "order", epoch)).split(recipe.batch_size)
+        for number, part in enumerate(parts):
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(epoch + (number + 0.5) / len(parts))
+            module.train()
+            optimiser.zero_grad()
+            with following(noise, draws, x.device):
+                for dropout in dropouts:
+                    dropout.generator = torch.default_generator if draws else noise
+                out = task.interface.run(module, x[part])
+            nn.functional.cross_entropy(out, y[part]).backward()
+            optimiser.step()
+    return module.eval()
