@@ -6,7 +6,7 @@ from expunge.core import Ensemble, ForgetSet, OutputsAlone, Recipe, Task
 from expunge.ensembles import train
 from expunge.methods import unlearn
 from expunge.papers.ascent_fails_to_forget import theory
-from expunge.studies.check import Check, check
+from expunge.studies.run.check import Check, check
 from expunge.version import __version__
 
 __all__ = [

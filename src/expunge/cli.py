@@ -235,7 +235,7 @@ def check(
     Trains a few times on some of the rows: does it follow its rows and its seed, what does it put out, how long will it
     take? The exit code is 1 if something fails.
     """
-    from expunge.studies.check import check as run_check
+    from expunge.studies.run.check import check as run_check
 
     console = Console()
     found = run_check(

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import expunge as ex
 from expunge.cli import app
+from expunge.core import InputError
 from reference.own_loops import careful_loop, loop, net, own_task
 
 CALLS = itertools.count()
@@ -162,3 +163,11 @@ def test_the_command_line_says_it_and_its_exit_code_too(tmp_path):
     command = f"{sys.executable} {script} {{rows}} {{seed}} {{out}}"
     done = CliRunner().invoke(app, ["check", str(path), "--train", command])
     assert done.exit_code == 0, done.output
+
+
+def test_an_audit_refuses_what_no_oracle_can_come_from_before_any_ensemble(tmp_path):
+    with pytest.raises(
+        InputError, match=r"not what an audit needs; other rows, other model: .*fit ignores the data set"
+    ):
+        ex.audit(own_task(ignores_rows), forget="random:9", members=20, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -32,6 +32,7 @@ from expunge.methods.method import lacking
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.audit.forget_set import Study, audit_forget_set
 from expunge.studies.audit.given import Given, Models
+from expunge.studies.run.check import NEEDED, check
 from expunge.studies.run.forecasting import FORECAST_WORK, check_forecastable, digest_forget
 from expunge.studies.run.forget_specs import choose_all
 from expunge.studies.run.grid import plan_runs, runs_work
@@ -101,6 +102,7 @@ def audit(
             for each in (choice.forget, choice.calibration):
                 check_fits(method, network, choice.task, each, targets=forecasts)
     if not (out / Record.FILE).exists():
+        _try_fit(task, console)
         _try_functions(choices[0], runs)
     with Run.open(
         Record,
@@ -127,6 +129,22 @@ def audit(
             run.save()
         run.record.notes = [*([f"No forecast was made: {reason}"] if reason else []), *_notes(run.record, study)]
     return out, run.record
+
+
+def _try_fit(task: Task, console: Console | None) -> None:
+    """Train a few times by the user's own loop on some rows, and refuse one that no oracle can come from."""
+    if task.fit is None:
+        return
+    if console is not None:
+        console.print("trying fit on some rows, four times", style="dim")
+    answers = [answer for answer in check(task).answers if answer.passed is False]
+    for answer in answers:
+        if answer.question in NEEDED:
+            raise InputError(
+                f"the training of task {task.name!r} is not what an audit needs; {answer.question}: {answer.sentence}"
+            )
+        if console is not None:
+            console.print(f"{answer.question}: {answer.sentence}", highlight=False, markup=False)
 
 
 def _try_functions(choice: Choice, runs: Sequence[Method]) -> None:

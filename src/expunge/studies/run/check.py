@@ -33,6 +33,10 @@ TRIED_EXAMPLES = 500
 """Validation examples on which outputs are looked at, at most."""
 
 
+NEEDED = frozenset({"does it run", "other seed, other model", "other rows, other model", "is it trained", "outputs"})
+"""Questions without whose answers an audit would be of nothing; what else fails is said."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the check found about one question."""
@@ -164,7 +168,8 @@ def _seed(first: _Trial, other: _Trial) -> Answer:
         what,
         False,
         "with another seed it came out the same: fit ignores its seed, and an ensemble would be one model many times. "
-        "Start from the model that fit is given, and draw orders and noise from seed.",
+        "Start from the model that fit is given, and draw orders and noise from seed; for an estimator write "
+        "from_estimator(..., bootstrap=True).",
     )
 
 
