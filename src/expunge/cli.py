@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -96,6 +99,11 @@ Chunk = Annotated[
 ]
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """Return a console that prints names as they are: not as markup, not as emoji."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
 def _version(show: bool) -> None:
     if show:
         typer.echo(__version__)
@@ -158,7 +166,7 @@ def audit(
     """
     from expunge.api import audit as run_audit
 
-    console = Console()
+    console = _console()
     run = run_audit(
         _task(task, train),
         forget=forget or ["random:70"],
@@ -178,7 +186,7 @@ def audit(
         command=_command(),
     )
     print_table(run.record, console)
-    console.print(f"\nReport: {run.report}", soft_wrap=True, highlight=False)
+    console.print(f"\nReport: {run.report}", soft_wrap=True)
 
 
 @app.command()
@@ -203,7 +211,7 @@ def forecast(
     """
     from expunge.api import forecast as run_forecast
 
-    console = Console()
+    console = _console()
     run = run_forecast(
         _task(task, train),
         forget=forget or ["random:70"],
@@ -220,7 +228,7 @@ def forecast(
         command=_command(),
     )
     print_forecast(run.record, console)
-    console.print(f"\nReport: {run.report}", soft_wrap=True, highlight=False)
+    console.print(f"\nReport: {run.report}", soft_wrap=True)
 
 
 @app.command()
@@ -237,7 +245,7 @@ def check(
     """
     from expunge.studies.run.check import check as run_check
 
-    console = Console()
+    console = _console()
     found = run_check(
         _task(task, train), members=members, seed=seed, progress=lambda text: console.print(text, style="dim")
     )
@@ -272,7 +280,7 @@ def prove_forecast(
     from expunge.papers.ascent_fails_to_forget.report.proof import draw as draw_proof
     from expunge.papers.ascent_fails_to_forget.report.proof import print_tables
 
-    console = Console()
+    console = _console()
     folder, _ = prove(
         tasks or DEFAULT_TASKS,
         members=members,
@@ -284,7 +292,7 @@ def prove_forecast(
         command=_command(),
     )
     print_tables(folder, console)
-    console.print(f"\nTables: {draw_proof(folder)}, figures beside it", soft_wrap=True, highlight=False)
+    console.print(f"\nTables: {draw_proof(folder)}, figures beside it", soft_wrap=True)
 
 
 def _task(name: str, train: str | None) -> Task:
@@ -331,7 +339,7 @@ def draw_report(
     found = [name for name in RECORDS if (run / name).is_file() or (run.is_file() and run.name == name)]
     if not found:
         raise InputError(f"{run} holds no run, expected a folder with one of: {', '.join(RECORDS)}.")
-    console, folder = Console(), run.parent if run.is_file() else run
+    console, folder = _console(), run.parent if run.is_file() else run
     for kind in found:
         if kind == "theory.json":
             path = theory_report.draw(folder)
@@ -345,7 +353,7 @@ def draw_report(
         else:
             path = report.draw(folder)
             print_table(Record.load(folder), console)
-        console.print(f"\nReport: {path}", soft_wrap=True, highlight=False)
+        console.print(f"\nReport: {path}", soft_wrap=True)
 
 
 @app.command()
@@ -382,7 +390,7 @@ def score(
     from expunge.report.score_table import print_scores
     from expunge.studies.score import score_files
 
-    console = Console()
+    console = _console()
     result = score_files(
         unlearned,
         oracle,
@@ -433,10 +441,10 @@ def theory(
     from expunge.papers.ascent_fails_to_forget.report.theory import print_tables
     from expunge.papers.ascent_fails_to_forget.theory_study import run as run_theory
 
-    console = Console()
+    console = _console()
     folder = run_theory(names or ["all"], out, seed=seed, resume=resume, console=console)
     print_tables(folder, console)
-    console.print(f"\nReport: {draw_theory(folder)}", soft_wrap=True, highlight=False)
+    console.print(f"\nReport: {draw_theory(folder)}", soft_wrap=True)
 
 
 def _takes_resume(words: Sequence[str]) -> bool:
@@ -446,22 +454,29 @@ def _takes_resume(words: Sequence[str]) -> bool:
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
-    Console(stderr=True).print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
+    _console(stderr=True).print(f"warning: {message}", soft_wrap=True)
+
+
+def _stop(*_: object) -> None:
+    """End at once on Ctrl-C, and say how to go on: what is finished was kept, and no file is ever half written."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    hint = "; add --resume to go on where it was" if _takes_resume(sys.argv[1:]) else ""
+    cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # the progress bar hides it
+    os.write(2, f"{cursor}\nstopped{hint}\n".encode())
+    os._exit(130)
 
 
 def main() -> None:
     """Run the command line; what a person can correct ends in one clear line, not in a traceback."""
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     warnings.showwarning = _show_warning
+    signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except (InputError, DamagedFileError, DivergedError) as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        _console(stderr=True).print(f"error: {error}", soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        hint = "; add --resume to go on where it was" if _takes_resume(sys.argv[1:]) else ""
-        Console(stderr=True).print(f"stopped{hint}", markup=False, highlight=False)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

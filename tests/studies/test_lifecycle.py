@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from typing import ClassVar
 
 import pytest
@@ -88,3 +94,23 @@ def test_an_error_inside_leaves_the_record_running(tmp_path):
     ):
         1 / 0  # noqa: B018
     assert ToyRecord.load(tmp_path).status == "running"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_ends_at_once_and_says_how_to_go_on(tmp_path):
+    out = tmp_path / "a[/x]b"
+    words = ["audit", "digits", "--forget", "random:70", "--members", "400", "--chunk", "200", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "expunge.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if "training" in line:
+            break
+    time.sleep(0.3)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20  # a chunk takes a minute
+    assert process.returncode == 130
+    assert said.strip() == "stopped; add --resume to go on where it was"
+    assert json.loads((out / "record.json").read_text())["status"] == "running"

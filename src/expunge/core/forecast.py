@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from expunge.core.errors import DamagedFileError, InputError
-from expunge.core.schema import RunRecord, SplitName, Strict
+from expunge.core.schema import RunRecord, SplitName, Strict, inside
 
 FORECAST_SCHEMA = 1
 """Number of the format of a forecast run."""
@@ -148,7 +148,7 @@ def load_forecast_margins(folder: Path, forecast: ForecastSet) -> dict[str, np.n
     """
     from safetensors.numpy import load
 
-    path = folder / forecast.margins
+    path = inside(folder, forecast.margins)
     if not path.is_file():
         raise InputError(
             f"{path} does not exist; the run's folder is incomplete, run the forecast again with --resume."

@@ -16,6 +16,10 @@ from expunge.core.task import Task
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
+LONGEST_NAME = 120
+"""Bytes of the name of a forget set."""
+
+
 @dataclass(frozen=True)
 class ForgetSet:
     """Indices into the training examples of a task, with their provenance.
@@ -35,6 +39,18 @@ class ForgetSet:
     """Which chooser made it (`random`, `class_part`, `cluster`, `mislabelled`), or `given` for a list of indices."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The chooser's arguments, so that another set of the same kind can be drawn."""
+
+    def __post_init__(self) -> None:
+        """Check the name, which becomes part of the names of files."""
+        words = self.name if isinstance(self.name, str) else ""
+        if not (words.strip() and words.isprintable() and len(words.encode()) <= LONGEST_NAME) or any(
+            part in ("", ".", "..") for part in words.replace("\\", "/").split("/")
+        ):
+            raise InputError(
+                f"a forget set is named {self.name!r}, expected at most {LONGEST_NAME} letters that can be part of the "
+                "name of a file, such as 'random-70'."
+            )
+        instance(str, "one sentence", how=self.how)
 
     @classmethod
     def of(

@@ -17,7 +17,7 @@ from pydantic import Field
 from expunge.core.errors import DamagedFileError, InputError
 from expunge.core.forecast import ForecastRecord
 from expunge.core.result import Result
-from expunge.core.schema import SPLITS, RunRecord, SplitName, Strict, write_atomically
+from expunge.core.schema import SPLITS, RunRecord, SplitName, Strict, inside, write_atomically
 
 __all__ = [
     "SCHEMA",
@@ -33,6 +33,7 @@ __all__ = [
     "Strict",
     "VerdictName",
     "VerdictRecord",
+    "inside",
     "load_margins",
     "write_atomically",
 ]
@@ -233,7 +234,7 @@ def load_margins(folder: Path, forget: ForgetRecord) -> dict[str, np.ndarray[Any
     """Return the margin arrays of one forget set, by `<who>/<split>`, each (members, examples)."""
     from safetensors.numpy import load
 
-    path = folder / forget.margins
+    path = inside(folder, forget.margins)
     if not path.is_file():
         raise InputError(
             f"{path} does not exist; the run's folder is incomplete, run the study again into another --out."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -127,15 +128,44 @@ class RunRecord(StudyRecord):
     """Versions, platform, cores, device, commit."""
 
 
+def inside(folder: Path, name: str) -> Path:
+    """Return a path in the folder of a run; refuse one that leads out of it, since a record may come from anybody.
+
+    Args:
+        folder: The run's folder.
+        name: What a record calls the file.
+
+    Raises:
+        DamagedFileError: If it is not below the folder, links followed.
+    """
+    try:
+        if (folder / name).resolve().is_relative_to(folder.resolve()):
+            return folder / name
+    except (ValueError, OSError):  # no path at all, or links in a circle
+        pass
+    raise DamagedFileError(f"{name!r} leads out of {folder}, expected a file below it. {REPAIR}")
+
+
 def write_atomically(path: Path, content: bytes) -> Path:
-    """Write a file so that a crash leaves the old one or the new one, never a part: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that a crash leaves the old one or the new one, never a part: temporary file, fsync, rename.
+
+    Raises:
+        InputError: If it cannot be written; nothing is left of the attempt.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}); make room for it, then go on."
+        ) from error
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from expunge.core.errors import DamagedFileError, InputError
-from expunge.core.schema import RunRecord, Strict, write_atomically
+from expunge.core.schema import RunRecord, Strict, inside, write_atomically
 
 FORMAT = 1
 """Number of the format of `theory.json`."""
@@ -80,7 +80,7 @@ def load_arrays(folder: Path, finding: Finding) -> dict[str, np.ndarray[Any, Any
     """
     from safetensors.numpy import load_file
 
-    path = folder / finding.arrays
+    path = inside(folder, finding.arrays)
     if not path.is_file():
         raise InputError(f"{path} does not exist; the run's folder is incomplete, run `expunge theory --resume`.")
     try:

@@ -46,7 +46,7 @@ class Reporter:
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=self._bar_width),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[left]}"),
+                TextColumn("{task.fields[left]}", markup=False),
                 TimeElapsedColumn(),
                 console=self.console,
                 transient=True,

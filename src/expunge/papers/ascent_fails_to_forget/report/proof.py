@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from expunge.core.record import SPLITS, write_atomically
+from expunge.core.record import SPLITS, inside, write_atomically
 from expunge.papers.ascent_fails_to_forget.proof import POOLED, Comparison, Correlation, OutcomeName, ProofRecord
 from expunge.papers.ascent_fails_to_forget.report.proof_figures import MEASURES, WORDS, figures
 from expunge.papers.ascent_fails_to_forget.report.theory_figures import STYLE
@@ -45,7 +45,7 @@ def draw(folder: Path | str) -> Path:
         buffer = io.BytesIO()
         with matplotlib.rc_context(STYLE):
             figure.savefig(buffer, format="png", dpi=110)
-        write_atomically(folder / "figures" / f"{name}.png", buffer.getvalue())
+        write_atomically(inside(folder, f"figures/{name}.png"), buffer.getvalue())
     text = "\n".join([f"{WORDING}\n", *(_markdown(title, header, rows) for title, header, rows in tables(record))])
     return write_atomically(folder / "tables.md", text.encode())
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from expunge.core.record import write_atomically
+from expunge.core.record import inside, write_atomically
 from expunge.papers.ascent_fails_to_forget.finding import TheoryRecord, load_arrays
 from expunge.papers.ascent_fails_to_forget.report.theory_figures import STYLE, figure
 from expunge.report.fitting import print_fitting
@@ -44,7 +44,7 @@ def draw(folder: Path | str) -> Path:
             with matplotlib.rc_context(STYLE):
                 made.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
             files[kind] = buffer.getvalue()
-            write_atomically(folder / "figures" / f"{finding.name}.{kind}", files[kind])
+            write_atomically(inside(folder, f"figures/{finding.name}.{kind}"), files[kind])
         items.append({"finding": finding, "svg": Markup(_inline(files["svg"].decode(), finding.name))})
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = cell
