@@ -236,6 +236,12 @@ def test_rate_0_is_the_identity_but_for_declared_statistics(name, statistics, im
         assert "in 3 of 3 members they are all that moved" in by_name["not only statistics moved"].detail
 
 
+def test_statistics_that_a_model_does_not_keep_cannot_be_changed():
+    task = small_task("mlp")
+    with pytest.raises(InputError, match="statistics_alone needs normalisation statistics, and the model keeps none"):
+        unlearn(train(task, members=2), task, forget_set(task, 10), METHODS["statistics_alone"]())
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 4, 9])
 def test_defaults_of_options_adapt_to_each_other(epochs):
     assert Scrub(epochs=epochs).msteps == min(3, epochs)

@@ -14,12 +14,14 @@ import torch
 import expunge as ex
 from expunge.core import InputError, Record
 from expunge.core.record import SPLITS, CheckRecord
-from expunge.methods import METHODS, FineTune, Scrub, Stop
+from expunge.methods import METHODS, FineTune, Scrub, Stop, Trained
 from expunge.report import wording
 from expunge.studies.audit import forget_set
 from expunge.studies.audit.selection import LAST, select_all
 from expunge.studies.run import measure
+from expunge.studies.run.grid import on_scale, plan_runs
 from expunge.tasks.user_task import BUILT_IN
+from reference.problems import forget_set as forget_ten
 from reference.problems import small_task
 
 NAMES = list(METHODS)
@@ -104,6 +106,22 @@ def test_all_methods_run_to_their_report_on_every_task(spec, quick, tmp_path):
             assert {selection.method for selection in made} == set(names) - set(left_out)
             told = wording.headline(forget.model_copy(update={"configurations": kept, "selections": made}))
             assert told.sentence
+
+
+def test_whole_grids_off_scale_are_placed_and_settings_that_were_given_are_not():
+    task = small_task("mlp")
+    forget, pretrained = forget_ten(task, 10), ex.train(task, members=5)
+    slow = small_task("mlp", lr=1e-9)
+    runs = plan_runs(slow, ["gradient_ascent", Scrub(lr=1e-9, epochs=2)])
+    placed, sentences = on_scale(runs, slow, pretrained, forget, 0)
+    kept = {(one.name, one.lr == other.lr) for one, other in zip(runs, placed, strict=True) if isinstance(one, Trained)}
+    assert kept == {("fine_tune", False), ("gradient_ascent", False), ("scrub", True)}
+    assert [sentence.partition(f" on {forget.name}: ")[0] for sentence in sentences] == [
+        "Fine-tune on R",
+        "Gradient ascent",
+    ]
+    runs = plan_runs(task, None)
+    assert on_scale(runs, task, pretrained, forget, 0) == (runs, [])
 
 
 def test_what_the_model_lacks_is_refused_before_any_work(tmp_path):

@@ -96,6 +96,8 @@ class ConfigurationRecord(Strict):
     """Examples pushed through forward and backward, relative to retraining on R."""
     control: bool
     """Whether it is a control (do-nothing, fine-tuning, retraining), not a candidate."""
+    certificate: str | None = None
+    """What the method guarantees of its result, in words."""
     still: bool = False
     """Whether its weights are not meant to move, so that only normalisation statistics can change."""
     scores: dict[SplitName, Result]

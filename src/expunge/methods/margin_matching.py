@@ -10,7 +10,7 @@ oracle's own margins (oracle matching: a bound on what matching can reach, of no
 
 Source: Georgiev et al., "Attribute-to-Delete" (arXiv 2410.23232), sec. 4 and 5: squared distance of all logits, Adam,
 batch 256. Differs from the source: margins, which is what datamodels predict; Huber, so that one target that is far
-off does not outweigh all others; SGD as in the other methods by default.
+off does not outweigh all others; the optimiser that trained the models by default.
 """
 
 from __future__ import annotations

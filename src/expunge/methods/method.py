@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from expunge.core import ForgetSet, Network, Recipe, Task
+from expunge.core import ForgetSet, Network, Recipe, Task, has_statistics
 from expunge.core.checks import between, non_negative, one_of, plain_fields, whole
 from expunge.core.recipe import Optimizer
 from expunge.ensembles import Descent
@@ -40,6 +40,8 @@ def lacking(task: Task) -> dict[Need, str]:
     if task.model is None:
         needs: tuple[Need, ...] = ("weights", "modules", "states", "per_example_gradients")
         found |= dict.fromkeys(needs, f"weights, and the models of {task.name} are known by their outputs alone")
+    if not has_statistics(task.build(0)):
+        found["statistics"] = "normalisation statistics, and the model keeps none"
     return found
 
 

@@ -278,6 +278,7 @@ def _run(
             epoch=stop.epoch,
             cost=stop.cost,
             control=method.role == "control",
+            certificate=method.certificate,
             still="still" in method.checks,
             scores=judged.scores,
             means=judged.means,

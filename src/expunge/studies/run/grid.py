@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
-from expunge.core import Ensemble, ForgetSet, InputError, Task, has_statistics
+from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.seeds import derive
 from expunge.methods import METHODS, Method, Trained, from_function, scale
 from expunge.methods.method import Need, lacking
@@ -32,8 +32,6 @@ def plan_runs(
         InputError: If a name is unknown, the same setting is given twice, or a method needs what is lacking.
     """
     lacks: dict[Need, str] = lacking(task)
-    if not has_statistics(task.build(0)):
-        lacks["statistics"] = "normalisation statistics, and the model keeps none"
     if not predicted:
         lacks["targets"] = "oracle margins that a forecast predicts, and no forecast is made" + (why and f" ({why})")
     possible = {name: method for name, method in METHODS.items() if not method.needs & lacks.keys()}
