@@ -10,8 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import typer
+from sklearn.ensemble import RandomForestClassifier
+from torch.nn import functional
+from torch.utils.data import DataLoader
 
 import expunge as ex
 from expunge.cli import app
@@ -78,13 +83,50 @@ def _chain(node: ast.AST) -> list[str]:
 
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    codes = blocks(ROOT / "README.md", "python")
+    code = blocks(ROOT / "README.md", "python")[0]
     # As written but for the number of models: this is about the code, the numbers are the business of `make demo`.
-    fewer, changed = re.subn(r"members=100\b", "members=20", "\n".join(codes))
+    fewer, changed = re.subn(r"members=100\b", "members=20", code)
     assert changed, "the README trains no ensembles any more; this test has nothing to shrink"
     exec(compile(fewer, "README.md", "exec"), {"__name__": "readme"})
     printed = capsys.readouterr().out
     assert re.search(r"\d+\.\d\d", printed), f"the README ends without a number: {printed!r}"
+
+
+@pytest.mark.slow
+def test_the_doors_of_the_readme_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, loop, checkpoints, method, arrays = blocks(ROOT / "README.md", "python")
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(150, 6)).astype(np.float32)
+    y = (x[:, 0] + 0.5 * draw.normal(size=150) > 0).astype(np.int64)
+    space: dict[str, Any] = {"ex": ex, "torch": torch, "F": functional, "DataLoader": DataLoader}
+    space |= {"RandomForestClassifier": RandomForestClassifier, "MyNet": lambda: torch.nn.Linear(6, 2)}
+    space |= {"train": (x[:100], y[:100]), "validation": (x[100:], y[100:])}
+
+    def run(code: str) -> str:
+        assert len([line for line in code.splitlines() if line.strip()]) <= 10, f"more than ten lines: {code}"
+        exec(compile(code, "README.md", "exec"), space)
+        return capsys.readouterr().out
+
+    assert "seed" in run(loop)
+    forget = space["forget"] = ex.tasks.random_forget_set(space["mine"], size=8, seed=0)
+    for folder, without, members in (("checkpoints", None, 20), ("retrained", forget, 40)):
+        (tmp_path / folder).mkdir()
+        trained = ex.train(space["mine"], without=without, members=members, seed=1)
+        for member in range(members):
+            trained.export(member, tmp_path / folder / f"{member}.{'safetensors' if without is None else 'pt'}")
+    run(checkpoints)
+    assert space["run"].report.exists()
+    run(method)
+    assert not torch.equal(space["unlearned"].params["weight"], space["pretrained"].params["weight"])
+    held_out = ex.train(space["mine"], without=forget, members=20, seed=2)
+    oracles = ex.Ensemble.from_files("retrained/*.pt", space["mine"])
+    for name, ensemble in (("unlearned", space["unlearned"]), ("oracle", oracles), ("held_out", held_out)):
+        space[f"{name}_margins"] = ensemble.margins(space["mine"].train.x, space["mine"].train.y).numpy()
+    assert "KLoM" in run(arrays)
+    assert ex.train(space["forest"], members=2).network.kind == "outputs"
 
 
 def test_the_task_of_the_first_page_loads(tmp_path: Path) -> None:
