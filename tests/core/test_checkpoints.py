@@ -68,7 +68,7 @@ def test_modules_become_members_with_their_own_outputs(name: str) -> None:
     assert not same(ensemble, Ensemble.from_modules(modules(task, 4)[1:], task))
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt"])
 @pytest.mark.parametrize("way", ["folder", "pattern", "list"])
 def test_files_are_the_modules(tmp_path: Path, suffix: str, way: str) -> None:
     paths = files(TASK, tmp_path / "oracle", suffix)

@@ -12,12 +12,13 @@ import torch
 from tests.reference.problems import mlp, small_task
 
 import expunge as ex
-from expunge.cli import app
+from expunge.cli import _by_forget_set, app
 from expunge.core import Ensemble, InputError, Record
 from expunge.core.seeds import derive
 from expunge.methods import FineTune, GradientAscent, from_function
 from expunge.studies.audit.given import Given
 from expunge.studies.run.forecasting import pretrained_seed
+from expunge.tasks import choose
 
 TASK = small_task("mlp_norm", n=90, precision="float32")
 FORGET = ex.ForgetSet.of(TASK, range(10), name="ten", how="the first ten rows")
@@ -200,6 +201,37 @@ def test_a_trained_ensemble_stays_what_it_was(made: dict[str, Ensemble]) -> None
     found = Given.of(TASK, made["pretrained"], None, None, 20).models["pretrained", ""]
     assert found.provenance["specification"] == made["pretrained"].provenance["specification"]
     assert json.dumps(Given.of(TASK, None, None, None, 20).digests()) == "{}"
+
+
+def test_several_forget_sets_have_their_models_by_name(made: dict[str, Ensemble]) -> None:
+    other = ex.ForgetSet.of(TASK, range(20, 30), name="other", how="ten more rows")
+    choices = [choose(TASK, forget, seed=0) for forget in (FORGET, other, "random:10")]
+    more = ex.train(TASK, members=41, without=other, seed=8, chunk=10)
+    held_out = {"ten": made["held_out"]}
+    given = Given.of(TASK, None, {"ten": made["oracles"], "other": more}, held_out, 20).of_sets(TASK, choices, 20)
+    assert {key: len(models) for key, models in given.models.items()} == {
+        ("oracle", "ten"): 20,
+        ("held-out oracle", "ten"): 20,
+        ("oracle", "other"): 21,
+        ("held-out oracle", "other"): 20,
+    }
+    assert given.halved == ("other",)
+    assert any("rest on 21 oracles on one side and 20 on the other" in note for note in given.notes(TASK))
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (None, None),
+        (["models/*.pt"], "models/*.pt"),
+        (["runs/epoch=3/"], "runs/epoch=3/"),
+        (["ten=a/b", "other=c=d"], {"ten": "a/b", "other": "c=d"}),
+    ],
+)
+def test_models_of_forget_sets_on_the_command_line(words: list[str] | None, found: Any) -> None:
+    assert _by_forget_set(words) == found
+    with pytest.raises(InputError, match="models of 2 forget sets were given"):
+        _by_forget_set(["ten=a", "b"])
 
 
 def test_a_function_that_fails_is_known_before_any_training(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from typing import Any, TypeGuard
 
 import torch
 from safetensors.torch import load as load_tensors
+from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
@@ -38,10 +39,10 @@ from expunge.core.schema import write_atomically
 from expunge.core.task import Task
 from expunge.core.tree import State
 
-FORMAT = 1
+FORMAT = "ensemble 1"
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
-"""Files that hold a checkpoint; those of PyTorch may hold tensors alone."""
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+"""Files that hold a checkpoint; all but the first kind are PyTorch's, and may hold tensors alone."""
 
 INSIDE = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights", "params")
 """Names under which a training script puts a model's state beside other things, in the order of preference."""
@@ -232,13 +233,13 @@ def read_state(path: Path) -> State:
     """
     if path.suffix == ".safetensors":
         try:
-            return dict(load_tensors(path.read_bytes()))
+            return dict(load_file(path))
         except Exception as error:
             raise InputError(f"{path} is not a safetensors file, or damaged ({_first_line(error)}).") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # The loader stops at what is no tensor, before anything of it runs.
         kind = re.search(r"(?:GLOBAL|class|function) ([\w.]+)", str(error))
