@@ -45,9 +45,9 @@ from expunge.dependence import (
     measure_dependence,
     measure_kernel,
 )
-from expunge.dependence.gradients import gradient_batches
 from expunge.dependence.inputs import complement
 from expunge.dependence.linearised import margin_cotangent
+from expunge.ensembles.example_gradients import gradient_batches
 from expunge.papers.ascent_fails_to_forget.dependence import CrossInfluence, Projection, conjugate_gradients
 from expunge.tasks import class_part, cluster, digits, mislabelled, random_forget_set
 from expunge.tasks.models import mlp
@@ -79,7 +79,7 @@ def explicit(task: Task, ensemble: Ensemble, index: Tensor, columns: int) -> flo
         own = linearised.gradient(x[position : position + 1], y[position : position + 1])
         found = conjugate_gradients(operator, own, iterations=100, tolerance=TOLERANCE)
         solved.append(linearised.flatten(found.x)[0])
-    batches = gradient_batches(linearised, 0, x[rest], y[rest], margin_cotangent)
+    batches = gradient_batches(ensemble, 0, x[rest], y[rest], margin_cotangent)
     gradients = torch.cat([torch.cat([part.flatten(1) for part in batch.values()], 1) for batch in batches])
     return largest_singular_value(gradients @ torch.stack(solved).T)
 

@@ -71,7 +71,7 @@ def test_with_a_projection_it_is_close_to_the_kernel():
 def test_batches_do_not_matter(monkeypatch):
     task, ensemble = trained("cnn")
     one = Projection(ensemble, task, dims=40, damping=1.0).forget(INDEX)
-    monkeypatch.setattr("expunge.dependence.gradients.CHUNK", 1)
+    monkeypatch.setattr("expunge.ensembles.example_gradients.CHUNK", 1)
     other = Projection(ensemble, task, dims=40, damping=1.0).forget(INDEX)
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a.shift_forget, b.shift_forget, rtol=1e-9, atol=1e-11)

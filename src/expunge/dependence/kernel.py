@@ -31,12 +31,12 @@ from torch import Tensor
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checks import non_negative, one_of
 from expunge.core.tree import State
-from expunge.dependence.gradients import example_gradients, gram
 from expunge.dependence.inputs import Data, complement, read_data, read_forget, spread, usable_members
 from expunge.dependence.linearised import Linearised, margin_cotangent
 from expunge.dependence.losses import Loss, SquaredError
 from expunge.dependence.members import each_member
 from expunge.dependence.ridge import Order, check_ridge
+from expunge.ensembles.example_gradients import example_gradients, gram
 
 KEEP_BYTES = 2**31
 """Memory that the kernels and factorisations of all members may take."""
@@ -225,7 +225,7 @@ class Kernel:
 
     def _build(self, member: int) -> MemberKernel:
         linearised, n = self.linearised, self.examples
-        gradients = example_gradients(linearised, member, self.x, self.y, self._cotangent)
+        gradients = example_gradients(linearised.ensemble, member, self.x, self.y, self._cotangent)
         kernel = gram(gradients, gradients).cpu()
         slope, weight = margin_derivatives(linearised, member, self.x, self.y)
         root = weight[:n].sqrt()

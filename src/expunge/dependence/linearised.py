@@ -28,12 +28,13 @@ from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core import Ensemble, InputError, margins_from_logits
 from expunge.core.tree import State
 from expunge.dependence.losses import CrossEntropy, Loss
+from expunge.ensembles.example_gradients import check_separable, trainable
 
 BUDGET = 2**22
 """Numbers that the largest activation of a batch may hold; sets how many examples go through together."""
@@ -76,11 +77,10 @@ class Linearised:
     def __init__(self, ensemble: Ensemble, *, budget: int = BUDGET, loss: Loss | None = None) -> None:
         check_separable(ensemble)
         _load_forward_mode()
-        # In the order of the template: members that a store returns have theirs in any, and sums would be rounded so.
-        wanted = [name for name, p in ensemble.network.template.named_parameters() if p.requires_grad]
+        wanted = trainable(ensemble)
         self.ensemble = ensemble
         self.loss: Loss = CrossEntropy() if loss is None else loss
-        self.params: State = {name: ensemble.params[name].detach() for name in wanted if name in ensemble.params}
+        self.params: State = {name: ensemble.params[name].detach() for name in wanted}
         self.fixed: State = {name: t.detach() for name, t in ensemble.params.items() if name not in wanted}
         self.buffers: State = {name: t.detach() for name, t in ensemble.buffers.items()}
         self.members = len(ensemble)
@@ -254,17 +254,6 @@ class Linearised:
     def _add(total: State, part: State) -> None:
         for name, tensor in part.items():
             total[name] += tensor
-
-
-def check_separable(ensemble: Ensemble) -> None:
-    """Refuse a model whose output for one example depends on the other examples even with stored statistics."""
-    for name, layer in ensemble.network.template.named_modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
-            raise InputError(
-                f"layer {name!r} is a {type(layer).__name__} without running statistics, so that an example has no "
-                "gradient of its own; expected track_running_stats=True (the statistics are then frozen here), group "
-                "norm, layer norm or no norm."
-            )
 
 
 def _swapped(make: Callable[[Tensor, Tensor], Tensor], labels: Tensor, logits: Tensor) -> Tensor:

@@ -35,13 +35,13 @@ from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.checks import non_negative, one_of, positive, whole
 from expunge.core.seeds import generator
 from expunge.dependence.cross_influence import largest_singular_value
-from expunge.dependence.gradients import gradient_batches
 from expunge.dependence.inputs import read_data, read_forget, spread, usable_members
 from expunge.dependence.kernel import margin_derivatives
 from expunge.dependence.leverage import EPSILON, Leverage, canonical_from_blocks
 from expunge.dependence.linearised import Linearised, margin_cotangent
 from expunge.dependence.members import each_member
 from expunge.dependence.ridge import Order, check_ridge
+from expunge.ensembles.example_gradients import gradient_batches
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Projection:
         return weighted, plain
 
     def _batches(self, member: int, x: Tensor, y: Tensor) -> Iterator[Tensor]:
-        for batch in gradient_batches(self.linearised, member, x, y, margin_cotangent):
+        for batch in gradient_batches(self.linearised.ensemble, member, x, y, margin_cotangent):
             rows = len(next(iter(batch.values())))
             if self._buckets is None:
                 yield torch.cat([batch[name].reshape(rows, -1) for name in self.linearised.sizes], 1).double().cpu()

@@ -17,11 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from expunge.core import InputError
+from expunge.core import Ensemble, InputError
 from expunge.core.tree import State
-from expunge.dependence.linearised import Linearised
 
 CHUNK = 2**22
 """Numbers of per-example gradients that are formed at once."""
@@ -60,21 +59,21 @@ def gram(a: dict[str, Factor], b: dict[str, Factor]) -> Tensor:
 
 
 def example_gradients(
-    linearised: Linearised, member: int, x: Tensor, y: Tensor, cotangent: Cotangent, *, compress: bool = True
+    ensemble: Ensemble, member: int, x: Tensor, y: Tensor, cotangent: Cotangent, *, compress: bool = True
 ) -> dict[str, Factor]:
     """Return the gradient of every example, by parameter.
 
     Args:
-        linearised: The stack.
+        ensemble: The stack.
         member: Which member, from 0.
         x: Inputs (examples, ...).
         y: Labels (examples,).
         cotangent: Derivative of the quantity by the logits, such as `margin_cotangent`.
         compress: Keep rank-one gradients as two factors.
     """
-    parts: dict[str, list[Factor]] = {name: [] for name in linearised.sizes}
+    parts: dict[str, list[Factor]] = {name: [] for name in trainable(ensemble)}
     dense: set[str] = set() if compress else set(parts)
-    for batch in gradient_batches(linearised, member, x, y, cotangent):
+    for batch in gradient_batches(ensemble, member, x, y, cotangent):
         for name, own in batch.items():
             factor = None if name in dense else _outer(own)
             if factor is None and name not in dense:
@@ -84,31 +83,30 @@ def example_gradients(
     return {name: _join(found) for name, found in parts.items()}
 
 
-def gradient_batches(
-    linearised: Linearised, member: int, x: Tensor, y: Tensor, cotangent: Cotangent
-) -> Iterator[State]:
+def gradient_batches(ensemble: Ensemble, member: int, x: Tensor, y: Tensor, cotangent: Cotangent) -> Iterator[State]:
     """Yield per-example gradients batch by batch, each tensor (batch, ...): memory stays bounded.
 
     The weights are repeated, so that every example has a member of its own: then the stack's ordinary backward pass
-    returns gradients example by example, for any network.
+    returns gradients example by example, for any network. The arguments are those of `example_gradients`.
     """
     if len(x) == 0:
         raise InputError("x has no examples, expected at least one.")
-    network = linearised.ensemble.network
-    rows = max(1, CHUNK // max(linearised.parameters, network.widest))
-    frozen = {**linearised.fixed, **linearised.buffers}
+    check_separable(ensemble)
+    network, wanted = ensemble.network, trainable(ensemble)
+    params = {name: ensemble.params[name].detach() for name in wanted}
+    fixed = {name: tensor.detach() for name, tensor in ensemble.params.items() if name not in params}
+    frozen = {**fixed, **ensemble.buffers}
+    precision = next(iter(params.values())).dtype
+    rows = max(1, CHUNK // max(sum(tensor[0].numel() for tensor in params.values()), network.widest))
     for start in range(0, len(x), rows):
-        batch = linearised.place(x[start : start + rows])
+        batch = x[start : start + rows].to(ensemble.device)
+        batch = batch.to(precision) if batch.is_floating_point() else batch
         # Batch norm reads its statistics as one flat row, which a view of repeated numbers is not.
         own = {name: t[member].expand(len(batch), *t.shape[1:]).contiguous() for name, t in frozen.items()}
-        fixed = {name: own[name] for name in linearised.fixed}
-        buffers = {name: own[name] for name in linearised.buffers}
-        leaves = {
-            name: t[member].detach().expand(len(batch), *t.shape[1:]).requires_grad_(True)
-            for name, t in linearised.params.items()
-        }
+        buffers = {name: own[name] for name in ensemble.buffers}
+        leaves = {name: t[member].expand(len(batch), *t.shape[1:]).requires_grad_(True) for name, t in params.items()}
         with torch.enable_grad():
-            logits = network({**leaves, **fixed}, buffers, batch.unsqueeze(1))
+            logits = network({**leaves, **{name: own[name] for name in fixed}}, buffers, batch.unsqueeze(1))
         labels = y[start : start + len(batch)]
         pull = cotangent(logits.detach().transpose(0, 1), labels.to(batch.device)).transpose(0, 1)
         found = torch.autograd.grad(logits, list(leaves.values()), pull.to(logits.dtype), allow_unused=True)
@@ -116,6 +114,27 @@ def gradient_batches(
             name: torch.zeros_like(leaf) if grad is None else grad
             for (name, leaf), grad in zip(leaves.items(), found, strict=True)
         }
+
+
+def trainable(ensemble: Ensemble) -> list[str]:
+    """Return the names of the parameters that the model declares trainable.
+
+    They come in the order of its template: members that a store returns have theirs in any, and sums would be rounded
+    accordingly.
+    """
+    declared = ensemble.network.template.named_parameters()
+    return [name for name, tensor in declared if tensor.requires_grad and name in ensemble.params]
+
+
+def check_separable(ensemble: Ensemble) -> None:
+    """Refuse a model whose output for one example depends on the other examples even with stored statistics."""
+    for name, layer in ensemble.network.template.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
+            raise InputError(
+                f"layer {name!r} is a {type(layer).__name__} without running statistics, so that an example has no "
+                "gradient of its own; expected track_running_stats=True (the statistics are then frozen here), group "
+                "norm, layer norm or no norm."
+            )
 
 
 def _outer(gradient: Tensor) -> Factor | None:
