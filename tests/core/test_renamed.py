@@ -16,11 +16,13 @@ from expunge.tasks import digits
 from reference.problems import small_task
 
 OPTIONS = [Recipe, Steps, FineTune, GradientAscent, GradientDescentAscent, MarginMatching, Scrub]
+NEW_TO_IT = (FineTune, GradientAscent, GradientDescentAscent, Scrub)
+"""Methods that had no such option when it was still called `optimiser`."""
 CASES = [
     (kind, old, {"optimiser": "adam"}.get(old, 7))
     for kind in OPTIONS
     for old, new in OLD.items()
-    if new in kind.__dataclass_fields__
+    if new in kind.__dataclass_fields__ and not (old == "optimiser" and kind in NEW_TO_IT)
 ]
 
 

@@ -199,7 +199,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", broken)
-        with pytest.raises(OSError, match="power cut"):
+        with pytest.raises(InputError, match="power cut"):
             write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert write_atomically(path, b"new").read_bytes() == b"new"
