@@ -1,7 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from expunge.core import InputError
+from expunge.metrics import neurips2023
 from expunge.metrics.neurips2023 import calibration, challenge_epsilons, challenge_points, challenge_score
 from reference import challenge_slow
 
@@ -79,3 +82,27 @@ def test_failed_and_constant_members_earn_nothing():
     for constant in (-40.0, 0.0, 40.0):
         assert challenge_score(np.full((30, 10), constant), o, calibration_examples=5).forgetting == 0
     assert challenge_epsilons(np.ones((5, 1)), np.ones((5, 1)))[0] == 0
+
+
+def test_a_large_grid_is_thinned_without_a_change(monkeypatch):
+    draw = np.random.default_rng(0)
+    for trial in range(20):
+        members, scale = draw.integers(3, 30, 2), (0.3, 1.0, 3.0, 20.0)[trial % 4]
+        u, o = (scale * (draw.normal(size=m) + shift) for m, shift in zip(members, (0, trial % 3), strict=True))
+        if trial % 5 == 0:
+            u, o = np.round(u), np.round(o)
+        found = []
+        for most in (10**9, 10):
+            monkeypatch.setattr(neurips2023, "WHOLE", most)
+            found.append(neurips2023._epsilon(np.sort(u), np.sort(o), "grid"))
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e9, 1e100])
+def test_margins_on_a_large_scale_take_no_more_memory(scale):
+    u, o = np.random.default_rng(0).normal(size=(2, 24, 3))
+    tracemalloc.start()
+    assert 0 <= challenge_score(scale * u, scale * o, calibration_examples=2).forgetting <= 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**27

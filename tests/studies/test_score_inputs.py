@@ -65,3 +65,16 @@ def test_a_npz_file_that_was_cut_or_altered_is_called_damaged(tmp_path):
     file.write_bytes(npy(tmp_path / "y.npy"))
     with pytest.raises(InputError, match=r"holds what numpy writes as \.npy"):
         read_arrays(file)
+
+
+def test_the_numbered_header_of_pandas_is_no_member(tmp_path):
+    margins = np.random.default_rng(0).normal(size=(6, 12))
+    body = "\n".join(",".join(map(str, row)) for row in margins.tolist())
+    (tmp_path / "plain.csv").write_text(body)
+    (tmp_path / "numbered.csv").write_text(",".join(map(str, range(12))) + "\n" + body)
+    (tmp_path / "labels.csv").write_text("0,1,2")
+    (tmp_path / "two.csv").write_text("0,1\n2,3")
+    for name in ("plain", "numbered"):
+        assert np.array_equal(read_arrays(tmp_path / f"{name}.csv")[""], margins)
+    assert read_arrays(tmp_path / "labels.csv")[""].tolist() == [[0, 1, 2]]
+    assert read_arrays(tmp_path / "two.csv")[""].tolist() == [[0, 1], [2, 3]]

@@ -28,13 +28,14 @@ def to_array(values: Any, what: str, *, ndim: int | None = None) -> Array:
         ndim: Number of axes expected; None accepts any.
 
     Raises:
-        InputError: If it is not numeric, has other axes, or is empty.
+        InputError: If it is not numeric, is complex, hides values behind a mask, has other axes, or is empty.
     """
-    raw = values.detach().to("cpu", torch.float64).numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    if raw.dtype == object or not (np.issubdtype(raw.dtype, np.number) or raw.dtype == bool):
-        raise InputError(f"{what} has dtype {raw.dtype}, expected numbers.")
-    if np.iscomplexobj(raw):
+    raw = _plain(values, what)
+    if raw.dtype.kind == "c":
         raise InputError(f"{what} is complex, expected real numbers.")
+    # A duration is a number to NumPy, in a unit of its own.
+    if raw.dtype.kind not in "biuf":
+        raise InputError(f"{what} has dtype {raw.dtype}, expected numbers.")
     if ndim is not None and raw.ndim != ndim:
         axes = {
             1: "(values,)",
@@ -45,6 +46,49 @@ def to_array(values: Any, what: str, *, ndim: int | None = None) -> Array:
     if raw.size == 0:
         raise InputError(f"{what} is empty (shape {raw.shape}), expected at least one value.")
     return raw.astype(np.float64, copy=False)
+
+
+def _plain(values: Any, what: str) -> NDArray[Any]:
+    """Return values as a plain array of the type that they have."""
+    if isinstance(values, torch.Tensor):
+        if values.layout != torch.strided or values.device.type == "meta":
+            raise InputError(
+                f"{what} is a {values.layout} tensor on {values.device}, expected a dense one with values."
+            )
+        held = values.detach().cpu()
+        return held.numpy() if held.is_complex() else held.to(torch.float64).numpy()
+    for part in (values, *(values if isinstance(values, list | tuple) else ())):
+        if isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part):
+            raise InputError(
+                f"{what} has {int(np.ma.getmaskarray(part).sum())} masked values, expected a number everywhere; leave these "
+                "examples out, or write NaN for members that failed."
+            )
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{what} is no array of numbers ({error}), expected rows of the same length.") from error
+
+
+def refuse_probabilities(logits: Array, what: str) -> None:
+    """Refuse softmax outputs in the place of logits: rows within 0 to 1 that all sum to 1.
+
+    Args:
+        logits: Shape (members, examples, classes).
+        what: How the message calls it.
+
+    Raises:
+        InputError: If every finite row is a law over the classes.
+    """
+    rows = logits[np.isfinite(logits).all(-1)]
+    # Zeros and ones alone are votes, of which the accuracy is as good as any.
+    if not len(rows) or rows.min() < 0 or rows.max() > 1 or np.isin(rows, (0, 1)).all():
+        return
+    # Half precision rounds each of the probabilities to 5e-4.
+    if np.all(np.abs(rows.sum(-1) - 1) <= 2e-3):
+        raise InputError(
+            f"{what} holds probabilities (rows within 0 to 1 that sum to 1), expected logits; give the outputs before "
+            "the softmax, or numpy.log of these where none is 0."
+        )
 
 
 def pair(unlearned: Any, oracle: Any, *, ndim: int = 2, minimum: int = 2) -> tuple[Array, Array]:
@@ -67,7 +111,18 @@ def pair(unlearned: Any, oracle: Any, *, ndim: int = 2, minimum: int = 2) -> tup
         )
     if len(theirs) < minimum:
         raise InputError(f"oracle has {len(theirs)} members, expected at least {minimum}: train more oracles.")
+    if ndim == 3:
+        refuse_probabilities(ours, "unlearned")
+        refuse_probabilities(theirs, "oracle")
     bad = ~np.isfinite(theirs).reshape(len(theirs), -1).all(1)
+    if bad.any() and not np.isnan(theirs).any():
+        where = np.isinf(theirs).reshape(*theirs.shape[:2], -1).any(2) if ndim > 1 else np.isinf(theirs)[:, None]
+        raise InputError(
+            f"oracle has infinities in {int(bad.sum())} of {len(theirs)} members (first {int(np.argmax(bad))}), at "
+            f"{int(where.any(0).sum())} of {where.shape[1]} examples; expected finite values. Confidences "
+            "log(p / (1 - p)) saturate where p rounds to 0 or 1, and classes may be masked with -inf: then no model is "
+            "at fault. Give margins made from logits in float64, or leave these examples or classes out on both sides."
+        )
     if bad.any():
         raise InputError(
             f"oracle has non-finite values in {int(bad.sum())} of {len(theirs)} members (first {int(np.argmax(bad))}); "

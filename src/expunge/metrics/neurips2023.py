@@ -45,6 +45,8 @@ BUCKET = 0.5
 BUFFER = 2.0
 PER_UNIT = 100
 """Thresholds a unit of margin on the published grid."""
+WHOLE = 2**20
+"""Points of the published grid up to which it is made whole; of a larger one only points that differ in a count."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,8 @@ def _single(u: Array, o: Array, scan: str) -> float:
     positive, negative = (o, u) if np.median(o) > np.median(u) else (u, o)
     pooled = np.sort(np.concatenate([u, o]))
     if scan == "grid":
-        cuts = np.linspace(pooled[0], pooled[-1], max(2, int(np.ceil(np.ptp(pooled) * PER_UNIT))))
+        grid = _Grid(pooled[0], pooled[-1], max(2, int(np.ceil(np.ptp(pooled) * PER_UNIT))))
+        cuts = grid.near(pooled)
     else:
         cuts = _between_neighbours(pooled)
     missed = np.searchsorted(positive, cuts, side="left") / len(positive)
@@ -222,22 +225,84 @@ def _double(u: Array, o: Array, scan: str) -> float:
     positive, negative = (o, u) if np.ptp(u) >= np.ptp(o) else (u, o)
     width = float(np.ptp(positive))
     low, high = positive[0] + width - BUFFER, positive[-1] + BUFFER
+    pooled = np.sort(np.concatenate([u, o]))
     if scan == "grid":
-        right = np.linspace(low, high, int(np.ceil((high - low) * PER_UNIT)))
-        offset = np.linspace(-BUFFER, BUFFER, int(np.ceil(2 * BUFFER * PER_UNIT)))
-        left = right[:, None] - width + offset[None, :]
-        allowed = np.ones(left.shape, dtype=bool)
+        right, left = _intervals(pooled, low, high, width)
     else:
-        cuts = _between_neighbours(np.sort(np.concatenate([u, o])))
-        right = cuts[(cuts >= low) & (cuts <= high)]
-        left = np.broadcast_to(cuts[None, :], (len(right), len(cuts)))
-        allowed = np.abs(left - (right[:, None] - width)) <= BUFFER
+        cuts = _between_neighbours(pooled)
+        right, left = np.broadcast_arrays(cuts[(cuts >= low) & (cuts <= high)][:, None], cuts[None, :])
+        allowed = np.abs(left - (right - width)) <= BUFFER
+        right, left = right[allowed], left[allowed]
 
     def inside(sample: Array) -> Array:
-        upper = np.searchsorted(sample, right, side="right")[:, None]
-        return np.asarray(np.maximum(upper - np.searchsorted(sample, left, side="left"), 0) / len(sample))
+        upper, lower = np.searchsorted(sample, right, side="right"), np.searchsorted(sample, left, side="left")
+        return np.asarray(np.maximum(upper - lower, 0) / len(sample))
 
-    return _largest(inside(negative)[allowed], 1 - inside(positive)[allowed])
+    return _largest(inside(negative), 1 - inside(positive))
+
+
+def _intervals(pooled: Array, low: float, high: float, width: float) -> tuple[Array, Array]:
+    """Return the right and left ends of the published grid's intervals, or of enough for every count that it has.
+
+    An interval's counts change only where an end passes a margin. So each right end is tried next to every margin, and
+    next to or inside the stretch from which a left end may reach a margin; there the left ends next to that margin.
+
+    Args:
+        pooled: All margins, sorted.
+        low: Least right end.
+        high: Largest right end.
+        width: Width of the positive sample; a left end lies within the buffer of `right - width`.
+    """
+    rights = _Grid(low, high, int(np.ceil((high - low) * PER_UNIT)))
+    offsets = _Grid(-BUFFER, BUFFER, int(np.ceil(2 * BUFFER * PER_UNIT)))
+    if rights.count * offsets.count <= WHOLE:
+        right, offset = np.broadcast_arrays(rights.all()[:, None], offsets.all()[None, :])
+        return right.ravel(), (right - width + offset).ravel()
+    reach = pooled + width
+    right = rights.near(np.concatenate([pooled, reach - BUFFER, reach + BUFFER]))
+    ends = [(right, right - width + offset) for offset in (-BUFFER, BUFFER)]
+    step = np.arange(-2, offsets.count + 4)
+    dense = rights.at(rights.below(reach - BUFFER)[:, None] + step)
+    near = offsets.below(pooled[:, None] - (dense - width))
+    moves = (-1, 0, 1, 2)
+    ends += [(dense.ravel(), (dense - width + offsets.at(near + move)).ravel()) for move in moves]
+    # Beside a margin a right end may meet any left end that passes one.
+    near = offsets.below(pooled[None, :] - (right[:, None] - width))
+    for move in moves:
+        left = right[:, None] - width + offsets.at(near + move)
+        ends.append((np.broadcast_to(right[:, None], left.shape).ravel(), left.ravel()))
+    return np.concatenate([end[0] for end in ends]), np.concatenate([end[1] for end in ends])
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """`numpy.linspace(start, stop, count)`, of which only a part is made."""
+
+    start: float
+    stop: float
+    count: int
+
+    def all(self) -> Array:
+        return np.linspace(self.start, self.stop, self.count)
+
+    def below(self, points: Array) -> Array:
+        """Return the places of the last grid points that are no greater, to rounding; they may lie outside."""
+        return np.floor((points - self.start) / self._step)
+
+    def at(self, places: Array) -> Array:
+        """Return the grid points at places, the nearest for those outside."""
+        places = np.clip(places, 0, self.count - 1)
+        return np.where(places == self.count - 1, self.stop, places * self._step + self.start)
+
+    def near(self, points: Array) -> Array:
+        """Return all points of a small grid, and of a large one those next to the points given."""
+        if self.count <= WHOLE:
+            return self.all()
+        return self.at(np.unique(self.below(points)[:, None] + np.arange(-1, 3)))
+
+    @property
+    def _step(self) -> float:
+        return (self.stop - self.start) / max(1, self.count - 1)
 
 
 def _between_neighbours(values: Array) -> Array:

@@ -152,6 +152,11 @@ class Judge:
             )
             for split in SPLITS
         }
+        self._oracle_prints = _fingerprints({split: self.rulers[split].oracle for split in SPLITS})
+        others = {split: ruler.held_out.margins for split, ruler in self.rulers.items() if ruler.held_out}
+        # Members are left out of the split where they failed; without the same members there is no row to compare.
+        alike = len(others) == len(SPLITS) and len({len(margins) for margins in others.values()}) == 1
+        self._held_out_prints = _fingerprints(others) if alike else []
         self.pretrained: dict[SplitName, Prepared] | None = None
         if pretrained is not None:
             _all_splits(pretrained, "pretrained")
@@ -228,6 +233,8 @@ class Judge:
                 f"Diverged: {failed} of {members} members are non-finite, collapsed or exploded, "
                 f"more than {FAILED_SHARE:.0%}."
             )
+        if copies:
+            return "undecided", f"Undecided: {copies}"
         harmed = [split for split in above if split != "forget" and self._worse_than_before(split, splits[split])]
         if harmed:
             seen = " and ".join(f"{_excess(splits[split])} on {split} examples" for split in harmed)
@@ -240,8 +247,6 @@ class Judge:
                 f"Under-forgotten: the forget examples pass, but {seen} remains (tolerance {limit:g}), no more "
                 "than in the pretrained members: what the forget set did elsewhere is still there."
             )
-        if copies:
-            return "undecided", f"Undecided: {copies}"
         if all(-limit < split.low90 and split.high90 < limit for split in splits.values()):
             most = max(splits.values(), key=lambda split: split.high90)
             return "indistinguishable", (
@@ -297,15 +302,19 @@ class Judge:
         )
 
     def _copies(self, ready: Mapping[SplitName, Prepared]) -> str:
-        """Say so when members are copies of oracles or of one another: then nothing here is a sample."""
+        """Say so when models are copies of others: then nothing here is a sample, and nothing can be found."""
         ours = _fingerprints({split: ready[split].margins for split in SPLITS})
-        theirs = set(_fingerprints({split: self.rulers[split].oracle for split in SPLITS}))
+        theirs = set(self._oracle_prints)
         shared = sum(row in theirs for row in ours)
         if shared:
             return f"{shared} of {len(ours)} members are copies of oracles, which says nothing about unlearning."
-        repeated = len(ours) - len(set(ours))
-        if repeated:
-            return f"{repeated} of {len(ours)} members are copies of other members, so intervals would be too narrow."
+        sides = {"members": ours, "oracles": self._oracle_prints}
+        if self._held_out_prints:
+            sides["held-out oracles"] = self._held_out_prints
+        for who, rows in sides.items():
+            repeated = len(rows) - len(set(rows))
+            if repeated:
+                return f"{repeated} of {len(rows)} {who} are copies of other {who}, so intervals would be too narrow."
         return ""
 
     def _members_needed(self, splits: Mapping[SplitName, SplitVerdict], members: int) -> int | None:

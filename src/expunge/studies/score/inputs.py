@@ -29,7 +29,7 @@ from expunge import metrics
 from expunge.core import Ensemble, InputError, Split
 from expunge.core.outcomes import Classes
 from expunge.core.record import SPLITS, SplitName
-from expunge.metrics.arrays import to_array, to_labels
+from expunge.metrics.arrays import refuse_probabilities, to_array, to_labels
 from expunge.studies.run.measure import Parts
 
 FEWEST = 5
@@ -225,6 +225,7 @@ def _read_safetensors(file: Path) -> dict[str, NDArray[Any]]:
 
 def _read_csv(file: Path) -> NDArray[np.float64]:
     rows: list[list[float]] = []
+    numbered = False
     with file.open(newline="", encoding="utf-8-sig") as handle:
         for number, row in enumerate(csv.reader(handle), 1):
             if not row:
@@ -235,8 +236,13 @@ def _read_csv(file: Path) -> NDArray[np.float64]:
                 if number == 1 and not any(_is_number(cell) for cell in row):
                     continue  # a header; a row with some numbers is a mistake, not a header
                 raise InputError(f"{file}, row {number}: {error}; expected numbers.") from error
+            if number == 1 and len(row) > 2:
+                # pandas heads columns that have no names with 0, 1, 2, ...: that is no member.
+                numbered = row == [str(column) for column in range(len(row))]
             if len(rows[-1]) != len(rows[0]):
                 raise InputError(f"{file}, row {number} has {len(rows[-1])} values, the first has {len(rows[0])}.")
+    if numbered and len(rows) > 1:
+        del rows[0]
     if not rows:
         raise InputError(f"{file} has no rows of numbers, expected one row a member, one column an example.")
     return np.asarray(rows)
@@ -303,18 +309,17 @@ def _as_margins(side: Side, who: str, answers: Mapping[SplitName, NDArray[Any] |
     for split in SPLITS:
         if split not in side.raw:
             continue
-        array = side.raw[split]
-        if not (np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array)):
-            raise InputError(f"{who} {split} has dtype {array.dtype}, expected real numbers.")
+        array = to_array(side.raw[split], f"{who} {split}")
         if array.ndim == 2:
-            side.margins[split] = array.astype(np.float64)
+            side.margins[split] = array
         elif array.ndim == 3:
             answer = answers[split]
             if answer is None:
                 name = "labels" if split == "forget" else f"labels_{split}"
                 raise InputError(f"{who} {split} holds logits {array.shape}; give {name} to turn them into margins.")
             y = to_labels(answer, array.shape[1], array.shape[2])
-            side.logits[split] = array.astype(np.float64)
+            refuse_probabilities(array, f"{who} {split}")
+            side.logits[split] = array
             side.margins[split] = metrics.margins(torch.from_numpy(side.logits[split]), torch.from_numpy(y)).numpy()
         else:
             raise InputError(
