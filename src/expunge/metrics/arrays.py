@@ -60,8 +60,8 @@ def _plain(values: Any, what: str) -> NDArray[Any]:
     for part in (values, *(values if isinstance(values, list | tuple) else ())):
         if isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part):
             raise InputError(
-                f"{what} has {int(np.ma.getmaskarray(part).sum())} masked values, expected a number everywhere; leave these "
-                "examples out, or write NaN for members that failed."
+                f"{what} has {int(np.ma.getmaskarray(part).sum())} masked values, expected a number everywhere; leave "
+                "these examples out, or write NaN for members that failed."
             )
     try:
         return np.asarray(values)
