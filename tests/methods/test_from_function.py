@@ -260,6 +260,15 @@ def test_a_wrapped_model_may_come_back() -> None:
     assert differs(done, PRETRAINED) == [True] * 3
 
 
+def test_weights_may_come_back_in_another_memory_format() -> None:
+    task = small_task("resnet", precision="float32")
+    pretrained = ex.train(task, members=2)
+    done = ex.unlearn(
+        pretrained, task, forget_set(task), from_function(lambda *a: a[0].to(memory_format=torch.channels_last), "w")
+    )
+    assert differs(done, pretrained) == [False, False]
+
+
 def test_batches_of_one_under_batch_norm_are_refused() -> None:
     task = small_task("mlp_norm", precision="float32")
     with pytest.raises(InputError, match="leave a batch of 1, of which batch norm has no statistics"):

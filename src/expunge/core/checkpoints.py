@@ -130,7 +130,7 @@ class Architecture:
         tensor = tensor.detach().cpu()
         if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{what} is not finite; leave this model out, or train it again.")
-        converted = tensor.to(like.dtype, copy=True)
+        converted = tensor.to(like.dtype, copy=True).contiguous()
         if tensor.dtype != like.dtype and not torch.equal(converted.to(tensor.dtype), tensor):
             hint = "; give the task Recipe(precision='float64')" if tensor.dtype == torch.float64 else ""
             raise InputError(f"{what} is {tensor.dtype}, which {like.dtype} of the model cannot hold exactly{hint}.")
