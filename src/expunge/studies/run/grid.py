@@ -65,7 +65,7 @@ def plan_runs(
 def on_scale(
     runs: Sequence[Method], task: Task, pretrained: Ensemble, forget: ForgetSet, seed: int
 ) -> tuple[list[Method], list[str]]:
-    """Return the runs with the rates of whole grids on scale (`methods.scale`), and a sentence for each grid moved.
+    """Return the runs with the rates of whole grids on scale (`methods.scale`), and a sentence that names those moved.
 
     Args:
         runs: From `plan_runs`; settings that are not a method's whole grid stay as they are.
@@ -75,7 +75,7 @@ def on_scale(
         seed: The study's seed.
     """
     placed: list[Method] = []
-    sentences = []
+    moved = []
     for group in by_method(runs):
         grid = [run for run in group if isinstance(run, Trained)]
         if not grid or group != list(type(grid[0]).grid(task.recipe)):
@@ -84,11 +84,9 @@ def on_scale(
         found = scale.on_scale(grid, pretrained, task, forget, derive(seed, "audit", "probe"))
         placed += found
         if found[0] != grid[0]:
-            sentences.append(
-                f"{grid[0].label} on {forget.name}: rates are {found[0].lr / grid[0].lr:.3g} times those of its usual "
-                "grid, with which a probing epoch moved the forget margins far too little or too much."
-            )
-    return placed, sentences
+            moved.append(f"{grid[0].label} x {found[0].lr / grid[0].lr:.3g}")
+    why = "with multiples of the recipe's rate a probing epoch moved the forget margins far too little, or too much"
+    return placed, [f"Rates on {forget.name} were put on scale, since {why}: {', '.join(moved)}."] if moved else []
 
 
 def calibrated(group: Sequence[Method]) -> bool:
