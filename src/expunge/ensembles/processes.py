@@ -110,7 +110,10 @@ def _serve(work: Callable[[int], Any], pipe: Connection, parent: int, others: Se
     for other in others:
         other.close()
     torch.set_num_threads(1)
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), threadpool_limits(1):
+    # What many members print at once, progress bars above all, would cover ours.
+    nowhere = open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout = sys.stderr = nowhere
+    with threadpool_limits(1):
         while True:
             try:
                 item = pipe.recv()

@@ -15,6 +15,8 @@ it was and ends with the same numbers.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,8 +139,11 @@ def _try_fit(task: Task, console: Console | None) -> None:
         return
     if console is not None:
         console.print("trying fit on some rows, four times", style="dim")
-    answers = [answer for answer in check(task).answers if answer.passed is False]
-    for answer in answers:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        found = check(task)
+    for answer in found.answers:
+        if answer.passed is not False:
+            continue
         if answer.question in NEEDED:
             raise InputError(
                 f"the training of task {task.name!r} is not what an audit needs; {answer.question}: {answer.sentence}"
