@@ -8,7 +8,6 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 
 import expunge as ex
-from expunge import cli
 from expunge.core import InputError
 from reference.own_loops import careful_loop, loop, net, own_task
 
@@ -80,15 +79,3 @@ def test_a_random_forest_is_audited_to_a_report(tmp_path):
         ex.unlearn(ensemble, task, chosen, ex.methods.GradientAscent(lr=0.1))
     assert len(ex.unlearn(ensemble, task, chosen, ex.methods.Retrain())) == 2
     assert bool(torch.isfinite(ensemble.margins(task.train.x, task.train.y)).all())
-
-
-def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("expunge.api.audit", interrupted)
-    monkeypatch.setattr("sys.argv", ["expunge", "audit", "digits"])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 130
-    assert "stopped; add --resume to go on where it was" in capsys.readouterr().err
