@@ -298,19 +298,28 @@ def test_modules_that_are_others() -> None:
             Ensemble.from_modules(given, SINGLE)
 
 
-def test_a_random_buffer_that_is_not_kept_is_said() -> None:
+@pytest.mark.parametrize("buffer", [True, False])
+def test_random_numbers_that_no_file_keeps(tmp_path: Path, buffer: bool) -> None:
     class Noisy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.head = nn.Linear(6, 3)
-            self.register_buffer("noise", torch.randn(6), persistent=False)
+            if buffer:
+                self.register_buffer("noise", torch.randn(6), persistent=False)
+            else:
+                self.noise = torch.randn(6)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.head(x + self.noise)
 
-    task = small_task(model=Noisy)
-    with pytest.raises(InputError, match=r"buffer 'noise' of the model is random .* persistent=True"):
-        Ensemble.from_modules([task.build(1)], task)
+    task = small_task(model=Noisy, precision="float32")
+    ensemble = Ensemble.from_modules([task.build(1), task.build(2)], task)
+    x = task.validation.x
+    torch.testing.assert_close(ensemble.logits(x)[1], task.build(2)(x))
+    assert same(Ensemble.load(ensemble.save(tmp_path / "kept"), task), ensemble)
+    torch.save(task.build(1).state_dict(), tmp_path / "one.pt")
+    with pytest.raises(InputError, match=r"'noise' of the model is random .*one.pt lacks it.* persistent=True"):
+        Ensemble.from_files([tmp_path / "one.pt"], task)
 
 
 def test_damage_in_a_saved_folder_is_named(tmp_path: Path) -> None:

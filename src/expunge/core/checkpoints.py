@@ -33,7 +33,8 @@ from expunge.core.checks import described, instance, whole
 from expunge.core.digest import digest_tensors
 from expunge.core.ensemble import Ensemble
 from expunge.core.errors import DamagedFileError, InputError
-from expunge.core.modules import same
+from expunge.core.modules import plain_attributes
+from expunge.core.modules import state as state_of
 from expunge.core.reading import check_memory
 from expunge.core.schema import write_atomically
 from expunge.core.task import Task
@@ -62,6 +63,8 @@ class Architecture:
     buffers: dict[str, Tensor]
     names: dict[str, tuple[str, ...]]
     """For each tensor its names in a `state_dict`: several for a shared one, none for a buffer that is not kept."""
+    drawn: frozenset[str] = frozenset()
+    """Buffers and plain attributes that no `state_dict` keeps and that differ between models."""
 
     @classmethod
     def of(cls, task: Task) -> Architecture:
@@ -71,26 +74,20 @@ class Architecture:
             sizes = {"train": len(task.train), "validation": len(task.validation)}
             outputs = {name: one.expand(size, *task.output_shape) for name, size in sizes.items()}
             return cls(task, outputs, {}, {name: (name,) for name in outputs})
-        module = task.build(0)
-        params: dict[str, Tensor] = dict(module.named_parameters())
-        buffers: dict[str, Tensor] = dict(module.named_buffers())
-        state = {name: value for name, value in module.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
-        own = {**params, **buffers}
-        names = {name: tuple(key for key, value in state.items() if value is own[name]) for name in own}
+        module, attributes = task.build(0), task.network.attributes
+        params, buffers = state_of(module, attributes)
+        kept = module.state_dict(keep_vars=True)
+        own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        names = {name: tuple(key for key, value in kept.items() if value is own.get(name)) for name in params | buffers}
         again = dict(task.build(1).named_buffers())
-        random = [f"buffer {name!r}" for name in buffers if not names[name] and not same(buffers[name], again[name])]
-        for what in (*random, *(f"attribute {name!r}" for name in task.network.attributes)):
-            raise InputError(
-                f"{what} of the model is random and is not part of its state_dict, so no checkpoint holds it; register "
-                "it as a buffer with persistent=True."
-            )
-        return cls(task, params, buffers, names)
+        drawn = {name for name in again if not names[name] and not torch.equal(buffers[name], again[name])}
+        return cls(task, params, buffers, names, frozenset({*drawn, *attributes}))
 
-    def fit(self, state: Mapping[str, Tensor], where: str, *, finite: bool = True) -> State:
+    def fit(self, given: Mapping[str, Tensor] | nn.Module, where: str, *, finite: bool = True) -> State:
         """Return the tensors of one member by the architecture's names and in its types.
 
         Args:
-            state: What a checkpoint holds, by name.
+            given: What a checkpoint holds, by name, or a module.
             where: How a message calls it.
             finite: Whether numbers that are not finite are refused.
 
@@ -99,7 +96,7 @@ class Architecture:
                 tensor have different ones, or a number is not finite.
         """
         known = {alias: name for name, aliases in self.names.items() for alias in (name, *aliases)}
-        state = _unwrapped(state, known)
+        state = _unwrapped(self._of_module(given) if isinstance(given, nn.Module) else given, known)
         lacking = [name for name, aliases in self.names.items() if aliases and not set(aliases) & set(state)]
         besides = [name for name in state if name not in known]
         if lacking or besides:
@@ -112,14 +109,25 @@ class Architecture:
             )
         out: State = {}
         for name, like in {**self.params, **self.buffers}.items():
-            # A buffer that a state_dict does not keep is the same in every model.
             found = [(alias, state[alias]) for alias in dict.fromkeys((name, *self.names[name])) if alias in state]
             fitted = [self._converted(tensor, like, f"{alias!r} of {where}", finite) for alias, tensor in found]
             if any(not torch.equal(fitted[0], other) for other in fitted[1:]):
                 both = " and ".join(repr(alias) for alias, _ in found)
                 raise InputError(f"{both} of {where} differ, expected one tensor: these layers of the model share it.")
+            if not fitted and name in self.drawn:
+                raise InputError(
+                    f"{name!r} of the model is random and not part of its state_dict, so {where} lacks it; register it "
+                    "as a buffer with persistent=True."
+                )
             out[name] = fitted[0] if fitted else like.detach().clone()
         return out
+
+    def _of_module(self, module: nn.Module) -> State:
+        """Return all that belongs to a member by name: the `state_dict`, and what it leaves out."""
+        slots = plain_attributes(module) if self.drawn else {}
+        mine = {path for path in slots for name in self.drawn if path == name or path.endswith(f".{name}")}
+        kept = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+        return {**{path: slots[path].read() for path in mine}, **dict(module.named_buffers()), **kept}
 
     def _converted(self, tensor: Tensor, like: Tensor, what: str, finite: bool) -> Tensor:
         if tensor.shape != like.shape:
@@ -167,7 +175,7 @@ def from_modules(modules: Sequence[nn.Module], task: Task) -> Ensemble:
         raise InputError("modules is empty, expected at least one trained torch.nn.Module.")
     like = Architecture.of(task)
     names = [f"modules[{place}]" for place in range(len(members))]
-    states = [like.fit(state_of(module), name) for module, name in zip(members, names, strict=True)]
+    states = [like.fit(module, name) for module, name in zip(members, names, strict=True)]
     ensemble = like.ensemble(states, names)
     x = task.train.x[:3]
     stacked = ensemble.logits(x)
@@ -180,12 +188,6 @@ def from_modules(modules: Sequence[nn.Module], task: Task) -> Ensemble:
                 f"the same class, made as Task(model=...) makes it."
             )
     return ensemble
-
-
-def state_of(module: nn.Module) -> State:
-    """Return the tensors of a module by name: its `state_dict`, and the buffers that this leaves out."""
-    kept = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-    return {**kept, **{name: value for name, value in module.named_buffers() if name not in kept}}
 
 
 def from_files(files: Any, task: Task) -> Ensemble:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from expunge.core import Ensemble, InputError, Network, Task
 from expunge.core.blame import blame
-from expunge.core.checkpoints import Architecture, state_of
+from expunge.core.checkpoints import Architecture
 from expunge.core.checks import described
 from expunge.core.digest import digest_tensors
 from expunge.core.examples import Examples
@@ -183,10 +183,10 @@ def fitted(task: Task, like: Architecture, made: Any, who: str) -> State:
     """
     if task.model is None:
         return read_outputs(made, (len(task.train), len(task.validation)), task.output_shape, who)
-    state = state_of(made) if isinstance(made, nn.Module) else made
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    weights = isinstance(made, Mapping) and all(isinstance(value, Tensor) for value in made.values())
+    if not weights and not isinstance(made, nn.Module):
         raise InputError(
             f"fit returned {described(made)} for {who}, expected the trained torch.nn.Module, its state_dict, or "
             "None where the model that it was given was trained in place; for outputs alone give the task model=None."
         )
-    return like.fit(state, f"what fit returned for {who}", finite=False)
+    return like.fit(made, f"what fit returned for {who}", finite=False)

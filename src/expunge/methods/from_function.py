@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from expunge.core import ForgetSet, InputError, Network, Split, Task
 from expunge.core.blame import blame
-from expunge.core.checkpoints import Architecture, state_of
+from expunge.core.checkpoints import Architecture
 from expunge.core.checks import described, instance, plain, whole
 from expunge.core.digest import digest_function
 from expunge.core.examples import Examples
@@ -107,7 +107,7 @@ class FromFunction(Method):
             # Global generators are the only ones that such functions know.
             with seeded(derive(problem.seeds[position], "function")), torch.enable_grad():
                 made = self._call(module, loaders, who)
-            state = like.fit(state_of(made), f"what {self.name} made of {who}", finite=False)
+            state = like.fit(made, f"what {self.name} made of {who}", finite=False)
             read = [int(each.reads.sum()) for each in data]
             return save_tensors(state), read[0] + read[1] + FORWARD_SHARE * read[2], data[1].reads.tolist()
 
