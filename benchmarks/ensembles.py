@@ -2,6 +2,7 @@
 
     python benchmarks/ensembles.py                 two tables: digits MLP and small CNN; a third where CUDA exists
     python benchmarks/ensembles.py --tasks own     a loop of one's own: in this process, and on two cores
+    python benchmarks/ensembles.py --tasks one     models that run one at a time, beside the same loop
     python benchmarks/ensembles.py --out FILE      the numbers as JSON too
 
 What is compared. `expunge.train` makes all members, choosing its chunk size first (that time counts). The loops train
@@ -358,14 +359,54 @@ def bare_loop(module: nn.Module, x: Tensor, y: Tensor) -> None:
             optimiser.step()
 
 
+class Recurrent(nn.Module):
+    """A GRU that reads an image of 8x8 line by line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader, self.head = nn.GRU(8, 32, batch_first=True), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return self.head(self.reader(x.view(-1, 8, 8))[0][:, -1])
+
+
+class Transformer(nn.Module):
+    """Two transformer layers with dropout, on the lines of an image of 8x8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.1, batch_first=True)
+        self.enter, self.body, self.head = nn.Linear(8, 32), nn.TransformerEncoder(layer, 2), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return self.head(self.body(self.enter(x.view(-1, 8, 8))).mean(1))
+
+
 def compare_own(members: int) -> dict[str, Any]:
-    """Time a loop of one's own: bare, through `expunge.train` in this process, and on two cores; the best of two."""
+    """Time a loop of one's own."""
     task = digits_task().with_fit(lambda module, data, _seed: bare_loop(module, data.x, data.y))
+    return beside_a_loop(task, members, lambda n: bare_loop(task.build(n).train(), task.train.x, task.train.y))
+
+
+def compare_one(model: type[nn.Module], members: int) -> dict[str, Any]:
+    """Time models that run one at a time."""
+    digits = digits_task()
+    pairs = {part: (getattr(digits, part).x, getattr(digits, part).y) for part in ("train", "validation")}
+    recipe = Recipe(epochs=6, batch_size=64, lr=0.1)
+    task = Task(name=f"digits, {model.__name__}", model=model, recipe=recipe, **pairs)
+    assert task.network.kind == "one"
+    return beside_a_loop(task, members, lambda _: train_one(task, False, torch.device("cpu")))
+
+
+def beside_a_loop(task: Task, members: int, loop: Callable[[int], object]) -> dict[str, Any]:
+    """Time a bare loop, `expunge.train` in this process, and `expunge.train` on two cores; the best of two."""
     torch.set_num_threads(1)
 
     def bare() -> None:
         for member in range(members):
-            bare_loop(task.build(member).train(), task.train.x, task.train.y)
+            loop(member)
 
     def timed(work: Callable[[], object]) -> tuple[float, float]:
         begin, before = time.perf_counter(), sum(os.times()[:4])
@@ -385,7 +426,7 @@ def compare_own(members: int) -> dict[str, Any]:
         "task": task.name,
         "members": members,
         "bare loop, one core, s (and of a processor)": alone,
-        "expunge.train with fit, one core": one,
+        "expunge.train, one core": one,
         "times the bare loop": tuple(mine / its for mine, its in zip(one, alone, strict=True)),
         "two cores": two,
         "times as fast as one; processor time": (one[0] / two[0], two[1] / one[1]),
@@ -419,7 +460,9 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=100)
     parser.add_argument("--models", type=int, default=3, help="models timed one at a time (default 3)")
     parser.add_argument("--repeat", type=int, default=2, help="runs of expunge.train; the best counts (default 2)")
-    parser.add_argument("--tasks", nargs="+", default=["mlp", "cnn"], choices=["mlp", "cnn", "own", "cuda"])
+    parser.add_argument(
+        "--tasks", nargs="+", default=["mlp", "cnn", "one"], choices=["mlp", "cnn", "one", "own", "cuda"]
+    )
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     parser.add_argument("--only", choices=["mlp", "cnn"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -439,9 +482,12 @@ def main() -> None:
     }
     print(f"{results['cores']} cores, torch {torch.__version__}, load {results['load_before']:.1f} before the run")
     for which in options.tasks:
-        if which == "own":
-            results[which] = compare_own(min(options.members, 24))
-            print("\n" + "\n".join(f"  {key:<45} {value}" for key, value in results[which].items()))
+        if which in ("own", "one"):
+            few = min(options.members, 24)
+            kinds = [Recurrent, Transformer]
+            results[which] = [compare_own(few)] if which == "own" else [compare_one(kind, few) for kind in kinds]
+            for row in results[which]:
+                print("\n" + "\n".join(f"  {key:<45} {value}" for key, value in row.items()))
         elif which != "cuda":
             results[which] = compare(which, tasks()[which], options.members, options.models, options.repeat)
             show(results[which])

@@ -13,6 +13,7 @@ from expunge.dependence import Linearised
 from expunge.dependence.linearised import combine, dot
 from expunge.ensembles import build_network, train
 from reference.influence_slow import gauss_newton, jacobian, loss_gradients, margin_gradients
+from reference.modules import task_of
 from reference.problems import small_task
 
 STACKS = [("logistic", "vmap"), ("mlp", "layers"), ("mlp", "vmap"), ("cnn", "layers"), ("resnet", "layers")]
@@ -149,3 +150,19 @@ def test_no_examples_and_unknown_quantities_are_refused():
         linearised.gradient(task.train.x[:0], task.train.y[:0])
     with pytest.raises(InputError, match="of = 'logit'"):
         next(linearised.example_gradients(task.train.x, task.train.y, of="logit"))
+
+
+@pytest.mark.parametrize("name", ["encoder", "lstm"])
+def test_models_that_run_one_at_a_time_are_linearised(name):
+    task = task_of(name)
+    ensemble = train(task, members=2, seed=0)
+    linearised = Linearised(ensemble)
+    g = torch.Generator().manual_seed(0)
+    direction = {k: torch.randn(t.shape, generator=g, dtype=t.dtype) for k, t in linearised.params.items()}
+    x, step = task.validation.x, 1e-6
+    there = ({k: t + sign * step * direction[k] for k, t in linearised.params.items()} for sign in (1, -1))
+    with torch.no_grad():
+        up, down = (linearised.forward(params, x) for params in there)
+    _, moved = linearised.outputs(x, direction)
+    torch.testing.assert_close(moved, (up - down) / (2 * step), rtol=1e-5, atol=1e-7)
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -255,7 +255,8 @@ def gpt2() -> nn.Module:
     from transformers import GPT2Config, GPT2ForSequenceClassification
 
     sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8}
-    return GPT2ForSequenceClassification(GPT2Config(vocab_size=WORDS, num_labels=3, pad_token_id=0, **sizes))
+    ends = {"bos_token_id": None, "eos_token_id": None}
+    return GPT2ForSequenceClassification(GPT2Config(vocab_size=WORDS, num_labels=3, pad_token_id=0, **sizes, **ends))
 
 
 HUGGING_FACE = {

@@ -42,14 +42,30 @@ BUDGET = 2**22
 
 _LEVEL = threading.Lock()
 _users = 0
+_attention: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Let attention be computed by its definition: PyTorch's faster forms of it have no forward mode."""
+    before, fast = torch.backends.cuda.flash_sdp_enabled(), torch.backends.mha.get_fastpath_enabled()
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_flash_sdp(before)
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextlib.contextmanager
 def _forward_mode() -> Iterator[None]:
     """Open forward-mode differentiation, or join the threads that have: a process has only one level of it."""
-    global _users
+    global _users, _attention
     with _LEVEL:
         if _users == 0:
+            _attention = _plain_attention()
+            _attention.__enter__()
             forward_ad.enter_dual_level()
         _users += 1
     try:
@@ -59,6 +75,7 @@ def _forward_mode() -> Iterator[None]:
             _users -= 1
             if _users == 0:
                 forward_ad.exit_dual_level()
+                _attention.__exit__(None, None, None)
 
 
 class Linearised:

@@ -56,7 +56,10 @@ class Plan:
         """Return what the weights depend on, as a JSON value."""
         rows = [row_digest(row) for row in self.examples]
         shared = len(set(rows)) == 1
+        form = self.task.network.kind
         return {
+            # Before forms were tried in training mode, some of these were trained as another model.
+            **({} if form == "layers" else {"form": form}),
             "trainer": TRAINER,
             "task": self.task.fingerprint,
             "task_name": self.task.name,
