@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 
@@ -174,9 +175,8 @@ def test_without_the_library_products_are_used(monkeypatch):
     makers = by_hand.write_out(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)))
     assert type(makers[0]()) is ColumnConvolution
     code = "from expunge.ensembles.direct import describe, library; print(library(), describe())"
-    found = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={"EXPUNGE_COMPILED": "0"}
-    )
+    env = {**os.environ, "EXPUNGE_COMPILED": "0"}
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env)
     assert found.stdout.strip() == "None convolutions as matrix products"
 
 

@@ -152,7 +152,8 @@ def test_a_killed_run_resumes_and_ends_with_identical_numbers(
     tmp_path, epochs_run, name, optimiser, stop, workers, shards, partials
 ):
     command = [sys.executable, "-c", SCRIPT, name, optimiser, str(tmp_path), str(stop), str(workers)]
-    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True, text=True)
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert "finished" not in result.stdout
     if shards is not None:

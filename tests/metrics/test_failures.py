@@ -70,3 +70,12 @@ def test_examples_must_agree(oracle):
         failed_members(oracle[:, :5], oracle)
     with pytest.raises(InputError, match="no member of reference is finite"):
         failed_members(oracle, oracle * np.nan)
+
+
+def test_sharp_oracles_do_not_make_sound_members_explode():
+    """Convex models trained to the end differ by 0.001; a member 0.5 away still remembers, and is no ruin."""
+    draw = np.random.default_rng(0)
+    centre = draw.normal(1, 1, 40)
+    oracle = centre + 1e-3 * draw.normal(size=(30, 40))
+    assert not failed_members(centre + 0.5 + 1e-3 * draw.normal(size=(30, 40)), oracle).any()
+    assert failed_members(centre + 50 + draw.normal(size=(3, 40)), oracle).all()

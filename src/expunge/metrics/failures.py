@@ -5,7 +5,7 @@ A member has failed when one of these holds on the examples given:
     non-finite   a margin is NaN or infinite
     collapsed    its output does not depend on the input: far fewer different margins than examples
     exploded     its margins are absurd: with oracles, typically 100 times further from the oracles' centre than any
-                 oracle is; without, above a million
+                 oracle is, and further than their largest margin is from 0; without, above a million
 
 They are counted, named, and placed where they do most harm in every score; see `expunge.metrics.klom`.
 """
@@ -140,7 +140,9 @@ def _exploded(values: Array, known: Reference | None) -> NDArray[np.bool_]:
     else:
         absurd = np.zeros(len(values), dtype=bool)
     if known is not None and known.usual > 0:
-        absurd |= np.median(np.abs(values - known.centre), axis=1) > EXPLODED * known.usual
+        # Oracles of a convex problem hardly differ: what lies within the size of their margins is no explosion.
+        limit = max(EXPLODED * known.usual, known.largest)
+        absurd |= np.median(np.abs(values - known.centre), axis=1) > limit
     return absurd
 
 
