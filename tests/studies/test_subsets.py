@@ -15,7 +15,7 @@ import torch
 import expunge as ex
 from expunge.core import InputError, Record
 from expunge.core.record import SPLITS, CheckRecord
-from expunge.methods import METHODS, FineTune, Scrub, Stop, Trained
+from expunge.methods import METHODS, EarlyStoppedRetrain, FineTune, Scrub, Stop, Trained
 from expunge.report import wording
 from expunge.studies.audit import forget_set
 from expunge.studies.audit.selection import LAST, select_all
@@ -131,8 +131,10 @@ def test_what_the_model_lacks_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_candidate_alone_beside_batch_norm_is_judged_for_real(tmp_path):
+def test_a_candidate_alone_beside_batch_norm_is_judged_for_real(tmp_path, monkeypatch):
     """The control of statistics has several stopping times and no calibration: nothing is chosen for it."""
+    for control in (FineTune, EarlyStoppedRetrain):
+        monkeypatch.setattr(control, "grid", classmethod(lambda kind, recipe: [kind()]))
     task = small_task("mlp_norm")
     arguments = {"forget": ["random:10"], "members": MEMBERS, "out": tmp_path / "run", "forecast": False}
     run = ex.audit(task, methods=[Scrub(lr=0.02, epochs=2, msteps=1)], **arguments)
