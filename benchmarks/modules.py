@@ -24,7 +24,7 @@ def tried(name: str) -> str:
     from reference.modules import HUGGING_FACE, KINDS, task_of
 
     kind, begin = {**KINDS, **HUGGING_FACE}[name], time.perf_counter()
-    task = task_of(name, n=30, epochs=1)
+    task = task_of(name, n=31, epochs=1)
     forget = ex.tasks.random_forget_set(task, size=5, seed=0)
     trained = ex.train(task, members=2, seed=0)
     done = {"train": bool(trained.finite().all())}

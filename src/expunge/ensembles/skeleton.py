@@ -67,23 +67,22 @@ def following(generator: torch.Generator, draws: frozenset[str], device: torch.d
         yield
         return
     # They are shared by all threads.
-    with DRAWING:
+    with DRAWING, contextlib.ExitStack() as after:
         ours = torch.default_generator
-        before, words, numbers = ours.get_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+        after.callback(ours.set_state, ours.get_state())
+        if "numpy" in draws:
+            after.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
+            np.random.seed(_number(generator))  # noqa: NPY002
+        if "random" in draws:
+            after.callback(random.setstate, random.getstate())
+            random.seed(_number(generator))
+        if device.type == "cuda":
+            torch.cuda.manual_seed(_number(generator))
+        ours.set_state(generator.get_state())
         try:
-            if "numpy" in draws:
-                np.random.seed(_number(generator))  # noqa: NPY002
-            if "random" in draws:
-                random.seed(_number(generator))
-            if device.type == "cuda":
-                torch.cuda.manual_seed(_number(generator))
-            ours.set_state(generator.get_state())
             yield
         finally:
             generator.set_state(ours.get_state())
-            ours.set_state(before)
-            random.setstate(words)
-            np.random.set_state(numbers)  # noqa: NPY002
 
 
 def _number(generator: torch.Generator) -> int:
