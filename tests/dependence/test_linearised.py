@@ -10,8 +10,9 @@ from dependence.common import modules, random_direction, trained
 from expunge.core import InputError
 from expunge.core.seeds import generator
 from expunge.dependence import Linearised
-from expunge.dependence.linearised import combine, dot
+from expunge.dependence.linearised import combine, dot, margin_cotangent
 from expunge.ensembles import build_network, train
+from expunge.ensembles.example_gradients import example_gradients
 from reference.influence_slow import gauss_newton, jacobian, loss_gradients, margin_gradients
 from reference.modules import task_of
 from reference.problems import small_task
@@ -37,7 +38,14 @@ def test_products_equal_dense_jacobians_of_single_modules(name, kind):
     some = linearised.flatten(linearised.gradient(x, y, weights))
     curved = linearised.flatten(linearised.curvature(x, v))
     some_curved = linearised.flatten(linearised.curvature(x, v, weights[0]))
-    singles = [torch.stack(list(linearised.example_gradients(x, y, of=of)), 1) for of in ("margin", "loss")]
+    makers = (margin_cotangent, linearised.loss.gradient)
+    singles = [
+        [
+            torch.cat([f.left for f in example_gradients(ensemble, k, x, y, make, compress=False).values()], 1)
+            for k in range(3)
+        ]
+        for make in makers
+    ]
     for member, module in enumerate(modules(ensemble)):
         j = jacobian(module, x)
         g, m = loss_gradients(module, x, y), margin_gradients(module, x, y)
@@ -143,13 +151,13 @@ def test_statistics_of_the_batch_are_refused():
         Linearised(ensemble)
 
 
-def test_no_examples_and_unknown_quantities_are_refused():
+def test_no_examples_are_refused():
     task, ensemble = trained("mlp")
     linearised = Linearised(ensemble)
     with pytest.raises(InputError, match="x has no examples"):
         linearised.gradient(task.train.x[:0], task.train.y[:0])
-    with pytest.raises(InputError, match="of = 'logit'"):
-        next(linearised.example_gradients(task.train.x, task.train.y, of="logit"))
+    with pytest.raises(InputError, match="x has no examples"):
+        example_gradients(ensemble, 0, task.train.x[:0], task.train.y[:0], margin_cotangent)
 
 
 @pytest.mark.parametrize("name", ["encoder", "lstm"])

@@ -220,22 +220,6 @@ class Linearised:
         parts = torch.split(rows, list(self.sizes.values()), dim=1)
         return {name: part.reshape(self.params[name].shape) for name, part in zip(self.sizes, parts, strict=True)}
 
-    def example_gradients(self, x: Tensor, y: Tensor, of: str = "margin") -> Iterator[Tensor]:
-        """Yield the gradient of one example after another, each (members, parameters): memory stays bounded.
-
-        Args:
-            x: Inputs (examples, ...).
-            y: Labels (examples,).
-            of: `margin` or `loss`.
-        """
-        if of not in ("margin", "loss"):
-            raise InputError(f"of = {of!r}, expected 'margin' or 'loss'.")
-        make = margin_cotangent if of == "margin" else self.loss.gradient
-        for position in range(len(x)):
-            one = self.place(x[position : position + 1])
-            label = y[position : position + 1]
-            yield self.flatten(self._vjp(one, partial(_swapped, make, label)))
-
     def _jvp(self, batch: Tensor, direction: State) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), _forward_mode():
             dual = {name: forward_ad.make_dual(tensor, direction[name]) for name, tensor in self.params.items()}
@@ -271,10 +255,6 @@ class Linearised:
     def _add(total: State, part: State) -> None:
         for name, tensor in part.items():
             total[name] += tensor
-
-
-def _swapped(make: Callable[[Tensor, Tensor], Tensor], labels: Tensor, logits: Tensor) -> Tensor:
-    return make(logits, labels)
 
 
 def _margin_pull(labels: Tensor, weights: Tensor, logits: Tensor) -> Tensor:
