@@ -6,7 +6,6 @@ Each member is kept on disk as soon as it is trained, so neither memory nor what
 from __future__ import annotations
 
 import hashlib
-import importlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -113,10 +112,7 @@ def fit_ensemble(
                 if progress is not None:
                     progress(done, len(ids))
 
-            if task.model is not None:
-                # PyTorch's optimisers import it at their first step, for seconds; every process would anew.
-                importlib.import_module("torch._dynamo")
-            run_each(work, missing, workers, finished)
+            run_each(work, missing, workers, finished, steps=task.model is not None)
             shelf.refresh()
         params, buffers = shelf.load(ids, mapped=True)
     provenance = {

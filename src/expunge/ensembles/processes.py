@@ -7,6 +7,7 @@ pickling. Where forking is not safe (another system, CUDA in use) the work is do
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -34,7 +35,12 @@ def may_fork() -> bool:
 
 
 def run_each(
-    work: Callable[[int], T], items: Sequence[int], workers: int, finished: Callable[[int, T], None] | None = None
+    work: Callable[[int], T],
+    items: Sequence[int],
+    workers: int,
+    finished: Callable[[int, T], None] | None = None,
+    *,
+    steps: bool = True,
 ) -> None:
     """Do `work(item)` for every item, with one thread for each kernel; the first error stops all and is raised.
 
@@ -43,6 +49,7 @@ def run_each(
         items: What there is to do, in this order.
         workers: Processes at once; with 1, or where forking is not safe, the work is done in this process.
         finished: Called here with each item that is done and what its work returned.
+        steps: Whether the work takes steps of PyTorch's optimisers.
     """
     done = finished or (lambda _item, _result: None)
     if min(workers, len(items)) < 2 or not may_fork():
@@ -50,6 +57,9 @@ def run_each(
             for item in items:
                 done(item, work(item))
         return
+    if steps:
+        # Optimisers import it at their first step, for seconds; every process would anew.
+        importlib.import_module("torch._dynamo")
     with _processes(work, min(workers, len(items))) as running:
         _deal(list(items), running, done)
 
