@@ -14,9 +14,10 @@ from reference.own_loops import careful_loop, loop, net, own_task
 
 def test_a_careful_loop_is_audited_to_a_report(tmp_path):
     task = own_task(careful_loop, model=lambda: net(0.1))
+    tried = [ex.methods.GradientAscent(lr=0.01, epochs=2), ex.methods.FineTune(lr=0.01, epochs=1)]
     options = {
         "forget": "random:12",
-        "methods": [ex.methods.GradientAscent(lr=0.01, epochs=2)],
+        "methods": tried,
         "members": 20,
         "forecast": False,
     }
