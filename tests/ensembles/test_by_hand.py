@@ -17,7 +17,6 @@ from expunge.core.seeds import generator
 from expunge.ensembles import Descent, Steps, build_network, by_hand, train
 from expunge.ensembles.by_hand import write_out
 from expunge.ensembles.columns import ColumnConvolution
-from expunge.ensembles.direct import library
 from expunge.ensembles.layers import Unsupported
 from expunge.ensembles.network import LayerNetwork
 from expunge.ensembles.products import LARGE, affine, input_gradient, separate, weight_gradient

@@ -15,6 +15,7 @@ import expunge as ex
 from expunge.cli import app
 from expunge.core import OUTCOMES, InputError, Record
 from expunge.methods import METHODS, GradientAscent
+from expunge.methods.method import lacking
 from reference.problems import forget_set
 
 
@@ -69,6 +70,8 @@ def test_training_lowers_the_loss_and_every_method_runs_with_its_checks(outcome)
     targets = pretrained.margins(task.train.x, task.train.y)
     targets[:, torch.from_numpy(forget.indices)] -= 0.2
     for kind in METHODS.values():
+        if lacking(task).keys() & kind.needs:
+            continue
         names = {field.name for field in dataclasses.fields(kind)}
         wanted = {"epochs": 2, "lr": 0.01, "msteps": 1, "ascent_epochs": 1, "batch_size": 20}
         method = kind(**{name: value for name, value in wanted.items() if name in names})
