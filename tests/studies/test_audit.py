@@ -246,12 +246,10 @@ def test_altered_margins_are_not_drawn(run, tmp_path):
         load_margins(folder, forget)
 
 
-def test_report_alone_draws_the_same_page(run):
+def test_report_alone_draws_the_same_page(run, shell):
     before = run.report.read_text()
     run.report.unlink()
-    done = subprocess.run(
-        [sys.executable, "-m", "expunge.cli", "report", str(run.folder)], capture_output=True, text=True
-    )
+    done = shell("report", str(run.folder))
     assert done.returncode == 0, done.stderr
     assert run.report.read_text() == before
 
@@ -312,7 +310,8 @@ def test_killed_audit_resumes_to_identical_numbers(run, tmp_path, stage):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert Record.load(out).status == "running"
-    subprocess.run([sys.executable, "-c", script], check=True)
+    arguments = {"methods": METHODS, "members": MEMBERS, "out": out, "seed": 3, "chunk": 10, "resume": True}
+    ex.audit(small_task(norm=True), forget=["random:20"], **arguments)
     assert strip_times(out) == strip_times(run.folder)
 
 
@@ -399,13 +398,8 @@ def test_newcomer_on_the_command_line(tmp_path):
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_errors_on_the_command_line_are_one_clear_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "expunge.cli", "audit", "digits", "--members", "3"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+def test_errors_on_the_command_line_are_one_clear_line(tmp_path, shell):
+    done = shell("audit", "digits", "--members", "3", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: members = 3")
     assert "Traceback" not in done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -87,11 +85,9 @@ def test_studies_do_not_write_over_one_another(tmp_path, file, other, resume):
         (["theory", "app-j", "--out", "good.py"], "error: good.py is a file"),
     ],
 )
-def test_the_command_line_says_it_in_one_line(tmp_path, words, message):
+def test_the_command_line_says_it_in_one_line(tmp_path, words, message, shell):
     (tmp_path / "good.py").touch()
-    done = subprocess.run(
-        [sys.executable, "-m", "expunge.cli", *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = shell(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert len(done.stderr.splitlines()) == 1
