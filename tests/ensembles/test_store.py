@@ -389,7 +389,8 @@ def test_two_processes_on_one_shelf_lose_nothing(tmp_path):
     assert again.load(list(range(40)))[0]["w"].flatten().tolist() == list(range(40))
 
 
-def test_mapped_weights_are_those_in_memory(tmp_path):
+def test_mapped_weights_are_those_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("expunge.ensembles.store.LEAST_MAPPED", 1)
     shelf = Shelf(tmp_path, {"what": "mapped"})
     for ids in ([0, 1], [2], [3, 4]):
         shelf.save(ids, {"w": torch.randn(len(ids), 3), "none": torch.zeros(len(ids), 0)}, {"n": torch.tensor(ids)})

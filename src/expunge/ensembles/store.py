@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,9 @@ from expunge.core.record import write_atomically
 from expunge.core.tree import State
 
 FORMAT = 1
+
+LEAST_MAPPED = 2**24
+"""Bytes of a stacked tensor below which it is not worth a file."""
 
 
 class Shelf:
@@ -143,10 +147,15 @@ class Shelf:
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype, mapped: bool) -> Tensor:
         count = math.prod(shape)
-        if not mapped or count == 0:
-            return torch.empty(shape, dtype=dtype)
-        with tempfile.NamedTemporaryFile(dir=self.folder, prefix="mapped-") as file:
-            return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(shape)
+        if mapped and count * dtype.itemsize >= LEAST_MAPPED:
+            # Room is taken first: a full disk would otherwise end the process when the weights are written.
+            with (
+                contextlib.suppress(OSError, AttributeError),
+                tempfile.NamedTemporaryFile(dir=self.folder, prefix="mapped-") as file,
+            ):
+                os.posix_fallocate(file.fileno(), 0, count * dtype.itemsize)
+                return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(shape)
+        return torch.empty(shape, dtype=dtype)
 
     def _read(self, shard: Mapping[str, Any]) -> State:
         path = self.folder / shard["file"]

@@ -6,7 +6,7 @@ what was visited, what it cost, and how the forget loss moved. That is what the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -93,6 +93,8 @@ class Problem:
         self.seed = seed
         self.store = store
         self.workers = workers
+        self.progress: Callable[[int, int], None] | None = None
+        """Called with members done and in all, by methods that take long for each."""
         self.task = task
         self.recipe = task.recipe
         self.outcome = start.network.outcome

@@ -80,6 +80,7 @@ def fit_from_scratch(problem: Problem) -> Checkpoint:
         purpose="retraining",
         store=problem.store,
         workers=problem.workers,
+        progress=problem.progress,
     ).to(problem.x.device)
     problem.ledger.examples += len(problem.retain) * problem.recipe.epochs
     return problem.stop(problem.recipe.epochs, start.with_state(fitted.params, fitted.buffers))

@@ -104,6 +104,7 @@ def unlearn(
     targets: Tensor | None = None,
     targets_cost: float = 0.0,
     store: Path | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Models:
     """Return the unlearned ensemble; its `trace` holds every stopping time. For one module, the unlearned module.
 
@@ -122,6 +123,7 @@ def unlearn(
         targets_cost: What the prediction cost, relative to retraining one member on R, at least 0; it enters the cost
             of the methods that read the targets.
         store: Folder in which members that the task's own `fit` retrains are kept and found again.
+        progress: Called with members that it retrained and all of them.
 
     Raises:
         InputError: If ensemble, task and forget set do not fit, a batch is too small for batch norm in training, or
@@ -171,6 +173,7 @@ def unlearn(
         start = pretrained[part.start : part.stop]
         own = None if aims is None else aims[part.start : part.stop]
         problem = Problem(start, task, forget, seed, method.order or method.name, own, targets_cost, kept, at_once)
+        problem.progress = progress
         seen, last = [], start
         before = problem.forget_margins(start) if "enough" in method.checks else None
         for checkpoint in method.stops(problem):

@@ -315,7 +315,7 @@ def _stops(
     if kept is not None:
         study.reporter.advance(work, spent=False)
         return kept
-    parts = Parts.of(task, forget, study.seed)
+    parts, share = Parts.of(task, forget, study.seed), Share(study.reporter, work)
     evaluate: Callable[[Ensemble], Mapping[str, Tensor]] = parts.measure
     done = unlearn(
         pretrained,
@@ -327,10 +327,11 @@ def _stops(
         targets=None if aim is None else aim.margins,
         targets_cost=0.0 if aim is None else aim.cost,
         store=study.folder / "ensembles",
+        progress=share,
     )
+    share.finish(spent=True)
     stops = list(done.trace.stops)
     study.parts.save(key, stops)
-    study.reporter.advance(work)
     return stops
 
 
