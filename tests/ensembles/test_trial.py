@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from expunge.core import ForgetSet, InputError
 from expunge.core.seeds import generator
 from expunge.ensembles import Descent, Steps, build_network, train
 from expunge.methods import GradientAscent, unlearn
-from reference.modules import KINDS, task_of, trained_alone
+from reference.modules import HUGGING_FACE, KINDS, task_of, trained_alone
 from reference.problems import small_task
 
 
@@ -240,3 +241,9 @@ def test_the_trial_is_quick_for_small_models():
         begin = time.perf_counter()
         build_network(task)
         assert time.perf_counter() - begin < 2  # .1 s on an idle core
+
+
+def test_the_table_in_the_documentation_has_every_kind_in_its_form():
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    for kind in {**KINDS, **HUGGING_FACE}.values():
+        assert f"| {kind.says} | {kind.form} | yes | yes | yes |" in page
