@@ -46,6 +46,7 @@ def states(request: pytest.FixtureRequest) -> list[object]:
 @pytest.fixture(autouse=True)
 def same_numbers(request: pytest.FixtureRequest, states: list[object]) -> None:
     """Start each test from the same state of every generator, whichever tests this process ran before it."""
+    torch.set_flush_denormal(False)  # training in this thread, before, may have set it
     if not EXPLORE:
         torch.manual_seed(0)
     if states:
