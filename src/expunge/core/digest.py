@@ -90,7 +90,7 @@ def _written_code(value: FunctionType | type, seen: set[int]) -> Any:
     reached: list[Any] = []
     for function in functions:
         codes = _codes(function.__code__)
-        if not source:
+        if not source or function.__name__ == "<lambda>":  # of which a line of source may hold several
             reached += [
                 f"{code.co_code.hex()} {[c for c in code.co_consts if not inspect.iscode(c)]}" for code in codes
             ]

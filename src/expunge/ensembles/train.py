@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -285,8 +286,9 @@ def _in_processes(
     """Do `work(chunk)` for every chunk in processes, which leave what they made in the store."""
 
     def one(number: int) -> None:
-        prepare_thread()
-        work(chunks[number])
+        # In a thread of its own: what denormals are is a setting of a thread, and this may be the caller's process.
+        with ThreadPoolExecutor(1, initializer=prepare_thread) as pool:
+            pool.submit(work, chunks[number]).result()
 
     run_each(one, range(len(chunks)), workers, lambda number, _: finished(chunks[number]))
 
