@@ -19,6 +19,7 @@ from expunge.ensembles.by_hand import write_out
 from expunge.ensembles.columns import ColumnConvolution
 from expunge.ensembles.layers import Unsupported
 from expunge.ensembles.network import LayerNetwork
+from expunge.ensembles.pooling import Pooling
 from expunge.ensembles.products import LARGE, affine, input_gradient, separate, weight_gradient
 from reference.one_by_one import stack, train_one
 from reference.problems import SmallResNet, small_task
@@ -77,6 +78,14 @@ CHAINS = {
     "rectangular": (images(nn.Conv2d(2, 4, (3, 1), (1, 2), (0, 1)), nn.Conv2d(4, 3, (1, 3), (2, 1), (1, 0))), IMAGE),
     "norm-2d": (images(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3, 2, 1)), IMAGE),
     "norm-before-convolution": (images(nn.BatchNorm2d(2), nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)), IMAGE),
+    "max-pool": (images(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 3, 2)), IMAGE),
+    "max-pool-overlapping": (images(nn.Conv2d(2, 4, 3), nn.MaxPool2d(3, 2, 1), nn.ReLU()), IMAGE),
+    "max-pool-dilated": (images(nn.Conv2d(2, 3, 2), nn.MaxPool2d((2, 3), 1, dilation=(3, 1))), IMAGE),
+    "max-pool-of-inputs": (images(nn.MaxPool2d(2), nn.Conv2d(2, 3, 2)), IMAGE),
+    "average-pool": (images(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.AvgPool2d(2), nn.ReLU()), IMAGE),
+    "average-pool-padded": (images(nn.Conv2d(2, 3, 2), nn.AvgPool2d(3, 2, 1), nn.Conv2d(3, 3, 2)), IMAGE),
+    "average-pool-without": (images(nn.Conv2d(2, 3, 2), nn.AvgPool2d(3, 2, 1, count_include_pad=False)), IMAGE),
+    "average-pool-overlapping": (images(nn.Conv2d(2, 3, 2), nn.AvgPool2d((3, 2), (1, 2))), IMAGE),
     "global-average": (images(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)), IMAGE),
     "dropout": (sequential(nn.Dropout(0.2), nn.Linear(6, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3)), ROW),
     "dropout-2d": (images(nn.Dropout(0.3), nn.Conv2d(2, 4, 3), nn.Dropout(0.5), nn.Conv2d(4, 3, 3)), IMAGE),
@@ -292,10 +301,18 @@ class Shares(nn.Module):
         return self.head(self.layer(self.layer(x)))
 
 
+NONE = "without compiled kernels"
 UNWRITTEN = {
     "residual": (SmallResNet, "not a chain"),
     "used-twice-and-not-at-all": (Shares, "twice or not at all"),
-    "pooling": (sequential(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2), nn.Flatten()), "no written-out gradient"),
+    "pooling": (
+        sequential(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2, ceil_mode=True), nn.Flatten()),
+        "ceil_mode|without compiled",
+    ),
+    "pooling-with-a-divisor": (
+        sequential(nn.AvgPool2d(2, divisor_override=3), nn.Flatten()),
+        "divisor|without compiled",
+    ),
     "pooling-to-more": (sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), "more than one pixel"),
     "groups": (sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Flatten()), "groups"),
     "padding-by-name": (sequential(nn.Conv2d(2, 4, 3, padding="same"), nn.Flatten()), "padding by name"),
@@ -316,3 +333,21 @@ def test_bfloat16_is_left_to_autograd():
     params = {name: tensor.detach().unsqueeze(0) for name, tensor in task.build(0).named_parameters()}
     assert Descent(network, dict(params), {}, Steps(precision="bfloat16")).written is None
     assert Descent(network, dict(params), {}, Steps()).written is not None
+
+
+@pytest.mark.skipif(library() is None, reason="installed without a C compiler")
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d((1, 3), (2, 1))])
+def test_pooling_breaks_ties_and_keeps_what_is_not_a_number_as_pytorch_does(pool):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 3, (2, 3, 6, 5, 8), generator=g).double()
+    x[0, 1, 2, 3, 4] = float("nan")
+    x[1, 0, 0, 0, 0] = -float("inf")
+    first = x.movedim(-1, 1).flatten(0, 1).requires_grad_(True)
+    expected = pool(first)
+    slope = torch.randn(expected.shape, generator=g, dtype=torch.float64)
+    expected.backward(slope)
+    layer, setting = Pooling(pool), by_hand.Setting({}, {}, {})
+    y = layer.forward(setting, x, None)
+    torch.testing.assert_close(y.movedim(-1, 1).flatten(0, 1), expected.detach(), equal_nan=True, rtol=0, atol=0)
+    dx = layer.backward(setting, slope.unflatten(0, (2, 8)).movedim(1, -1).contiguous(), True)
+    torch.testing.assert_close(dx.movedim(-1, 1).flatten(0, 1), first.grad, rtol=1e-12, atol=1e-12)

@@ -35,9 +35,15 @@ from expunge.ensembles.layers import (
     Unsupported,
     plain_activation,
 )
-from expunge.ensembles.pooling import GlobalAverage
+from expunge.ensembles.pooling import GlobalAverage, Pooling
 from expunge.ensembles.products import affine, input_gradient
 from expunge.ensembles.written import Layer, Memory, Setting, parameter_gradients
+
+POOLING: dict[type[nn.Module], Callable[..., Layer]] = {
+    nn.MaxPool2d: Pooling,
+    nn.AvgPool2d: Pooling,
+    nn.AdaptiveAvgPool2d: GlobalAverage,
+}
 
 Make = Callable[[], "Layer"]
 """Makes a layer with memory of its own; every `Pass` needs its own, since passes run side by side."""
@@ -279,9 +285,10 @@ def _maker(node: fx.Node, modules: Mapping[str, nn.Module]) -> Make:
         if type(module) is nn.Conv2d:
             ColumnConvolution(name, module)
             return lambda: ColumnConvolution(name, module) if library() is None else DirectConvolution(name, module)
-        if type(module) is nn.AdaptiveAvgPool2d:
-            GlobalAverage(module)
-            return lambda: GlobalAverage(module)
+        if type(module) in POOLING:
+            kind = POOLING[type(module)]
+            kind(module)
+            return lambda: kind(module)
         if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
             return lambda: BatchNorm(name, module)  # type: ignore[arg-type]
         if type(module) is nn.ReLU:

@@ -1,4 +1,5 @@
-/* Convolution of stacked models without columns: `direct.py` calls this where it could be compiled.
+/* Convolution of stacked models without columns, and pooling: `direct.py` and `pooling.py` call this where it could be
+   compiled.
 
    `columns.py` writes the inputs of each output pixel under one another, so that a convolution is a matrix product.
    For small networks that traffic costs more than the products do. Here every sum is formed where its terms lie.
@@ -175,7 +176,20 @@ PLACE(double)
             backward_##type##_1(g, x, weight, y, dy, dw, db, dx, clamp, numbers, offsets); \
         free(memory); \
         return 0; \
+    } \
+    void expunge_direct_pool_##type( \
+        const geometry *g, const type *x, type *y, WHOLE_##type *which, int padding_counts, int width) { \
+        WIDE(type, lanes, own, pool, (g, x, y, which, padding_counts)) \
+        pool_##type##_##base(g, x, y, which, padding_counts); \
+    } \
+    void expunge_direct_unpool_##type( \
+        const geometry *g, const type *dy, type *dx, const WHOLE_##type *which, int padding_counts, int width) { \
+        WIDE(type, lanes, own, unpool, (g, dy, dx, which, padding_counts)) \
+        unpool_##type##_##base(g, dy, dx, which, padding_counts); \
     }
+
+#define WHOLE_float int32_t
+#define WHOLE_double int64_t
 
 ENTRIES(float, 4, 8, 16)
 ENTRIES(double, 2, 4, 8)

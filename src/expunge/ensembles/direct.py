@@ -40,10 +40,10 @@ def library() -> ctypes.CDLL | None:
     for kind in NUMBERS.values():
         place = getattr(found, f"expunge_direct_place_{kind}")
         place.argtypes, place.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p], None
-        for name, pointers in (("forward", 5), ("backward", 8)):
+        for name, pointers in (("forward", 5), ("backward", 8), ("pool", 4), ("unpool", 4)):
             function = getattr(found, f"expunge_direct_{name}_{kind}")
             function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int, ctypes.c_int]
-            function.restype = ctypes.c_int
+            function.restype = None if "pool" in name else ctypes.c_int
     return found
 
 

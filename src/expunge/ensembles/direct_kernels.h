@@ -1,4 +1,4 @@
-/* Direct convolution for one number type and one instruction set; `direct.c` includes this file once for each.
+/* Direct convolution and pooling for one number type and one instruction set; `direct.c` includes this file once for each.
 
    Expects: REAL, WHOLE (an integer of its size), LANES (numbers in a vector, at most the batch), ROWS (channels a tile
    writes), TARGET, NAME(x).
@@ -252,6 +252,71 @@ TARGET void NAME(backward)(
             NAME(inputs)(g, weight + m * weights, slopes, dx + m * g->channels * g->in_h * g->in_w * g->batch, memory,
                          offsets);
     }
+}
+
+/* y = the largest pixel of each window, and at which position it was (the first of equal ones; what is not a number
+   wins), or without `which` the mean: of all positions if `padding_counts`, else of those inside of the image. */
+TARGET void NAME(pool)(const geometry *g, const REAL *x, REAL *y, WHOLE *which, int padding_counts) {
+    for (int64_t plane = 0; plane < g->members * g->channels; plane++)
+        for (int64_t i = 0; i < g->height; i++)
+            for (int64_t j = 0; j < g->width; j++) {
+                const REAL *image = x + plane / g->channels * g->x[0] + plane % g->channels * g->x[1];
+                const int64_t at = ((plane * g->height + i) * g->width + j) * g->batch;
+                REAL *restrict out = y + at;
+                int64_t seen = 0;
+                for (int64_t tap = 0; tap < g->kernel_h * g->kernel_w; tap++) {
+                    const int64_t row = i * g->stride_h + tap / g->kernel_w * g->apart_h - g->pad_h;
+                    const int64_t column = j * g->stride_w + tap % g->kernel_w * g->apart_w - g->pad_w;
+                    if (row < 0 || row >= g->in_h || column < 0 || column >= g->in_w) continue;
+                    const REAL *restrict pixel = image + row * g->x[2] + column * g->x[3];
+                    if (!seen++) {
+                        memcpy(out, pixel, sizeof(REAL) * g->batch);
+                        for (int64_t b = 0; which && b < g->batch; b++) which[at + b] = (WHOLE)tap;
+                    } else if (which) {
+                        WHOLE *restrict chosen = which + at;
+                        for (int64_t b = 0; b < g->batch; b++) {
+                            const int better = (pixel[b] > out[b]) | (pixel[b] != pixel[b]);
+                            out[b] = better ? pixel[b] : out[b];
+                            chosen[b] = better ? (WHOLE)tap : chosen[b];
+                        }
+                    } else {
+                        for (int64_t b = 0; b < g->batch; b++) out[b] += pixel[b];
+                    }
+                }
+                const REAL count = (REAL)(padding_counts ? g->kernel_h * g->kernel_w : seen);
+                for (int64_t b = 0; !which && b < g->batch; b++) out[b] /= count;
+            }
+}
+
+/* dx = dy at the positions that were chosen, or without `which` an equal share of it at every pixel of the window. */
+TARGET void NAME(unpool)(const geometry *g, const REAL *dy, REAL *dx, const WHOLE *which, int padding_counts) {
+    memset(dx, 0, sizeof(REAL) * g->members * g->channels * g->in_h * g->in_w * g->batch);
+    for (int64_t plane = 0; plane < g->members * g->channels; plane++)
+        for (int64_t i = 0; i < g->height; i++)
+            for (int64_t j = 0; j < g->width; j++) {
+                const int64_t at = ((plane * g->height + i) * g->width + j) * g->batch;
+                const REAL *restrict slope = dy + at;
+                int64_t pixels[2] = {0, 0};
+                for (int axis = 0; axis < 2; axis++) {
+                    const int64_t kernel = axis ? g->kernel_w : g->kernel_h, apart = axis ? g->apart_w : g->apart_h;
+                    const int64_t first = axis ? j * g->stride_w - g->pad_w : i * g->stride_h - g->pad_h;
+                    for (int64_t k = 0; k < kernel; k++)
+                        pixels[axis] += first + k * apart >= 0 && first + k * apart < (axis ? g->in_w : g->in_h);
+                }
+                const REAL count = (REAL)(padding_counts ? g->kernel_h * g->kernel_w : pixels[0] * pixels[1]);
+                for (int64_t tap = 0; tap < g->kernel_h * g->kernel_w; tap++) {
+                    const int64_t row = i * g->stride_h + tap / g->kernel_w * g->apart_h - g->pad_h;
+                    const int64_t column = j * g->stride_w + tap % g->kernel_w * g->apart_w - g->pad_w;
+                    if (row < 0 || row >= g->in_h || column < 0 || column >= g->in_w) continue;
+                    REAL *restrict pixel = dx + ((plane * g->in_h + row) * g->in_w + column) * g->batch;
+                    if (which) {
+                        const WHOLE *restrict chosen = which + at;
+                        for (int64_t b = 0; b < g->batch; b++) pixel[b] += chosen[b] == (WHOLE)tap ? slope[b] : 0;
+                    } else {
+                        for (int64_t b = 0; b < g->batch; b++) pixel[b] += slope[b] / count;
+                    }
+                }
+            }
 }
 
 #undef LOAD
