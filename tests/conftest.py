@@ -44,14 +44,17 @@ def states(request: pytest.FixtureRequest) -> list[object]:
 
 
 @pytest.fixture(autouse=True)
-def same_numbers(request: pytest.FixtureRequest, states: list[object]) -> None:
+def same_numbers(request: pytest.FixtureRequest, states: list[object]) -> Iterator[None]:
     """Start each test from the same state of every generator, whichever tests this process ran before it."""
-    torch.set_flush_denormal(False)  # training in this thread, before, may have set it
     if not EXPLORE:
         torch.manual_seed(0)
     if states:
         for generator, state in zip(generators(request.node.module), states, strict=True):
             generator.bit_generator.state = state
+    yield
+    flushed = not (np.array([5e-324]) * 1.0).any()
+    torch.set_flush_denormal(False)
+    assert not flushed, "subnormal numbers are 0 in the caller's thread; only threads that compute members may set that"
 
 
 @pytest.fixture
