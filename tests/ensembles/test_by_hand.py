@@ -17,8 +17,10 @@ from expunge.core.seeds import generator
 from expunge.ensembles import Descent, Steps, build_network, by_hand, train
 from expunge.ensembles.by_hand import write_out
 from expunge.ensembles.columns import ColumnConvolution
+from expunge.ensembles.direct import library
 from expunge.ensembles.layers import Unsupported
 from expunge.ensembles.network import LayerNetwork
+from expunge.ensembles.pooling import Pooling
 from expunge.ensembles.pooling import Pooling
 from expunge.ensembles.products import LARGE, affine, input_gradient, separate, weight_gradient
 from reference.one_by_one import stack, train_one
