@@ -52,6 +52,11 @@ def test_the_digest_of_a_function_follows_all_that_it_reaches(tmp_path):
     assert digest_function(lambda x: x in kept) == digest_function(lambda x: x in kept)
 
 
+def test_functions_of_one_line_have_digests_of_their_own():
+    one, other, again = (lambda x: x + 1), (lambda x: x + 2), (lambda x: x + 1)
+    assert digest_function(one) == digest_function(again) != digest_function(other)
+
+
 def test_seeds_are_fixed_for_ever():
     # Golden: a change would silently make every stored ensemble unreproducible.
     assert derive(0) == 3456079177858693020

@@ -21,7 +21,6 @@ from expunge.ensembles.direct import library
 from expunge.ensembles.layers import Unsupported
 from expunge.ensembles.network import LayerNetwork
 from expunge.ensembles.pooling import Pooling
-from expunge.ensembles.pooling import Pooling
 from expunge.ensembles.products import LARGE, affine, input_gradient, separate, weight_gradient
 from reference.one_by_one import stack, train_one
 from reference.problems import SmallResNet, small_task
