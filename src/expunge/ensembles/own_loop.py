@@ -130,9 +130,10 @@ def _same(task: Task, one: int, other: int) -> str:
         advice = "draw what is random from the seed; for an estimator write from_estimator(..., bootstrap=True)"
     else:
         advice = "draw what is random from the seed, and start from the model that fit is given"
+    first, second = sorted((one, other))  # whichever ended first
     return (
-        f"members {one} and {other} of task {task.name!r} came out the same, bit by bit, from the same rows and other "
-        f"seeds: fit ignores its seed, so an ensemble would be one model. Expected models that differ; {advice}."
+        f"members {first} and {second} of task {task.name!r} came out the same, bit by bit, from the same rows and "
+        f"other seeds: fit ignores its seed, so an ensemble would be one model. Expected models that differ; {advice}."
     )
 
 
