@@ -108,6 +108,12 @@ def random_labels(model: nn.Module, retain: Any, forget: Any, validation: Any) -
     return _descend(model, retain, 1, lambda loss, _: loss)
 
 
+def refit_half(forest: Any, retain: Any, forget: Any, validation: Any) -> None:
+    """Keep every second tree, and grow the others again on the retain set."""
+    forest.estimators_ = forest.estimators_[::2]
+    forest.set_params(warm_start=True).fit(*retain)
+
+
 def _descend(model: nn.Module, loader: Any, epochs: int, objective: Callable[[Tensor, Tensor], Tensor]) -> nn.Module:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     for _ in range(epochs):
@@ -153,7 +159,7 @@ def doors(members: int, out: Path) -> Iterator[tuple[str, Callable[[], ex.Run]]]
     def forest() -> ex.Run:
         x, y = load_breast_cancer(return_X_y=True)
         task = ex.tasks.from_estimator(RandomForestClassifier(50), x[:400], y[:400], validation=(x[400:], y[400:]))
-        return audit("forest", task, "retrain")
+        return audit("forest", task, ["retrain", ex.methods.from_function(refit_half)])
 
     yield "forest", forest
     yield "regression", lambda: audit("regression", table("regression"), "gradient_ascent")

@@ -18,6 +18,7 @@ from expunge.core import InputError
 from expunge.core.seeds import derive
 from expunge.ensembles import train
 from expunge.ensembles.own_loop import member_seeds
+from expunge.methods import from_function, unlearn
 from expunge.tasks import from_estimator, random_forget_set
 
 X, Y = load_iris(return_X_y=True)
@@ -102,3 +103,40 @@ def test_regressors_and_words():
 def test_what_is_no_estimator_of_this_kind_is_refused(estimator):
     with pytest.raises(InputError, match=r"estimator is .*, expected"):
         from_estimator(estimator, *TRAIN, validation=VALID)
+
+
+def test_a_function_of_ones_own_gets_the_member_fitted_again_and_arrays():
+    task = from_estimator(RandomForestClassifier(n_estimators=10), *TRAIN, validation=VALID)
+    pretrained, forget = train(task, members=4), random_forget_set(task, 10, seed=0)
+    seen = []
+
+    def drop_trees(forest, retain, forget_rows, validation, keep=5):
+        seen.append((len(retain[0]), len(forget_rows[1]), len(validation[0])))
+        forest.estimators_ = forest.estimators_[:keep]
+
+    found = unlearn(pretrained, task, forget, from_function(drop_trees), workers=1)
+    assert seen == [(100, 10, len(VALID[1]))] * 4
+    assert found.trace.failed_checks == []
+    for member in range(4):
+        own = RandomForestClassifier(n_estimators=10, random_state=seed_of(member)).fit(*TRAIN)
+        own.estimators_ = own.estimators_[:5]
+        expected = np.log(np.clip(own.predict_proba(VALID[0]), 1 / 20, 1 - 1 / 20))
+        assert np.allclose(found.params["validation"][member].numpy(), expected)
+    side_by_side = unlearn(pretrained, task, forget, from_function(drop_trees), workers=2)
+    assert all(torch.equal(side_by_side.params[part], found.params[part]) for part in found.params)
+
+
+def test_functions_that_fail_on_estimators_and_members_of_elsewhere_are_told():
+    task = from_estimator(RandomForestClassifier(n_estimators=5), *TRAIN, validation=VALID)
+    pretrained, forget = train(task, members=2), random_forget_set(task, 10, seed=0)
+    for function, said in (
+        (lambda forest, *data: forest.nothing, r"failed for member 0.*AttributeError"),
+        (lambda forest, *data: 3, r"returned an int.* for member 0, expected the unlearned RandomForestClassifier"),
+    ):
+        with pytest.raises(InputError, match=said):
+            unlearn(pretrained, task, forget, from_function(function, name="mine"), workers=1)
+    moved = pretrained.with_state({part: tensor + 1 for part, tensor in pretrained.params.items()}, {})
+    with pytest.raises(InputError, match=r"member 0 is not what task .* fits"):
+        unlearn(moved, task, forget, from_function(lambda *_: None, name="mine"), workers=1)
+    inert = unlearn(pretrained, task, forget, from_function(lambda *_: None, name="mine"), workers=1)
+    assert inert.trace.failed_checks

@@ -27,9 +27,11 @@ from expunge.core.checkpoints import Architecture
 from expunge.core.checks import described, instance, plain, whole
 from expunge.core.digest import digest_function
 from expunge.core.examples import Examples
+from expunge.core.outputs_alone import read_outputs
 from expunge.core.seeds import derive
 from expunge.core.task import seeded
 from expunge.core.tree import State
+from expunge.ensembles.own_loop import member_seeds
 from expunge.ensembles.processes import run_each
 from expunge.ensembles.train import check_batch_norm
 from expunge.methods.method import Method, Need
@@ -92,6 +94,9 @@ class FromFunction(Method):
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Call the function with each member, and yield the stack of what came back."""
+        if problem.task.model is None:
+            yield self._of_estimators(problem)
+            return
         task, start, device = problem.task, problem.start, problem.x.device
         size, like = self.batch_size or problem.recipe.batch_size, Architecture.of(task)
         retain, forget = (
@@ -106,7 +111,7 @@ class FromFunction(Method):
             who = f"member {start.ids[position]}"
             # Global generators are the only ones that such functions know.
             with seeded(derive(problem.seeds[position], "function")), torch.enable_grad():
-                made = self._call(module, loaders, who)
+                made = self._call(who, module, *loaders)
             state = like.fit(made, f"what {self.name} made of {who}", finite=False)
             read = [int(each.reads.sum()) for each in data]
             return save_tensors(state), read[0] + read[1] + FORWARD_SHARE * read[2], data[1].reads.tolist()
@@ -123,15 +128,46 @@ class FromFunction(Method):
         params = {name: stacked[name] for name in start.params}
         yield problem.stop(1, start.with_state(params, {name: stacked[name] for name in start.buffers}))
 
-    def _call(self, module: nn.Module, loaders: Sequence[DataLoader[Any]], who: str) -> nn.Module:
+    def _of_estimators(self, problem: Problem) -> Checkpoint:
+        """Fit each estimator again, call the function with it and arrays, and return the stack of new outputs."""
+        task, start = problem.task, problem.start
+        fit: Any = task.fit
+        every = [torch.arange(len(task.train))] * len(start)
+        seeds = [derive(seed, "fit") % 2**31 for seed in member_seeds(start.seed, every, start.ids)]
+        sizes = (len(task.train), len(task.validation))
+
+        def work(position: int) -> bytes:
+            who = f"member {start.ids[position]}"
+            with seeded(derive(problem.seeds[position], "function")):
+                call = functools.partial(self._call, who)
+                was, now = fit.unlearned(call, task, problem.retain, problem.forget, seeds[position])
+            before, after = (read_outputs(made, sizes, task.output_shape, who) for made in (was, now))
+            if not all(torch.allclose(start.params[part][position].cpu(), before[part]) for part in before):
+                raise InputError(
+                    f"{who} is not what task {task.name!r} fits, so {self.name} cannot be given it; expected models "
+                    "that expunge.train fitted."
+                )
+            return save_tensors(after)
+
+        done: dict[int, bytes] = {}
+        run_each(work, range(len(start)), problem.workers, done.__setitem__, steps=False)
+        problem.ledger.examples += len(problem.retain) + len(problem.forget)  # given whole; what is read is not known
+        states = [load_tensors(done[position]) for position in range(len(start))]
+        return problem.stop(
+            1, start.with_state({part: torch.stack([s[part] for s in states]) for part in states[0]}, {})
+        )
+
+    def _call(self, who: str, module: Any, *data: Any) -> Any:
+        kind: type = nn.Module if isinstance(module, nn.Module) else type(module)
         try:
-            made = self.function(module, *loaders, **self.arguments)
+            made = self.function(module, *data, **self.arguments)
         except (Exception, SystemExit) as error:
             raise InputError(f"method {self.name} failed for {who}: {blame(error, self.function)}") from error
-        if made is not None and not isinstance(made, nn.Module):
+        if made is not None and not isinstance(made, kind):
+            expected = "torch.nn.Module" if kind is nn.Module else kind.__name__
             raise InputError(
-                f"method {self.name} returned {described(made)} for {who}, expected the unlearned torch.nn.Module, or "
-                "None if the model was changed in place."
+                f"method {self.name} returned {described(made)} for {who}, expected the unlearned {expected}, or None "
+                "if the model was changed in place."
             )
         return module if made is None else made
 
@@ -151,7 +187,8 @@ def from_function(
             in training mode and `DataLoader`s of the task's data, (inputs, targets) a batch; inputs by name come as
             a mapping. Returns the unlearned model, or None if it changed the one it was given. PyTorch's, NumPy's and
             Python's generators are seeded for each member; members run side by side in processes, so what it
-            prints or writes elsewhere is lost. What the loaders give out is its cost.
+            prints or writes elsewhere is lost. What the loaders give out is its cost. For a task of an estimator:
+            `fn(estimator, (x, y), (x, y), (x, y), **options)`, with the arrays of the three sets.
         name: Name in tables and records; by default the function's, after `own_` where a method of the registry has it.
         batch_size: Examples a batch of the loaders; by default the recipe's.
         options: Passed to the function, and shown beside its name; give several methods to try several settings.

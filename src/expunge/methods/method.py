@@ -38,7 +38,9 @@ def lacking(task: Task) -> dict[Need, str]:
     if task.fit is not None or task.model is None:
         found["recipe"] = f"epochs of a recipe, and {task.name} trains by a fit of its own, which runs to its end"
     if task.model is None:
-        needs: tuple[Need, ...] = ("weights", "modules", "states", "per_example_gradients")
+        needs: list[Need] = ["weights", "states", "per_example_gradients"]
+        if not hasattr(task.fit, "unlearned"):  # estimators can be fitted again, and handed to a function
+            needs.append("modules")
         found |= dict.fromkeys(needs, f"weights, and the models of {task.name} are known by their outputs alone")
     if not has_statistics(task.build(0)):
         found["statistics"] = "normalisation statistics, and the model keeps none"

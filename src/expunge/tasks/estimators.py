@@ -1,13 +1,14 @@
 """Estimators of scikit-learn as tasks: a member is the estimator fitted once more, and what it puts out is compared.
 
-There are no weights, so retraining is the only method of ours. Margins come from `decision_function` where there is
+There are no weights, so retraining is the only method of ours; functions of the user's own get the estimator fitted
+again, and arrays. Margins come from `decision_function` where there is
 one, else from the log-odds of `predict_proba` in float64. A probability of 0 or 1 has no log-odds: all are cut to
 [s, 1 - s], where s is 1 / (2 n_estimators) for estimators that vote (they cannot tell less), else 1e-6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,28 @@ class EstimatorFit:
 
     def __call__(self, model: Any, dataset: Any, seed: int) -> OutputsAlone:
         """Fit a clone on the rows of one member, and return what it puts out for all examples."""
-        fitted = self.fitted(dataset.rows, dataset.y.numpy(), seed)
+        return self._all(self.fitted(dataset.rows, dataset.y.numpy(), seed))
+
+    def unlearned(
+        self, change: Callable[..., Any], task: Task, retain: Any, forget: Any, seed: int
+    ) -> tuple[OutputsAlone, OutputsAlone]:
+        """Return outputs of a member fitted on all rows again, and of what a function makes of it.
+
+        Args:
+            change: Called with the estimator and (x, y) of the retain, the forget and the validation set; returns an
+                estimator.
+            task: Whose targets.
+            retain: Positions of the retain set.
+            forget: Positions of the forget set.
+            seed: With which the member was fitted.
+        """
+        y = task.train.y.numpy()
+        fitted = self.fitted(np.arange(len(y)), y, seed)
+        before = self._all(fitted)
+        rows = [(_taken(self.x, np.asarray(part)), y[np.asarray(part)]) for part in (retain, forget)]
+        return before, self._all(change(fitted, *rows, (self.validation, task.validation.y.numpy())))
+
+    def _all(self, fitted: Any) -> OutputsAlone:
         return OutputsAlone(self.outputs(fitted, self.x), self.outputs(fitted, self.validation))
 
     def fitted(self, rows: NDArray[np.int64], y: NDArray[Any], seed: int) -> Any:

@@ -28,7 +28,7 @@ from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checks import positive, whole
 from expunge.core.record import Record
 from expunge.ensembles.chunks import pick_device
-from expunge.ensembles.train import check_size
+from expunge.ensembles.train import check_size, train
 from expunge.methods import METHODS, Method, check_fits, unlearn
 from expunge.methods.method import lacking
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
@@ -155,10 +155,12 @@ def _try_fit(task: Task, console: Console | None) -> None:
 def _try_functions(choice: Choice, runs: Sequence[Method]) -> None:
     """Run each function of the user's on one untrained model: what it raises is known before any training."""
     own = [method for method in runs if "modules" in method.needs]
-    start = Ensemble.from_modules([choice.task.build(0)], choice.task) if own else None
+    if not own:
+        return
+    task = choice.task
+    start = train(task, members=1) if task.model is None else Ensemble.from_modules([task.build(0)], task)
     for method in own:
-        assert start is not None
-        unlearn(start, choice.task, choice.forget, method)
+        unlearn(start, task, choice.forget, method)
 
 
 def _no_forecast(task: Task, members: int, device: torch.device) -> str:
