@@ -69,10 +69,10 @@ class LayerNetwork:
         return self._run(context, self.interface.prepare(x))
 
 
-class VmapNetwork:
-    """A stack evaluated by `torch.vmap` over the module itself: slower, and right for most modules without noise."""
+class ModuleNetwork:
+    """Base of the forms that evaluate the module itself, with members' numbers in it."""
 
-    kind = "vmap"
+    kind: str
     outcome: Outcome = Classes()
     reason = ""
 
@@ -86,9 +86,6 @@ class VmapNetwork:
             example: One example, shape (1, ...), for measuring activations.
             interface: How the module is called; by default with one tensor.
             traits: What is known of it beside its registered weights.
-
-        Raises:
-            Unsupported: If it is known to come out wrong.
         """
         self.template = template
         self.interface = interface or Interface()
@@ -96,9 +93,30 @@ class VmapNetwork:
         self.attributes = self.traits.attributes
         self.widest = widest_activation(template, example, self.interface)
         self._local = threading.local()
-        self._check()
 
-    def _check(self) -> None:
+    def skeleton(self, statistics: Statistics, noisy: bool) -> Skeleton:
+        """Return this thread's copy of the module, in the mode asked for."""
+        # A copy holds one member's numbers while it runs, so every thread needs its own.
+        if not hasattr(self._local, "skeleton"):
+            self._local.skeleton = Skeleton(self.template, self.traits)
+        found: Skeleton = self._local.skeleton
+        found.set_mode(statistics, noisy)
+        return found
+
+
+class VmapNetwork(ModuleNetwork):
+    """A stack evaluated by `torch.vmap` over the module itself: slower, and right for most modules without noise.
+
+    Raises:
+        Unsupported: If a module is known to come out wrong.
+    """
+
+    kind = "vmap"
+
+    def __init__(
+        self, template: nn.Module, example: Tensor, interface: Interface | None = None, traits: Traits | None = None
+    ) -> None:
+        super().__init__(template, example, interface, traits)
         for kind, where in hooked(self.template):
             if kind != "forward":
                 raise Unsupported(f"{where} has a hook on its gradient")
@@ -112,15 +130,6 @@ class VmapNetwork:
             if isinstance(layer, nn.Embedding) and layer.padding_idx is not None:
                 # Its padding row gets a gradient in every member but the first.
                 raise Unsupported(f"the embedding {name!r} has a padding row")
-
-    def skeleton(self, statistics: Statistics, noisy: bool) -> Skeleton:
-        """Return this thread's copy of the module, in the mode asked for."""
-        # A copy holds one member's numbers while it runs, so every thread needs its own.
-        if not hasattr(self._local, "skeleton"):
-            self._local.skeleton = Skeleton(self.template, self.traits)
-        found: Skeleton = self._local.skeleton
-        found.set_mode(statistics, noisy)
-        return found
 
     def __call__(
         self,

@@ -8,16 +8,13 @@ import torch
 from torch import Tensor
 
 from expunge.core import Statistics
-from expunge.ensembles.network import VmapNetwork
+from expunge.ensembles.network import ModuleNetwork
 
 
-class OneNetwork(VmapNetwork):
+class OneNetwork(ModuleNetwork):
     """A stack evaluated one member after another."""
 
     kind = "one"
-
-    def _check(self) -> None:
-        pass
 
     def __call__(
         self,

@@ -41,6 +41,11 @@ def member_seeds(seed: int, rows: Sequence[Tensor], ids: Sequence[int]) -> list[
     return [derive(seed, "member", row_digest(row), member) for row, member in zip(rows, ids, strict=True)]
 
 
+def fit_seed(seed: int) -> int:
+    """Return the seed that `fit` is called with; NumPy and scikit-learn take those below 2^32, some below 2^31."""
+    return derive(seed, "fit") % 2**31
+
+
 def fit_ensemble(
     task: Task,
     network: Network,
@@ -152,8 +157,7 @@ def run_fit(task: Task, data: Examples, seed: int, who: str) -> Any:
     if task.fit is None:
         raise InputError(f"task {task.name!r} has neither a model nor a fit, expected one of them.")
     module = None if task.model is None else task.build(derive(seed, "initialisation")).train()
-    # NumPy and scikit-learn take seeds below 2^32, some below 2^31.
-    own = derive(seed, "fit") % 2**31
+    own = fit_seed(seed)
     try:
         with seeded(own), torch.enable_grad():
             returned = task.fit(module, data, own)

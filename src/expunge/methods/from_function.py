@@ -31,7 +31,7 @@ from expunge.core.outputs_alone import read_outputs
 from expunge.core.seeds import derive
 from expunge.core.task import seeded
 from expunge.core.tree import State
-from expunge.ensembles.own_loop import member_seeds
+from expunge.ensembles.own_loop import fit_seed, member_seeds
 from expunge.ensembles.processes import run_each
 from expunge.ensembles.train import check_batch_norm
 from expunge.methods.method import Method, Need
@@ -133,7 +133,7 @@ class FromFunction(Method):
         task, start = problem.task, problem.start
         fit: Any = task.fit
         every = [torch.arange(len(task.train))] * len(start)
-        seeds = [derive(seed, "fit") % 2**31 for seed in member_seeds(start.seed, every, start.ids)]
+        seeds = [fit_seed(seed) for seed in member_seeds(start.seed, every, start.ids)]
         sizes = (len(task.train), len(task.validation))
 
         def work(position: int) -> bytes:

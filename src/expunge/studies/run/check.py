@@ -36,6 +36,15 @@ TRIED_EXAMPLES = 500
 NEEDED = frozenset({"does it run", "other seed, other model", "other rows, other model", "is it trained", "outputs"})
 """Questions without whose answers an audit would be of nothing; what else fails is said."""
 
+SEED_IGNORED = (
+    "fit ignores its seed, and an ensemble would be one model many times. Start from the model that fit is given, and "
+    "draw orders and noise from seed; for an estimator write from_estimator(..., bootstrap=True)."
+)
+ROWS_IGNORED = (
+    "fit ignores the data set it is given, so an oracle would have seen what it must not. Train on dataset, not on "
+    "data read elsewhere."
+)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -121,7 +130,11 @@ def check(task: Task, *, members: int = 100, seed: int = 0, progress: Callable[[
         return Check((Answer("does it run", False, str(error)),))
     first, again, other_seed, other_rows = trials
     answers.append(Answer("does it run", True, f"fit trained on {size} of {len(task.train)} rows, four times."))
-    answers += [_same(first, again), _seed(first, other_seed), _rows(first, other_rows)]
+    answers += [
+        _same(first, again),
+        _differs("seed", "with another seed", first, other_seed, SEED_IGNORED),
+        _differs("rows", "on other rows", first, other_rows, ROWS_IGNORED),
+    ]
     if task.model is not None:
         answers.append(_moved(task, first, derive(seed, "check", 0)))
     params = {name: first.state[name].unsqueeze(0) for name in like.params or first.state}
@@ -160,29 +173,11 @@ def _same(first: _Trial, again: _Trial) -> Answer:
     )
 
 
-def _seed(first: _Trial, other: _Trial) -> Answer:
-    what = "other seed, other model"
+def _differs(what: str, how: str, first: _Trial, other: _Trial, fault: str) -> Answer:
+    question = f"other {what}, other model"
     if not _equal(first.state, other.state):
-        return Answer(what, True, "with another seed it came out different.")
-    return Answer(
-        what,
-        False,
-        "with another seed it came out the same: fit ignores its seed, and an ensemble would be one model many times. "
-        "Start from the model that fit is given, and draw orders and noise from seed; for an estimator write "
-        "from_estimator(..., bootstrap=True).",
-    )
-
-
-def _rows(first: _Trial, other: _Trial) -> Answer:
-    what = "other rows, other model"
-    if not _equal(first.state, other.state):
-        return Answer(what, True, "on other rows it came out different.")
-    return Answer(
-        what,
-        False,
-        "on other rows it came out the same: fit ignores the data set it is given, so an oracle would have seen what "
-        "it must not. Train on dataset, not on data read elsewhere.",
-    )
+        return Answer(question, True, f"{how} it came out different.")
+    return Answer(question, False, f"{how} it came out the same: {fault}")
 
 
 def _moved(task: Task, first: _Trial, seed: int) -> Answer:
