@@ -29,6 +29,7 @@ from expunge.core.checks import positive, whole
 from expunge.core.record import Record
 from expunge.ensembles.chunks import pick_device
 from expunge.ensembles.train import check_size, train
+from expunge.ensembles.trial import NAMES
 from expunge.methods import METHODS, Method, check_fits, unlearn
 from expunge.methods.method import lacking
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
@@ -215,9 +216,7 @@ def _notes(record: Record, study: Study) -> list[str]:
     if study.forecasts and study.task.augment is not None:
         notes.append("The forecasts follow training as if its inputs were not augmented.")
     if study.task.network.reason:
-        form = {"vmap": "stacked by torch.vmap", "one": "run one at a time"}.get(
-            study.task.network.kind, "hand-stacked"
-        )
+        form = NAMES[study.task.network.kind]
         notes.append(f"The models were {form}, which is slower than the fastest form ({study.task.network.reason}).")
     if study.task.common_start:
         notes.append("All models start from the same weights; they differ by the order of their batches alone.")

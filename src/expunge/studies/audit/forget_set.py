@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from expunge.core import Ensemble, ForgetSet, Network, Task
+from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.digest import digest_json
 from expunge.core.record import (
     SPLITS,
@@ -74,7 +74,6 @@ class Study:
     given: Given
     """Models that are not trained, because they were given."""
     notes: list[str] = field(default_factory=list)
-    networks: dict[str, Network] = field(default_factory=dict)
     ensembles: list[EnsembleRecord] = field(default_factory=list)
     made: dict[str, Ensemble] = field(default_factory=dict)
     subjects: dict[str, Subject] = field(default_factory=dict)
@@ -205,8 +204,6 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
         study.ensembles.append(_entry(task, role, given, given=True))
         return study.made[key]
     study.reporter.step(f"training {study.members} {role}")
-    if task.fingerprint not in study.networks:
-        study.networks[task.fingerprint] = task.network
     share = Share(study.reporter)
     ensemble = train(
         task,
@@ -216,7 +213,6 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
         store=study.folder / "ensembles",
         device=study.device,
         chunk=study.chunk,
-        network=study.networks[task.fingerprint],
         progress=share,
     )
     share.finish(spent=not ensemble.provenance["reused"])
