@@ -50,7 +50,7 @@ def quick(monkeypatch):
     """Few examples are scored, nothing is trained, and a stopping time is a draw."""
 
     def untrained(task, **options):
-        options = {key: options[key] for key in ("members", "seed", "network")}
+        options = {key: options[key] for key in ("members", "seed")}
         return ex.train(task, epochs=0, chunk=MEMBERS, **options)
 
     def stops(study, task, pretrained, method, forget, aims):
