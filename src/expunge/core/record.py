@@ -27,7 +27,11 @@ __all__ = [
     "EnsembleRecord",
     "ExampleRecord",
     "ForgetRecord",
+    "JointRecord",
+    "MissedRecord",
     "Record",
+    "RowRecord",
+    "RowsRecord",
     "SelectionRecord",
     "SplitName",
     "Strict",
@@ -51,6 +55,9 @@ VerdictName = Literal[
 ]
 
 
+MOST_ROWS = 20
+"""Told rows that a record lists for one split; the others are counted."""
+
 MOVED_ENOUGH = "moved enough"
 """Name of the runtime check that tells a method that did nothing from one that failed."""
 
@@ -65,14 +72,96 @@ class CheckRecord(Strict):
     """What was seen, in words and numbers."""
 
 
+class RowRecord(Strict):
+    """One example whose margins are told from the oracles' by the test over rows."""
+
+    position: int
+    """Row in the split's margin arrays."""
+    index: int | None = None
+    """Index in the data that the split is drawn from, where it is known."""
+    side: Literal["remembered", "beyond", "spread"]
+    """`remembered` on the pretrained members' side of the oracles, `beyond` on the other, `spread` where the mean does
+    not say."""
+    shift: float
+    """Mean margin of the members minus the oracles' (held-out ones included), in oracle standard deviations."""
+    klom: float
+    """KLoM of the row, nats."""
+    p_value: float
+    """Adjusted for all rows of the split: step-down over the largest statistic."""
+    counts: bool
+    """Whether its size is beyond the tolerance as well, so that it counts against the verdict."""
+
+
+class RowsRecord(Strict):
+    """What the test over the rows of one split says."""
+
+    examples: int
+    """Rows that were tested."""
+    told: int
+    """Rows told from the oracles at `level`, over the whole split."""
+    counted: int
+    """Those of them that are larger than the tolerance."""
+    remembered: int
+    """Counted rows on the pretrained members' side."""
+    beyond: int
+    """Counted rows on the other side."""
+    level: float
+    """Chance that any row is told when both sides follow one law."""
+    rows: list[RowRecord]
+    """The told rows, largest first; at most `MOST_ROWS` of them."""
+
+
+class JointRecord(Strict):
+    """What the test over all forget rows together says: traces too small to see in any single row."""
+
+    p_value: float
+    accuracy: float
+    """Balanced accuracy with which a member is said to be unlearned or an oracle from all its margins, 0.5 is ideal."""
+    most: float
+    """Balanced accuracy that the tolerance allows."""
+    level: float
+    """Chance of being told when both sides follow one law."""
+    told: bool
+    """Whether it is told at `level`."""
+    counts: bool
+    """Whether the accuracy is above `most` as well, so that it counts against the verdict."""
+
+
+class MissedRecord(Strict):
+    """What could have been missed at this number of members, simulated on the run's own oracles."""
+
+    row: float | None
+    """Smallest shift of a single forget row, in oracle standard deviations, that is told with `power`; None where none
+    that was tried is."""
+    share: float | None
+    """Smallest share of forget rows that is told with `power` when each is shifted by `shift`; None where not even all
+    of them are."""
+    shift: float
+    """The tolerance as a shift of one row, oracle standard deviations."""
+    power: float
+    asked: float
+    """Shift of a single row that must not be missed, oracle standard deviations: above it the verdict is undecided."""
+
+
 class VerdictRecord(Strict):
-    """What the equivalence test says about one configuration."""
+    """What the tests say about one configuration."""
 
     name: VerdictName
     sentence: str
     """The verdict in one sentence with its numbers."""
     tolerance: float
     """Largest excess over the floor that still counts as indistinguishable, in the unit of the score."""
+    rule: Literal["percentile", "every row"] = "percentile"
+    """By what it was judged: the 95th percentile of the forget rows alone, as in records of earlier versions, or every
+    row."""
+    rows: dict[SplitName, RowsRecord] = Field(default_factory=dict)
+    """Rows that are told, by split; on retain and validation they are shown, and the percentile stays the rule."""
+    joint: JointRecord | None = None
+    """The test over all forget rows together."""
+    missed: MissedRecord | None = None
+    """What could have been missed."""
+    members_needed: int | None = None
+    """Members on each side that would decide, where undecided and known."""
 
 
 class ConfigurationRecord(Strict):

@@ -30,14 +30,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from expunge.core import InputError, Result
 from expunge.core.checks import positive
-from expunge.core.record import SPLITS, SplitName, VerdictName
+from expunge.core.record import SPLITS, JointRecord, MissedRecord, RowsRecord, SplitName, VerdictName
 from expunge.metrics.arrays import Array
 from expunge.metrics.bootstrap import summarise
 from expunge.metrics.failures import FAILED_SHARE
@@ -91,6 +91,12 @@ class Verdict:
     """Members that failed on at least one split."""
     members_needed: int | None
     """Members on each side that would decide, estimated; None when decided, or when no number can be named."""
+    rows: dict[SplitName, RowsRecord] = field(default_factory=dict)
+    """Rows that are told from the oracles', by split; only those of the forget set count against the verdict."""
+    joint: JointRecord | None = None
+    """The test over all forget rows together."""
+    missed: MissedRecord | None = None
+    """What could have been missed at this number of members."""
 
     @property
     def scores(self) -> dict[SplitName, Result]:

@@ -90,7 +90,16 @@ class Bench:
             public={split: result.value for split, result in found[PUBLIC].items()},
             others={name: results for name, results in found.items() if name not in (KLOM, PUBLIC)},
             failed=failed,
-            verdict=VerdictRecord(name=verdict.name, sentence=verdict.sentence, tolerance=verdict.tolerance),
+            verdict=VerdictRecord(
+                name=verdict.name,
+                sentence=verdict.sentence,
+                tolerance=verdict.tolerance,
+                rule="every row" if verdict.missed else "percentile",
+                rows=verdict.rows,
+                joint=verdict.joint,
+                missed=verdict.missed,
+                members_needed=verdict.members_needed,
+            ),
         )
 
     def excess(self, measured: Mapping[str, Tensor]) -> dict[SplitName, float]:
