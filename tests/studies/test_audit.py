@@ -22,6 +22,7 @@ import expunge as ex
 from expunge.core import DamagedFileError, InputError, Record
 from expunge.core.record import SPLITS, load_margins
 from expunge.methods import DoNothing, FineTune, GradientAscent, GradientDescentAscent, MarginMatching, Retrain
+from expunge.methods.problem import Problem
 from expunge.studies.run.prediction import Subject, prediction_cost
 
 MEMBERS = 20
@@ -55,11 +56,26 @@ METHODS = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> ex.Run:
+def drawn() -> dict[int, set[bytes]]:
+    """The forget sets that were unlearned with each seed of a member in `run`."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, drawn) -> ex.Run:
     out = tmp_path_factory.mktemp("audit") / "run"
-    return ex.audit(
-        small_task(norm=True), forget=["random:20"], methods=METHODS, members=MEMBERS, out=out, seed=3, chunk=10
-    )
+    begin = Problem.__init__
+
+    def noted(self, start, task, forget, *rest):
+        begin(self, start, task, forget, *rest)
+        for own in self.seeds:
+            drawn.setdefault(own, set()).add(forget.indices.tobytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Problem, "__init__", noted)
+        return ex.audit(
+            small_task(norm=True), forget=["random:20"], methods=METHODS, members=MEMBERS, out=out, seed=3, chunk=10
+        )
 
 
 def strip_times(folder: Path) -> dict:
@@ -131,6 +147,12 @@ def test_margin_matching_pays_for_its_targets(run):
     assert matched.cost == pytest.approx(expected, rel=1e-6)
     predicted = next(m for m in forget.forecast.methods if m.method == "margin_matching")
     assert predicted.path[0].cost == pytest.approx(expected, rel=1e-3)
+
+
+def test_no_two_forget_sets_share_random_numbers(run, drawn):
+    """Neither in the audit, of the target and of its calibration set, nor in the forecast."""
+    assert len(set().union(*drawn.values())) == 2
+    assert {len(sets) for sets in drawn.values()} == {1}
 
 
 def test_audit_without_a_forecast(tmp_path):

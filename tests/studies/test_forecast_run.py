@@ -27,9 +27,10 @@ from expunge.dependence.linearised import Linearised
 from expunge.methods import DoNothing, FineTune, GradientAscent, MarginMatching
 from expunge.methods.problem import FORWARD_SHARE
 from expunge.studies.run import forget_specs
-from expunge.studies.run.forecasting import compact, pretrained_seed
+from expunge.studies.run.forecasting import compact
 from expunge.studies.run.forget_specs import resolve
 from expunge.studies.run.prediction import Subject, predict_targets, prediction_cost
+from expunge.studies.run.seeds import pretrained_seed
 
 # The package exports the function of this name.
 

@@ -17,7 +17,7 @@ from expunge.core import Ensemble, InputError, Record
 from expunge.core.seeds import derive
 from expunge.methods import FineTune, GradientAscent, from_function
 from expunge.studies.audit.given import Given
-from expunge.studies.run.forecasting import pretrained_seed
+from expunge.studies.run.seeds import pretrained_seed
 from expunge.tasks import choose
 
 TASK = small_task("mlp_norm", n=90, precision="float32")

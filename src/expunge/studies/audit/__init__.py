@@ -36,13 +36,14 @@ from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.audit.forget_set import Study, audit_forget_set
 from expunge.studies.audit.given import Given, Models
 from expunge.studies.run.check import NEEDED, check
-from expunge.studies.run.forecasting import FORECAST_WORK, check_forecastable, digest_forget
+from expunge.studies.run.forecasting import FORECAST_WORK, check_forecastable
 from expunge.studies.run.forget_specs import choose_all
 from expunge.studies.run.grid import plan_runs, runs_work
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.prediction import FOLLOWED
 from expunge.studies.run.python_call import python_call
 from expunge.studies.run.run_folder import check_folder
+from expunge.studies.run.seeds import digest_forget
 from expunge.tasks import Choice
 
 FEWEST_MEMBERS = 20

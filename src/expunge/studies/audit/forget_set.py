@@ -40,16 +40,15 @@ from expunge.studies.audit.selection import select_all
 from expunge.studies.run.forecasting import (
     FORECAST_WORK,
     compact,
-    digest_forget,
     follow,
     kept_forecast,
-    pretrained_seed,
 )
 from expunge.studies.run.grid import by_method, calibrated, on_scale, relative_options, run_name, run_work
 from expunge.studies.run.measure import Parts, accuracy_of, kinds, margins_of
 from expunge.studies.run.parts import PartStore
 from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject, predict_targets
 from expunge.studies.run.progress import Reporter, Share
+from expunge.studies.run.seeds import digest_forget, pretrained_seed, unlearning_seed
 from expunge.tasks import Choice
 
 WORST_EXAMPLES = 6
@@ -191,7 +190,7 @@ def _bench(study: Study, task: Task, pretrained: Ensemble, forget: ForgetSet, wh
 
 
 def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) -> Ensemble:
-    """Train an ensemble or find it; the role decides its seed, so that no two ensembles share one."""
+    """Train an ensemble or find it; the role decides its seed, and with its rows that of each member."""
     kind = role.partition(",")[0]
     key = f"{task.fingerprint}/{kind}/{'' if without is None else without.name}"
     if key in study.made:
@@ -294,13 +293,14 @@ def _run(
 def _stops(
     study: Study, task: Task, pretrained: Ensemble, method: Method, forget: ForgetSet, aims: Mapping[str, Aims]
 ) -> list[Stop]:
+    seed = unlearning_seed(study.seed, forget)
     key = {
         "task": task.fingerprint,
         "pretrained": digest_json(pretrained.provenance["specification"]),
         "forget": digest_forget(forget),
         "method": method.describe(),
         "members": study.members,
-        "seed": study.seed,
+        "seed": seed,
         "measured": kinds(),
     }
     aim = aims[forget.name] if "targets" in method.needs else None
@@ -318,7 +318,7 @@ def _stops(
         task,
         forget,
         method,
-        seed=derive(study.seed, "audit", "unlearn"),
+        seed=seed,
         evaluate=evaluate,
         targets=None if aim is None else aim.margins,
         targets_cost=0.0 if aim is None else aim.cost,

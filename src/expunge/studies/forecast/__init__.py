@@ -33,10 +33,8 @@ from expunge.studies.run.forecasting import (
     arrays_of,
     check_forecastable,
     compact,
-    digest_forget,
     follow,
     kept_forecast,
-    pretrained_seed,
 )
 from expunge.studies.run.forget_specs import choose_all
 from expunge.studies.run.grid import on_scale, plan_runs
@@ -45,6 +43,7 @@ from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject
 from expunge.studies.run.progress import Reporter, Share
 from expunge.studies.run.python_call import python_call
 from expunge.studies.run.run_folder import check_folder
+from expunge.studies.run.seeds import digest_forget, pretrained_seed
 from expunge.tasks import Choice
 
 

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
-from expunge.core.digest import digest_json, digest_tensors
+from expunge.core.digest import digest_json
 from expunge.core.forecast import ForecastRecord, PathPoint
 from expunge.core.outcomes import Classes
 from expunge.core.record import SPLITS, SplitName
-from expunge.core.seeds import derive
 from expunge.dependence.linearised import Linearised
 from expunge.dependence.reduced import DIMENSIONS, TABLE
 from expunge.ensembles import train
@@ -25,6 +24,7 @@ from expunge.studies.run.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
 from expunge.studies.run.parts import PartStore
 from expunge.studies.run.prediction import Forecast, Subject, forecast
 from expunge.studies.run.progress import Reporter, Share
+from expunge.studies.run.seeds import digest_forget, unlearning_seed
 
 FORECAST_WORK = 1.5
 """About what a forecast takes, in units of training 100 members."""
@@ -116,7 +116,7 @@ def kept_forecast(
         "followed": len(subject.followed),
         "forget": digest_forget(forget),
         "methods": [run.describe() for run in runs],
-        "seed": seed,
+        "seed": unlearning_seed(seed, forget),
         "tolerance": tolerance,
     }
     kept = parts.read(key)
@@ -132,11 +132,6 @@ def kept_forecast(
     words = {"record": found.record.model_dump_json(), "targets cost": repr(found.targets_cost)}
     parts.write(key, {**arrays_of(found), "targets": found.targets.cpu()}, words)
     return found, False
-
-
-def digest_forget(forget: ForgetSet) -> str:
-    """Return the digest of which examples are to be forgotten."""
-    return digest_tensors({"indices": torch.from_numpy(forget.indices)})
 
 
 def arrays_of(found: Forecast) -> dict[str, Tensor]:
@@ -179,8 +174,3 @@ def compact(record: ForecastRecord) -> ForecastRecord:
 
 def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else value
-
-
-def pretrained_seed(seed: int) -> int:
-    """Return the seed of the pretrained ensemble of a study, the same in a forecast and in an audit."""
-    return derive(seed, "audit", "pretrained") % 2**31

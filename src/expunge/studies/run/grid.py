@@ -11,6 +11,7 @@ from expunge.core.seeds import derive
 from expunge.methods import METHODS, Method, Trained, from_function, scale
 from expunge.methods.method import Need, lacking
 from expunge.studies.run.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
+from expunge.studies.run.seeds import unlearning_seed
 from expunge.tasks.user_task import load_object
 
 OWN_EXPECTED = "a function fn(model, retain_loader, forget_loader, validation_loader), or a method"
@@ -81,7 +82,7 @@ def on_scale(
         if not grid or group != list(type(grid[0]).grid(task.recipe)):
             placed += group
             continue
-        found = scale.on_scale(grid, pretrained, task, forget, derive(seed, "audit", "probe"))
+        found = scale.on_scale(grid, pretrained, task, forget, derive(unlearning_seed(seed, forget), "probe"))
         placed += found
         if found[0] != grid[0]:
             moved.append(f"{grid[0].label} x {found[0].lr / grid[0].lr:.3g}")

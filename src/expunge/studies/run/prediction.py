@@ -30,7 +30,6 @@ from expunge.core.checks import whole
 from expunge.core.forecast import ForecastRecord, MeasureRecord, MethodForecast, PathPoint
 from expunge.core.objective import objective, outlook
 from expunge.core.record import SPLITS, SplitName
-from expunge.core.seeds import derive
 from expunge.core.tree import State
 from expunge.dependence.kernel import Kernel
 from expunge.dependence.linearised import Linearised
@@ -45,6 +44,7 @@ from expunge.metrics.ruler import Ruler
 from expunge.studies.run.advice import advise
 from expunge.studies.run.grid import run_name
 from expunge.studies.run.measure import Parts
+from expunge.studies.run.seeds import unlearning_seed
 
 MEASURED = 10
 """Members that the measures of dependence use."""
@@ -317,7 +317,7 @@ def _path(
         reduced.task,
         forget,
         method,
-        seed=derive(seed, "audit", "unlearn"),
+        seed=unlearning_seed(seed, forget),
         evaluate=moved,
         workers=1,
         chunk=len(reduced.ensemble),

@@ -46,6 +46,7 @@ from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.measure import Parts
 from expunge.studies.run.parts import PartStore
 from expunge.studies.run.prediction import FOLLOWED, MEASURED, Forecast, Subject, forecast
+from expunge.studies.run.seeds import unlearning_seed
 from expunge.tasks import load_task
 
 METHODS: tuple[type[Method], ...] = (GradientAscent, GradientDescentAscent, Scrub)
@@ -168,7 +169,7 @@ def _examine(
         "name": case.forget.name,
         "half": case.half,
         "members": settings.members,
-        "seed": settings.seed,
+        "seed": unlearning_seed(settings.seed, case.forget),
         "methods": [run.describe() for run in _runs(case.task)],
         "forecast": [FOLLOWED, MEASURED],
     }
@@ -232,7 +233,7 @@ def _run(
                 task,
                 forget,
                 run,
-                seed=derive(settings.seed, "audit", "unlearn"),
+                seed=unlearning_seed(settings.seed, forget),
                 evaluate=parts.measure,
                 chunk=CHUNK,
             )
