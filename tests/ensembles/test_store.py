@@ -10,16 +10,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from torch import nn
 
-from expunge.core import DamagedFileError, InputError
+from expunge.core import DamagedFileError, InputError, Task
 from expunge.ensembles import build_network, train
-from expunge.ensembles.store import Shelf
+from expunge.ensembles.processes import run_each
+from expunge.ensembles.store import Shelf, _checksum
 from reference.problems import forget_set, small_task
 
 TESTS = Path(__file__).parents[1]
@@ -192,6 +195,89 @@ def test_interrupting_after_any_epoch_makes_no_difference(tmp_path, monkeypatch,
         assert equal(state_of(expected), state_of(train(task, members=3, store=store)))
 
 
+def shifted(batch, generator):
+    return batch + 0.3 * torch.randn(batch.shape, generator=generator)
+
+
+def noisy_task():
+    """Dropout and augmentation, which draw within an epoch; four steps an epoch, three epochs."""
+    plain = small_task("mlp", precision="float32")
+    return Task(
+        name="noisy",
+        train=(plain.train.x, plain.train.y),
+        validation=(plain.validation.x, plain.validation.y),
+        model=lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3)),
+        recipe=plain.recipe,
+        augment=shifted,
+    )
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Does something at each step of a training, told how many came before."""
+    steps, real = [], Task.augmented
+
+    def augmented(self, x, generators):
+        if actions and x.shape[1] > 1:
+            actions[0](len(steps))
+            steps.append(len(generators))
+        return real(self, x, generators)
+
+    actions = []
+    monkeypatch.setattr(Task, "augmented", augmented)
+
+    def act(action):
+        actions[:] = [] if action is None else [action]
+        steps.clear()
+        return steps
+
+    return act
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8, 11])
+def test_a_run_that_ends_within_an_epoch_goes_on_there(tmp_path, monkeypatch, at_step, stop):
+    task = noisy_task()
+    expected = train(task, members=3, chunk=3)
+    monkeypatch.setattr(trainer, "PARTIAL_SECONDS", -1.0)
+
+    class PowerCutError(Exception):
+        pass
+
+    def cut(step):
+        if step == stop:
+            raise PowerCutError
+
+    at_step(cut)
+    with pytest.raises(PowerCutError):
+        train(task, members=3, chunk=3, store=tmp_path)
+    steps = at_step(lambda step: None)
+    assert equal(state_of(expected), state_of(train(task, members=3, store=tmp_path)))
+    assert len(steps) == 12 - stop
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+@pytest.mark.parametrize("kind", ["layers", "one"])  # in threads, in processes
+def test_ctrl_c_keeps_what_is_done_and_ends_between_two_steps(tmp_path, at_step, kind):
+    task, main = noisy_task(), os.getpid()
+    network = build_network(task, kind)
+    expected = train(task, members=4, chunk=2, network=network)
+
+    def interrupt(step):
+        if step == 5:
+            os.kill(main, signal.SIGINT)
+        time.sleep(0.03 if step < 5 else 0.2)
+
+    at_step(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(task, members=4, chunk=2, workers=2, network=network, store=tmp_path)
+    assert list(shelf_of(tmp_path).glob("partial-*"))
+    assert not manifest_of(tmp_path)["shards"]
+    assert not list(shelf_of(tmp_path).glob("claim-*"))
+    steps = at_step(lambda step: None)
+    assert equal(state_of(expected), state_of(train(task, members=4, workers=1, network=network, store=tmp_path)))
+    assert len(steps) <= (24 if kind == "layers" else 48) - 5
+
+
 @pytest.fixture
 def kept(tmp_path):
     task = small_task("mlp")
@@ -226,11 +312,16 @@ def spoil_swap(folder):
     return "members-0000"
 
 
-def edit(change):
+def edit(change, seal=_checksum):
+    """Change a manifest; `seal` is the checksum that it gets, None for that of an earlier version, which had none."""
+
     def spoil(folder):
         path = folder / "manifest.json"
         manifest = json.loads(path.read_text())
         change(manifest, folder)
+        del manifest["sha256"]
+        if seal is not None:
+            manifest["sha256"] = seal(manifest)
         path.write_text(json.dumps(manifest))
         return ""
 
@@ -246,6 +337,12 @@ def rename_shard(name):
         manifest["shards"][0]["file"] = name.format(root=folder.parent)
 
     return edit(change)
+
+
+def link_shard(folder):
+    file = folder / "members-00000-00001.safetensors"
+    file.symlink_to(file.rename(folder.parent / "elsewhere.safetensors"))
+    return file.name
 
 
 def with_content(content, ids=None):
@@ -277,6 +374,14 @@ SPOILED = {
     "ids are words": (edit(lambda m, _: m["shards"][0].update(ids="01")), "another format"),
     "ids are fractions": (edit(lambda m, _: m["shards"][0].update(ids=[0.5])), "another format"),
     "chunk is a word": (edit(lambda m, _: m.update(chunk="many")), "is damaged"),
+    "chunk below 0": (edit(lambda m, _: m.update(chunk=-5)), "is damaged .chunk -5"),
+    "chunk is a float": (edit(lambda m, _: m.update(chunk=1e30)), "is damaged .chunk 1e.30"),
+    "chunk is infinite": (edit(lambda m, _: m.update(chunk=float("inf"))), "is damaged .chunk inf"),
+    "ids reversed": (edit(lambda m, _: m["shards"][0]["ids"].reverse(), lambda m: "0" * 64), "was changed"),
+    "ids reversed, no checksum": (edit(lambda m, _: m["shards"][0]["ids"].reverse(), None), "expected them in order"),
+    "an id twice": (edit(lambda m, _: m["shards"][0].update(ids=[0, 0])), "expected them in order"),
+    "another shape": (with_content(save({"params/0.weight": torch.zeros(2, 8, 6)})), "is not of this model"),
+    "a link to elsewhere": (link_shard, "outside its own folder"),
     "shards are a number": (edit(lambda m, _: m.update(shards=3)), "is damaged"),
 }
 
@@ -387,6 +492,62 @@ def test_two_processes_on_one_shelf_lose_nothing(tmp_path):
     again = Shelf(tmp_path, {"what": "two"})
     assert again.members() == set(range(40))
     assert again.load(list(range(40)))[0]["w"].flatten().tolist() == list(range(40))
+
+
+def test_a_manifest_of_an_earlier_version_has_no_checksum_and_is_read(kept, epochs_run):
+    task, store = kept
+    expected = train(task, members=4, store=store)
+    edit(lambda m, _: None, None)(shelf_of(store))
+    assert equal(train(task, members=4, store=store).params, expected.params)
+    assert not epochs_run
+    train(task, members=6, store=store)
+    assert len(manifest_of(store)["sha256"]) == 64
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_four_processes_at_one_store_train_each_member_once(tmp_path, epochs_run):
+    task = small_task("mlp_norm", precision="float32")
+    made = {}
+
+    def one(number):  # each with a chunk size and a number of members of its own
+        ensemble = train(task, members=12 + number, chunk=2 + number, workers=1, store=tmp_path)
+        return sum(epochs_run), ensemble.provenance["chunk"], ensemble.params["0.weight"][:12].tolist()
+
+    run_each(one, range(4), 4, made.__setitem__)
+    trained, chunks, weights = zip(*made.values(), strict=True)
+    assert sum(trained) == 15 * task.recipe.epochs
+    assert len(set(chunks)) == 1
+    assert all(own == weights[0] for own in weights)
+    assert {member for shard in manifest_of(tmp_path)["shards"] for member in shard["ids"]} == set(range(15))
+    assert not list(shelf_of(tmp_path).glob("claim-*"))
+
+
+def test_members_of_a_process_that_was_killed_are_taken_over(tmp_path):
+    shelf = Shelf(tmp_path, {"what": "claims"})
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            with shelf.claim([3, 4, 5]) as mine:
+                os.write(theirs, bytes(mine))
+                signal.pause()
+        finally:
+            os._exit(1)
+    assert os.read(ours, 3) == bytes([3, 4, 5])
+    with shelf.claim([5, 6]) as mine:
+        assert mine == []
+    with shelf.claim([6, 7]) as mine, shelf.claim([7]) as again:
+        assert mine == [6, 7]
+        assert again == []  # by this very process
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert shelf.left([3, 4, 5, 6]) == {3, 4, 5, 6}
+    with shelf.claim([5, 6]) as mine:
+        assert mine == [5, 6]
+        shelf.save(mine, {"w": torch.zeros(2)}, {})
+    with shelf.claim([3, 4, 5, 6]) as mine:
+        assert mine == [3, 4]
+    assert sorted(path.name for path in shelf.folder.glob("*-*")) == ["members-00005-00006.safetensors"]
 
 
 def test_mapped_weights_are_those_in_memory(tmp_path, monkeypatch):

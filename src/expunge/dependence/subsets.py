@@ -12,6 +12,7 @@ Source: Ilyas et al., "Datamodels: Predicting Predictions from Training Data" (a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -205,41 +206,44 @@ def train_subsets(
     network = network or task.network
     shelf = None if store is None else Shelf(Path(store), _specification(task, size, aims, seed))
     weights = None if shelf is None else shelf.folder / "weights"
-    kept = set() if shelf is None else shelf.members()
     size_of_block = _block(task)
-    if shelf is not None and shelf.chunk:
-        chunk = shelf.chunk  # rounding can depend on how many models share a kernel
     rows: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     began, trained = time.perf_counter(), False
-    for start in range(0, subsets, size_of_block):
-        # Blocks start at fixed indices whatever K is, and a row that is kept is never made again.
-        missing = [k for k in range(start, min(start + size_of_block, subsets)) if k not in kept]
-        for first, count in _runs(missing):
-            trained = True
-            positions = np.nonzero(subset_masks(n, count, alpha, seed, first))[1].reshape(count, size)
-            ensemble = train(
-                task,
-                members=count,
-                examples=positions,
-                seed=derive(seed, "subsets") % 2**31,
-                first=first,
-                store=weights,
-                device=device,
-                chunk=chunk,
-                workers=workers,
-                network=network,
-                progress=_share(progress, first, subsets, task.recipe.epochs),
-            )
-            chunk = chunk or int(ensemble.provenance["chunk"])
-            margins, correct = _measure(ensemble, aims, task.classes)
-            ids = list(range(first, first + count))
-            if shelf is None:
-                rows.update(zip(ids, zip(margins, correct, strict=True), strict=True))
-            else:
-                if not shelf.chunk:
-                    shelf.begin(chunk)
-                shelf.save(ids, {"margins": margins, "correct": correct}, {})
-                shutil.rmtree(shelf.folder / "weights", ignore_errors=True)
+    # Blocks start at fixed indices whatever K is, and a row that is kept is never made again.
+    blocks = [range(start, min(start + size_of_block, subsets)) for start in range(0, subsets, size_of_block)]
+    while blocks:
+        for block in blocks:
+            with contextlib.nullcontext(list(block)) if shelf is None else shelf.claim(block) as mine:
+                for first, count in _runs(mine):
+                    trained = True
+                    if shelf is not None and shelf.chunk:
+                        chunk = shelf.chunk  # rounding can depend on how many models share a kernel
+                    positions = np.nonzero(subset_masks(n, count, alpha, seed, first))[1].reshape(count, size)
+                    ensemble = train(
+                        task,
+                        members=count,
+                        examples=positions,
+                        seed=derive(seed, "subsets") % 2**31,
+                        first=first,
+                        store=weights,
+                        device=device,
+                        chunk=chunk,
+                        workers=workers,
+                        network=network,
+                        progress=_share(progress, first, subsets, task.recipe.epochs),
+                    )
+                    chunk = chunk or int(ensemble.provenance["chunk"])
+                    margins, correct = _measure(ensemble, aims, task.classes)
+                    ids = list(range(first, first + count))
+                    if shelf is None or weights is None:
+                        rows.update(zip(ids, zip(margins, correct, strict=True), strict=True))
+                    else:
+                        if not shelf.chunk:
+                            shelf.begin(chunk)
+                        shelf.save(ids, {"margins": margins, "correct": correct}, {})
+                        _remove(weights, ensemble)
+        left = set() if shelf is None else shelf.left(range(subsets))  # by another process, which ended
+        blocks = [block for block in blocks if left & set(block)]
     wanted = list(range(subsets))
     if shelf is None:
         table = {
@@ -262,6 +266,13 @@ def train_subsets(
             f"lower the recipe's lr ({task.recipe.lr})."
         )
     return made
+
+
+def _remove(weights: Path, ensemble: Ensemble) -> None:
+    """Delete the weights of a block, whose rows are kept; those of other processes stay."""
+    shutil.rmtree(Shelf(weights, ensemble.provenance["specification"]).folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        weights.rmdir()
 
 
 def _measure(ensemble: Ensemble, targets: Targets, classes: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,9 @@
 
 On the CPU every chunk runs its kernels on one thread, and as many chunks run at once as there are cores. That is faster
 than sharing each small kernel among the cores, and it makes the arithmetic independent of the number of cores.
+
+The caller's thread only waits, so that Ctrl-C reaches it at any moment. The threads that work look between two steps
+whether they were stopped, and then write what they have.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import re
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,15 +95,48 @@ def even(members: int, chunk: int, workers: int) -> int:
     return -(-members // parts)
 
 
+class StoppedError(Exception):
+    """The work of this thread is not waited for any longer: the caller was interrupted, or another chunk failed."""
+
+
+_thread = threading.local()
+"""Of a thread that works on chunks, `stops`: what is set when it, or the work that it is part of, is to end."""
+
+
+def stop_asked() -> bool:
+    """Return whether the work of this thread is to end; asked between two steps, of which each is left whole."""
+    return any(stop.is_set() for stop in getattr(_thread, "stops", ()))
+
+
+def check_stopped() -> None:
+    """Raise `StoppedError` if the work of this thread is to end."""
+    if stop_asked():
+        raise StoppedError
+
+
 def run_chunks(work: Callable[[P], T], chunks: Sequence[P], device: torch.device, workers: int) -> list[T]:
-    """Return `work(chunk)` for every chunk, in order; the first error stops the rest and is raised."""
-    if device.type != "cpu":
-        return [work(chunk) for chunk in chunks]
-    with one_thread_each(), ThreadPoolExecutor(min(workers, len(chunks)), initializer=prepare_thread) as pool:
-        futures = [pool.submit(work, chunk) for chunk in chunks]
+    """Return `work(chunk)` for every chunk, in order; the first error or interrupt stops the rest and is raised."""
+    stop, cpu = threading.Event(), device.type == "cpu"
+    stops = (*getattr(_thread, "stops", ()), stop)
+
+    def begin() -> None:
+        _thread.stops = stops
+        if cpu:
+            prepare_thread()
+
+    def one(chunk: P) -> T:
+        check_stopped()
+        return work(chunk)
+
+    with (
+        one_thread_each() if cpu else contextlib.nullcontext(),
+        ThreadPoolExecutor(min(workers, len(chunks)) if cpu else 1, initializer=begin) as pool,
+    ):
+        futures = [pool.submit(one, chunk) for chunk in chunks]
         try:
             return [future.result() for future in futures]
         except BaseException:
+            stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
@@ -141,6 +178,7 @@ def _time_of(trial: Callable[[int], Callable[[], None]], size: int, device: torc
         _wait(device)
         times: list[float] = []
         while len(times) < 5 or sum(times) < TRIAL_SECONDS:
+            check_stopped()
             begin = time.perf_counter()
             step()
             _wait(device)

@@ -87,39 +87,39 @@ def fit_ensemble(
     }
     with tempfile.TemporaryDirectory(prefix="expunge-") as scratch:
         shelf = Shelf(store or Path(scratch), specification)
+        like = Architecture.of(task)
         missing = [place for place, member in enumerate(ids) if member not in shelf.members()]
         if missing:
             shelf.begin(1)
-            done = len(ids) - len(missing)
-            like = Architecture.of(task)
-
             made: dict[str, int] = {}
+            left = missing
 
             def work(place: int) -> str:
                 member = ids[place]
-                if member in shelf.refresh():  # another run with this store was faster
-                    return ""
-                who = f"member {member}"
-                data = Examples(task.train[rows[place]], task.interface, rows[place].numpy())
-                state = fitted(task, like, run_fit(task, data, seeds[place], who), who)
-                one = {name: tensor.unsqueeze(0) for name, tensor in state.items()}
-                buffers = {name: one[name] for name in like.buffers}
-                shelf.save([member], {name: one[name] for name in one if name not in buffers}, buffers)
+                with shelf.claim([member]) as mine:
+                    if not mine:  # another run with this store was faster, or is at it
+                        return ""
+                    who = f"member {member}"
+                    data = Examples(task.train[rows[place]], task.interface, rows[place].numpy())
+                    state = fitted(task, like, run_fit(task, data, seeds[place], who), who)
+                    one = {name: tensor.unsqueeze(0) for name, tensor in state.items()}
+                    buffers = {name: one[name] for name in like.buffers}
+                    shelf.save([member], {name: one[name] for name in one if name not in buffers}, buffers)
                 return digest_tensors(state) + digests[place]
 
             def finished(place: int, result: str) -> None:
-                nonlocal done
-                done += 1
                 if result in made:
                     raise InputError(_same(task, ids[made[result]], ids[place]))
                 if result:
                     made[result] = place
                 if progress is not None:
-                    progress(done, len(ids))
+                    progress(len(ids) - len(missing) + len(made), len(ids))
 
-            run_each(work, missing, workers, finished, steps=task.model is not None)
-            shelf.refresh()
-        params, buffers = shelf.load(ids, mapped=True)
+            while left:
+                run_each(work, left, workers, finished, steps=task.model is not None)
+                others = shelf.left(ids)  # by another process, which ended
+                left = [place for place in left if ids[place] in others]
+        params, buffers = shelf.load(ids, mapped=True, like=(like.params, like.buffers))
     provenance = {
         "specification": specification,
         "chunk": 0,

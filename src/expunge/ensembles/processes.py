@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,9 @@ from expunge.ensembles.chunks import one_thread_each
 
 T = TypeVar("T")
 
+GRACE_SECONDS = 1.5
+"""How long processes that are to end may take to keep what they have done."""
+
 
 def may_fork() -> bool:
     """Return whether a fork of this process can compute."""
@@ -41,6 +45,7 @@ def run_each(
     finished: Callable[[int, T], None] | None = None,
     *,
     steps: bool = True,
+    stops: bool = False,
 ) -> None:
     """Do `work(item)` for every item, with one thread for each kernel; the first error stops all and is raised.
 
@@ -50,6 +55,8 @@ def run_each(
         workers: Processes at once; with 1, or where forking is not safe, the work is done in this process.
         finished: Called here with each item that is done and what its work returned.
         steps: Whether the work takes steps of PyTorch's optimisers.
+        stops: Whether the work ends by itself soon after a `KeyboardInterrupt`, when it has kept what it has done;
+            other work is ended at once.
     """
     done = finished or (lambda _item, _result: None)
     if min(workers, len(items)) < 2 or not may_fork():
@@ -60,7 +67,7 @@ def run_each(
     if steps:
         # Optimisers import it at their first step, for seconds; every process would anew.
         importlib.import_module("torch._dynamo")
-    with _processes(work, min(workers, len(items))) as running:
+    with _processes(work, min(workers, len(items)), stops) as running:
         _deal(list(items), running, done)
 
 
@@ -87,14 +94,14 @@ def _deal(items: list[int], running: dict[Connection, ForkProcess], done: Callab
 
 
 @contextlib.contextmanager
-def _processes(work: Callable[[int], Any], count: int) -> Iterator[dict[Connection, ForkProcess]]:
+def _processes(work: Callable[[int], Any], count: int, stops: bool) -> Iterator[dict[Connection, ForkProcess]]:
     """Start processes that wait for items, and end them whatever happens."""
     fork = multiprocessing.get_context("fork")
     running: dict[Connection, ForkProcess] = {}
     try:
         for _ in range(count):
             ours, theirs = fork.Pipe()
-            process = fork.Process(target=_serve, args=(work, theirs, os.getpid(), [ours, *running]))
+            process = fork.Process(target=_serve, args=(work, theirs, os.getpid(), [ours, *running], stops))
             with warnings.catch_warnings():
                 # Other threads of this process wait, or draw progress; what they hold is not used in the fork.
                 warnings.simplefilter("ignore", DeprecationWarning)
@@ -103,17 +110,28 @@ def _processes(work: Callable[[int], Any], count: int) -> Iterator[dict[Connecti
             running[ours] = process
         yield running
     finally:
-        for pipe, process in running.items():
-            process.kill()
-            pipe.close()
-        for process in running.values():
-            process.join()
+        try:
+            for process in running.values():
+                process.terminate()
+            until = time.monotonic() + GRACE_SECONDS
+            for process in running.values():
+                process.join(max(0.0, until - time.monotonic()))
+        finally:
+            for pipe, process in running.items():
+                process.kill()
+                pipe.close()
+            for process in running.values():
+                process.join()
 
 
-def _serve(work: Callable[[int], Any], pipe: Connection, parent: int, others: Sequence[Connection]) -> None:
+def _serve(
+    work: Callable[[int], Any], pipe: Connection, parent: int, others: Sequence[Connection], stops: bool
+) -> None:
     """Do what comes through the pipe, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, whatever it is in
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)  # which is the parent's
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Ctrl-C ends it at once, whatever it is in, or makes it stop.
+        signal.signal(number, signal.default_int_handler if stops else signal.SIG_DFL)
     die_with_parent()
     if os.getppid() != parent:
         os._exit(1)
@@ -123,13 +141,17 @@ def _serve(work: Callable[[int], Any], pipe: Connection, parent: int, others: Se
     # What many members print at once, progress bars above all, would cover ours.
     nowhere = open(os.devnull, "w")  # noqa: SIM115
     sys.stdout = sys.stderr = nowhere
-    with threadpool_limits(1):
-        while True:
-            try:
-                item = pipe.recv()
-            except EOFError:
-                os._exit(0)
-            pipe.send(_answer(work, item))
+    try:
+        with threadpool_limits(1):
+            while True:
+                try:
+                    item = pipe.recv()
+                except EOFError:
+                    os._exit(0)
+                pipe.send(_answer(work, item))
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _answer(work: Callable[[int], Any], item: int) -> tuple[Any, Exception | None]:

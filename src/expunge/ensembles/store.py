@@ -2,14 +2,19 @@
 
 A folder an ensemble, named by the digest of its specification:
 
-    manifest.json                      the full specification, and for each shard its file, members and SHA-256
+    manifest.json                      the full specification, for each shard its file, members and SHA-256, and a
+                                       SHA-256 of all this
     members-<first>-<last>.safetensors parameters and buffers of consecutive members, keys `params/...`, `buffers/...`
     partial-<first>-<last>.safetensors training in progress, replaced as it goes and deleted when the shard is written
     lock                               held by the process that writes the manifest
+    claim-<first>-<last>-<digest>      held by the process that is at these members
 
 Every file is written to a temporary name, flushed, and renamed. A file whose checksum or contents do not fit is named
 and refused. Nothing is ever unpickled. Processes may share a shelf: each reads the manifest again, under the lock,
-before it enters its own shards, and what is there already is kept.
+before it enters its own shards, and what is there already is kept. Members that one process has claimed are left to it
+by the others, which go on with what is free and then wait. Both are locks of open files, which the system takes away
+from a process that ends, however it ends: the members of one that was killed are taken over. (Where there are no such
+locks, on Windows and some network file systems, two processes at once may do the same work.)
 """
 
 from __future__ import annotations
@@ -21,9 +26,10 @@ import math
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -32,10 +38,13 @@ from torch import Tensor
 
 from expunge.core import DamagedFileError, InputError
 from expunge.core.digest import digest_json
-from expunge.core.record import write_atomically
+from expunge.core.record import inside, write_atomically
 from expunge.core.tree import State
 
 FORMAT = 1
+
+POLL_SECONDS = 0.2
+"""How often a process looks whether another is done with the members that it waits for."""
 
 LEAST_MAPPED = 2**24
 """Bytes of a stacked tensor below which it is not worth a file."""
@@ -76,29 +85,88 @@ class Shelf:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other threads and processes from changing the manifest, and know what is in it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._lock, (self.folder / "lock").open("w") as file:
-            with contextlib.suppress(ImportError, OSError):  # a system or a file system without locks
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with self._lock, contextlib.ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                file = held.enter_context((self.folder / "lock").open("w"))
+            except OSError as error:
+                raise InputError(
+                    f"the store {self.folder} cannot be written to ({error.strerror}); choose another folder, or make "
+                    "this one writable."
+                ) from error
+            _hold(file)
             self.refresh()
             yield
 
+    @contextlib.contextmanager
+    def claim(self, ids: Sequence[int]) -> Iterator[list[int]]:
+        """Take members for this thread, and yield those to make: none where another process or thread is at one.
+
+        The claim lasts as long as the block; nobody else is given these members in the meantime.
+        """
+        name = f"claim-{min(ids):05d}-{max(ids):05d}-{digest_json(list(ids))[:8]}"
+        with contextlib.ExitStack() as held:
+            with self._alone():
+                missing = [member for member in ids if member not in self.members()]
+                if missing and not self._claimed() & set(missing):
+                    try:
+                        file = held.enter_context((self.folder / name).open("w"))
+                        file.write(json.dumps(missing))
+                        file.flush()
+                    except OSError as error:
+                        raise InputError(f"{self.folder / name} cannot be written ({error.strerror}).") from error
+                    _hold(file)
+                    held.callback((self.folder / name).unlink, missing_ok=True)
+                else:
+                    missing = []
+            yield missing
+
+    def _claimed(self) -> set[int]:
+        """Return the members that somebody is at; claims of processes that ended are removed."""
+        taken: set[int] = set()
+        for path in self.folder.glob("claim-*"):
+            with contextlib.suppress(FileNotFoundError, ValueError), path.open() as file:
+                if _hold(file, wait=False):
+                    path.unlink(missing_ok=True)
+                else:
+                    taken.update(json.load(file))
+        return taken
+
+    def left(self, ids: Sequence[int]) -> set[int]:
+        """Wait until nobody is at any of these members, and return those that are still to be made."""
+        while True:
+            with self._alone():
+                missing = set(ids) - self.members()
+                if not missing or not self._claimed() & missing:
+                    return missing
+            time.sleep(POLL_SECONDS)
+
     def _read_manifest(self, path: Path) -> list[dict[str, Any]]:
+        cure = f"restore it, or delete the folder {self.folder} to train again."
         try:
             raw = json.loads(path.read_text())
-            shards, specification = raw["shards"], raw["specification"]
+            shards, specification, chunk = raw["shards"], raw["specification"], raw["chunk"]
             complete = all(_is_shard(shard) for shard in shards)
-            self.chunk = int(raw["chunk"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedFileError(
-                f"{path} is damaged ({error}); delete the folder {self.folder} to train again."
-            ) from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DamagedFileError(f"{path} is damaged ({error}); {cure}") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}); make it readable, or {cure}") from error
         if raw.get("format") != FORMAT or not complete:
-            raise DamagedFileError(f"{path} has another format; delete the folder {self.folder} to train again.")
+            raise DamagedFileError(f"{path} has another format; {cure}")
+        # Manifests of earlier versions have no checksum, so what they say must at least agree with itself.
+        if "sha256" in raw and raw["sha256"] != _checksum(raw):
+            raise DamagedFileError(f"{path} was changed: its SHA-256 is not that of what it says; {cure}")
         if specification != self.specification:
             raise DamagedFileError(f"{path} belongs to another specification; delete the folder {self.folder}.")
+        if type(chunk) is not int or chunk < 0:
+            raise DamagedFileError(f"{path} is damaged (chunk {chunk!r}, expected a whole number); {cure}")
+        for shard in shards:
+            ids = shard["ids"]
+            if ids != sorted(set(ids)) or ids[0] < 0:
+                raise DamagedFileError(
+                    f"{path} is damaged (members {ids[:3]}... of {shard['file']}, expected them in order); {cure}"
+                )
+        self.chunk = chunk
         return list(shards)
 
     def begin(self, chunk: int) -> int:
@@ -115,22 +183,28 @@ class Shelf:
             "chunk": self.chunk,
             "shards": sorted(self._shards, key=lambda shard: shard["ids"]),
         }
+        manifest["sha256"] = _checksum(manifest)
         write_atomically(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
 
     def members(self) -> set[int]:
         """Return the indices of the members that are complete on disk."""
         return {member for shard in self._shards for member in shard["ids"]}
 
-    def load(self, ids: Sequence[int], *, mapped: bool = False) -> tuple[State, State]:
+    def load(
+        self, ids: Sequence[int], *, mapped: bool = False, like: tuple[State, State] | None = None
+    ) -> tuple[State, State]:
         """Return parameters and buffers of members, in the order asked.
 
         Args:
             ids: Indices of members.
             mapped: Keep what is returned in a file that is deleted when it is no longer used, not in memory.
+            like: Parameters and buffers of one member, whose names and shapes the shards must have; by default those
+                of the first shard.
 
         Raises:
-            DamagedFileError: If a shard is missing, truncated or altered; the message names the file.
+            DamagedFileError: If a shard is missing, truncated, altered or of other shapes; the message names the file.
         """
+        expected = None if like is None else {name: tuple(tensor.shape) for name, tensor in _named(*like).items()}
         place = {member: row for row, member in enumerate(ids)}
         whole: State = {}
         for shard in self._shards:
@@ -138,6 +212,14 @@ class Shelf:
             if not pairs:
                 continue
             own = self._read(shard)
+            came = {name: tuple(tensor.shape[1:]) for name, tensor in own.items()}
+            expected = came if expected is None else expected
+            if came != expected:
+                name = next(name for name in [*expected, *came] if came.get(name) != expected.get(name))
+                raise DamagedFileError(
+                    f"{self.folder / shard['file']} is not of this model: {name} has shape {came.get(name, 'none')}, "
+                    f"expected {expected.get(name, 'none')}; delete the folder {self.folder} to train again."
+                )
             for name, tensor in own.items():
                 if name not in whole:
                     whole[name] = self._empty((len(ids), *tensor.shape[1:]), tensor.dtype, mapped)
@@ -158,11 +240,14 @@ class Shelf:
         return torch.empty(shape, dtype=dtype)
 
     def _read(self, shard: Mapping[str, Any]) -> State:
-        path = self.folder / shard["file"]
+        try:
+            path = inside(self.folder, shard["file"])
+        except DamagedFileError:
+            path = self.folder
         if path.parent != self.folder:
             raise DamagedFileError(
-                f"the manifest in {self.folder} names {path}, a file outside its own folder, which is not read; "
-                "delete the folder to train its members again."
+                f"the manifest in {self.folder} names {shard['file']!r}, a file outside its own folder, which is not "
+                "read; delete the folder to train its members again."
             )
         if not path.is_file():
             raise DamagedFileError(f"{path} is missing; delete the folder {self.folder} to train its members again.")
@@ -200,14 +285,16 @@ class Shelf:
     def _partial(self, ids: list[int]) -> Path:
         return self.folder / f"partial-{ids[0]:05d}-{ids[-1]:05d}.safetensors"
 
-    def save_partial(self, ids: list[int], epoch: int, state: Mapping[str, Tensor]) -> None:
-        """Write training in progress after `epoch` epochs (parameters, buffers, optimiser state)."""
+    def save_partial(self, ids: list[int], epoch: int, state: Mapping[str, Tensor], step: int = 0) -> None:
+        """Write training in progress after `epoch` epochs and `step` steps (weights, optimiser, generators)."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        body = save_tensors(tensors, metadata={"epoch": str(epoch), "ids": json.dumps(ids), "shelf": self.key})
+        # An earlier version, which knows whole epochs only, must not take the middle of one for its beginning.
+        place = f"{epoch}:{step}" if step else str(epoch)
+        body = save_tensors(tensors, metadata={"epoch": place, "ids": json.dumps(ids), "shelf": self.key})
         write_atomically(self._partial(ids), hashlib.sha256(body).digest() + body)
 
-    def load_partial(self, ids: list[int]) -> tuple[int, State] | None:
-        """Return the epoch and state of training in progress for exactly these members, or None.
+    def load_partial(self, ids: list[int]) -> tuple[int, int, State] | None:
+        """Return epochs, steps and state of training in progress for exactly these members, or None.
 
         Raises:
             DamagedFileError: If the file is altered, or was written for another specification.
@@ -224,7 +311,25 @@ class Shelf:
             raise DamagedFileError(f"{path} belongs to another specification; delete this file.")
         if json.loads(header["ids"]) != ids:
             return None
-        return int(header["epoch"]), load_tensors(body)
+        epoch, _, step = header["epoch"].partition(":")
+        return int(epoch), int(step or 0), load_tensors(body)
+
+
+def _hold(file: IO[str], *, wait: bool = True) -> bool:
+    """Lock an open file until it is closed, which the end of the process does too; return whether it could be had."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # a system or a file system without locks
+        pass
+    return True
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    return digest_json({key: value for key, value in manifest.items() if key != "sha256"})
 
 
 def _is_shard(value: Any) -> bool:
@@ -233,10 +338,13 @@ def _is_shard(value: Any) -> bool:
     return typed and bool(value["ids"]) and all(type(member) is int for member in value["ids"])
 
 
-def _pack(params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> State:
+def _named(params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> State:
     out = {f"params/{name}": tensor for name, tensor in params.items()}
-    out.update({f"buffers/{name}": tensor for name, tensor in buffers.items()})
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in out.items()}
+    return {**out, **{f"buffers/{name}": tensor for name, tensor in buffers.items()}}
+
+
+def _pack(params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> State:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in _named(params, buffers).items()}
 
 
 def _unpack(state: Mapping[str, Tensor]) -> tuple[State, State]:

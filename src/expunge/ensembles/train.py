@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +16,20 @@ from torch import Tensor, nn
 from expunge.core import DivergedError, Ensemble, ForgetSet, InputError, Network, Recipe, Split, Task
 from expunge.core import tree as trees
 from expunge.core.checks import between, instance, plain_arguments, seeds, whole
+from expunge.core.modules import state
 from expunge.core.reading import check_memory
 from expunge.core.seeds import derive, generator
 from expunge.ensembles.batches import batches, epoch_order, gather
-from expunge.ensembles.chunks import measure_chunk, pick_device, prepare_thread, run_chunks, split, worker_count
+from expunge.ensembles.chunks import (
+    StoppedError,
+    check_stopped,
+    measure_chunk,
+    pick_device,
+    run_chunks,
+    split,
+    stop_asked,
+    worker_count,
+)
 from expunge.ensembles.descent import Descent, Steps
 from expunge.ensembles.initialise import initialise
 from expunge.ensembles.own_loop import fit_ensemble, member_seeds, row_digest
@@ -239,7 +248,6 @@ def run_plan(
     counter = _Counter(len(plan.ids) * plan.epochs, progress)
     counter.add((len(plan.ids) - len(missing)) * plan.epochs)
     results: list[tuple[trees.State, trees.State]] = []
-    chunks: list[list[int]] = []
     if missing:
         data = Split(plan.task.train.x.to(device), plan.task.train.y.to(device))
         # Rounding can depend on how many members share a kernel, so a resumed run keeps the chunks it began with.
@@ -248,21 +256,30 @@ def run_plan(
         if shelf is not None:
             size = shelf.begin(size)
         seeds = plan.member_seeds()
-        # Members that are kept are never made again, so asking for more members leaves those there are as they are.
-        wanted = set(missing)
-        parts = [[position for position in part if position in wanted] for part in split(len(plan.ids), size)]
-        chunks = [part for part in parts if part]
 
         def work(part: Sequence[int]) -> tuple[trees.State, trees.State]:
-            return _train_chunk(plan, network, data, part, seeds, shelf, counter)
+            if shelf is None:
+                return _train_chunk(plan, network, data, part, seeds, None, counter)
+            with shelf.claim([plan.ids[position] for position in part]) as mine:
+                own = [position for position in part if plan.ids[position] in mine]
+                if own:
+                    _train_chunk(plan, network, data, own, seeds, shelf, counter)
+            return {}, {}
 
-        if processes:
-            _in_processes(work, chunks, at_once, lambda part: counter.add(len(part) * plan.epochs))
-        else:
-            results = run_chunks(work, chunks, device, at_once)
+        wanted = set(missing)
+        while wanted:
+            # Members that are kept are never made again, so asking for more leaves those there are as they are.
+            parts = [[position for position in part if position in wanted] for part in split(len(plan.ids), size)]
+            chunks = [part for part in parts if part]
+            if processes:
+                _in_processes(work, chunks, at_once, lambda part: counter.add(len(part) * plan.epochs))
+            else:
+                results = run_chunks(work, chunks, device, at_once)
+            left = set() if shelf is None else shelf.left(plan.ids)  # by another process, which ended
+            wanted = {position for position in wanted if plan.ids[position] in left}
+        counter.add(counter.total - counter.done)  # what other processes made
     if shelf is not None:
-        shelf.refresh()
-        params, buffers = shelf.load(list(plan.ids))
+        params, buffers = shelf.load(list(plan.ids), like=state(plan.task.build(0), plan.task.network.attributes))
         params, buffers = _move(params, device), _move(buffers, device)
     else:
         params = trees.concatenate([result[0] for result in results])
@@ -287,10 +304,9 @@ def _in_processes(
 
     def one(number: int) -> None:
         # In a thread of its own: what denormals are is a setting of a thread, and this may be the caller's process.
-        with ThreadPoolExecutor(1, initializer=prepare_thread) as pool:
-            pool.submit(work, chunks[number]).result()
+        run_chunks(work, [chunks[number]], torch.device("cpu"), 1)
 
-    run_each(one, range(len(chunks)), workers, lambda number, _: finished(chunks[number]))
+    run_each(one, range(len(chunks)), workers, lambda number, _: finished(chunks[number]), stops=True)
 
 
 def _train_chunk(
@@ -308,19 +324,30 @@ def _train_chunk(
     examples = plan.examples[positions]
     params, buffers = initialise(plan.task, [derive(seed, "initialisation") for seed in seeds])
     descent = new_descent(network, _move(params, device), _move(buffers, device), recipe)
-    done = 0
+    done, begun = 0, None
     partial = shelf.load_partial(ids) if shelf else None
     if partial is not None:
-        done = partial[0]
-        _restore(descent, partial[1])
+        done, steps, kept = partial
+        _restore(descent, kept)
+        begun = Begun(steps, {name: kept[f"draws/{name}"] for name in DRAWS if f"draws/{name}" in kept})
     counter.add(done * len(ids))
     saved = time.monotonic()
-    for epoch in range(done, plan.epochs):
-        train_epoch(descent, data, examples, seeds, epoch, recipe, plan.task)
-        counter.add(len(ids))
-        if shelf is not None and time.monotonic() - saved > PARTIAL_SECONDS and epoch + 1 < plan.epochs:
-            shelf.save_partial(ids, epoch + 1, _flat(descent))
+
+    def keep(epoch: int, step: int, draws: Draws) -> None:
+        """Write how far it is, from time to time and when it is to end; called before each step."""
+        nonlocal saved
+        stopped = stop_asked()
+        if shelf is not None and epoch + step > 0 and (stopped or time.monotonic() - saved > PARTIAL_SECONDS):
+            drawn = {f"draws/{n}": torch.stack([own.get_state() for own in those]) for n, those in draws.items()}
+            shelf.save_partial(ids, epoch, {**_flat(descent), **(drawn if step else {})}, step)
             saved = time.monotonic()
+        if stopped:
+            raise StoppedError
+
+    for epoch in range(done, plan.epochs):
+        train_epoch(descent, data, examples, seeds, epoch, recipe, plan.task, begun, keep)
+        begun = None
+        counter.add(len(ids))
     params, buffers = descent.state()
     if shelf is not None:
         shelf.save(ids, params, buffers)
@@ -339,10 +366,33 @@ def new_descent(network: Network, params: trees.State, buffers: trees.State, rec
     return Descent(network, params, buffers, steps)
 
 
+DRAWS = ("noise", "augment")
+"""What is drawn within an epoch, by generators of each member's own: dropout and the like, and augmentation."""
+
+Draws = Mapping[str, Sequence[torch.Generator]]
+
+
+class Begun(NamedTuple):
+    """Where an epoch was left."""
+
+    steps: int
+    """Steps that were taken."""
+    draws: Mapping[str, Tensor]
+    """How the generators stood, each (members, bytes)."""
+
+
 def train_epoch(
-    descent: Descent, data: Split, examples: Tensor, seeds: Sequence[int], epoch: int, recipe: Recipe, task: Task
+    descent: Descent,
+    data: Split,
+    examples: Tensor,
+    seeds: Sequence[int],
+    epoch: int,
+    recipe: Recipe,
+    task: Task,
+    begun: Begun | None = None,
+    before_step: Callable[[int, int, Draws], None] | None = None,
 ) -> None:
-    """Take every step of one epoch of the recipe.
+    """Take every step of one epoch of the recipe, or those that are left of it.
 
     Args:
         descent: The stack in training.
@@ -352,13 +402,27 @@ def train_epoch(
         epoch: Number of the epoch, from 0.
         recipe: Batch size and rate; the rate is that of the middle of each step, so that no step has rate 0.
         task: Whose augmentation changes the inputs of every batch, if it has one.
+        begun: What was done of the epoch before; None at its beginning.
+        before_step: Called with the epoch, the steps taken of it, and the generators as they stand; may raise.
+
+    Raises:
+        StoppedError: Between two steps, if the caller of this thread was interrupted.
     """
     order = epoch_order(examples, seeds, epoch).to(data.x.device)
-    noisy = getattr(descent.network, "noisy", True)
-    noise = [generator(seed, "noise", epoch) for seed in seeds] if noisy else None
-    changes = [generator(seed, "augment", epoch) for seed in seeds] if task.augment else []
+    wanted = {"noise": getattr(descent.network, "noisy", True), "augment": task.augment is not None}
+    draws = {name: [generator(seed, name, epoch) for seed in seeds] for name in DRAWS if wanted[name]}
+    noise, changes = draws.get("noise"), draws.get("augment")
+    if begun is not None:
+        for name, states in begun.draws.items():
+            for own, left in zip(draws[name], states, strict=True):
+                own.set_state(left.clone())
     steps = recipe.steps_per_epoch(examples.shape[1])
     for number, index in enumerate(batches(order, recipe.batch_size, recipe.last_batch == "drop")):
+        if begun is not None and number < begun.steps:
+            continue
+        if before_step is not None:
+            before_step(epoch, number, draws)
+        check_stopped()
         lr = recipe.rate(epoch + (number + 0.5) / steps)
         x = gather(data.x, index)
         x = task.augmented(x, changes) if changes else x

@@ -21,6 +21,7 @@ from expunge.core.seeds import derive, generator
 from expunge.core.tree import State, clone, distance, finite_members
 from expunge.ensembles import Descent, Steps, recalibrate
 from expunge.ensembles.batches import batches, epoch_order, gather
+from expunge.ensembles.chunks import check_stopped
 
 Treatment = Literal["frozen", "updated", "recalibrated"]
 """What happens to normalisation statistics while unlearning.
@@ -153,6 +154,7 @@ class Problem:
         own = [derive(seed, what) for seed in self.seeds]
         order = epoch_order(examples.expand(len(own), -1), own, 0)[:, :most]
         for index in batches(order, batch):
+            check_stopped()
             self._enter(index)
             there = index.to(self.x.device)
             yield gather(self.x, there), gather(self.y, there), index
