@@ -39,6 +39,7 @@ tests/metrics/test_intervals.py and benchmarks/coverage.py measure what the inte
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -206,9 +207,13 @@ class Bootstrap:
         above += at * np.clip((0.05 - above.mean()) / max(float(at.mean()), 1e-12), 0, 1)
         other = above[self._picked].mean(1) - above.mean()
         some = slice(0, max(1, POOLED // self.examples))
-        around = np.sort(values[some] - read[some, None], axis=None)
+        around = (values[some] - read[some, None]).ravel()
         level = np.clip(np.append(0.95 + other, 0.95), 0, 1) * (around.size - 1)
-        there = np.interp(level, np.arange(around.size), around)
+        # Only between the least and the largest level does the order matter.
+        first, last = int(level.min()), min(int(level.max()) + 1, around.size - 1)
+        around.partition((first, last))
+        between = np.sort(around[first : last + 1])
+        there = np.interp(level, np.arange(first, last + 1), between)
         return np.asarray(there[:-1] - there[-1])
 
     def weigh(self, ranked: Ranked, summary: Summary, stream: int = 0) -> float:
@@ -243,7 +248,7 @@ class Bootstrap:
         return out
 
     def _noise(self, ranked: Ranked, members: int, stream: int, part: slice, replicates: int) -> Single:
-        """Return B in counts at the own ranks 0 to M, (examples of the part, M + 1, replicates)."""
+        """Return B in counts at the own ranks 0 to M, (M + 1, examples of the part, replicates)."""
         order = ranked.order[part]
         own = order.shape[1]
         # The draw does not depend on what is scored: two ensembles are compared with as little noise as can be.
@@ -252,8 +257,9 @@ class Bootstrap:
             theirs = self._weights[:replicates] - 1
             weights = weights - (weights * theirs).sum(1, keepdims=True) / own * theirs
             weights *= np.sqrt(own / np.maximum((weights**2).sum(1, keepdims=True), 1e-12))
-        count = np.zeros((len(order), own + 1, replicates), np.float32)
-        np.cumsum(np.ascontiguousarray(weights.T)[order], axis=1, out=count[:, 1:])
+        count = np.zeros((own + 1, len(order), replicates), np.float32)
+        for rank, step in enumerate(_in_order(weights, order)):
+            np.add(count[rank], step, out=count[rank + 1])
         # Own ranks have no spread to estimate: 1 of M is too much.
         count *= np.float32(np.sqrt(members / own * max(0.0, 1 - 1 / own - self._rounded / members)))
         return count
@@ -266,18 +272,21 @@ class Bootstrap:
 
     def _read(self, ranked: Ranked, weight: float, members: int, count: Single, part: slice) -> Array:
         """KLoM of the replicates that `count` is for, (replicates, examples of the part)."""
-        examples, ranks, replicates = count.shape
+        ranks, examples, replicates = count.shape
         moved = self._moved[part, :replicates]
-        example, replicate = np.arange(examples)[:, None, None], np.arange(replicates)[:, None]
         share = moved / np.float32(self.oracles + 1)
         if weight > 0:
-            rank = moved.astype(np.int32)
-            between, start = moved - rank, ranked.start[part]
-            share += np.float32(weight) * (1 - between) * start[example, rank]
-            share += np.float32(weight) * between * start[example, np.minimum(rank + 1, self.oracles)]
+            rank = moved.astype(np.intp)
+            between, start = moved - rank.astype(np.float32), ranked.start[part]
+            first = start.shape[1] * np.arange(examples)[:, None, None]
+            share += np.float32(weight) * (1 - between) * np.take(start, rank + first)
+            share += np.float32(weight) * between * np.take(start, np.minimum(rank + 1, self.oracles) + first)
             np.clip(share, 0, 1, out=share)
         below = share * np.float32(members)
-        below += count[example, np.rint(share * np.float32(ranks - 1)).astype(np.int32), replicate]
+        own = np.rint(share * np.float32(ranks - 1)).astype(np.intp)
+        own *= examples * replicates
+        own += np.arange(examples * replicates).reshape(examples, replicates, 1)
+        below += np.take(count, own)
         # Members are whole, and with few of them that widens the spread of a percentile.
         np.clip(np.rint(below, out=below), 0, members, out=below)
         counts = np.empty((examples, replicates, below.shape[2] + 1), np.float32)
@@ -311,9 +320,13 @@ class Bootstrap:
         """
         goals, n = self.edges[1:-1], self.oracles
         out = np.empty((self.examples, self.replicates, len(goals)), np.float32)
-        columns = np.ascontiguousarray(self._weights.T) - 1
         for part in slices(self.examples, self.replicates * n, 4 * CACHED):
-            out[part] = np.cumsum(columns[self._oracle.order[part]], axis=1)[:, goals - 1].transpose(0, 2, 1)
+            order = self._oracle.order[part]
+            total = np.zeros((len(order), self.replicates), np.float32)
+            for rank, step in enumerate(_in_order(self._weights - 1, order), 1):
+                total += step
+                for edge in np.flatnonzero(goals == rank):
+                    out[part, :, edge] = total
         # Weights of whole rows give goals (n - goals) / (n - 1); other oracles give goals (n + 1 - goals) / (n + 2).
         given, true = goals * (n - goals) / max(1, n - 1), goals * (n + 1 - goals) / (n + 2)
         out *= np.sqrt(true / np.maximum(given, 1e-9)).astype(np.float32)
@@ -406,6 +419,21 @@ class Bootstrap:
         flat = (cell + cells * np.arange(len(cell))[:, None]).ravel()
         weights = np.broadcast_to(loads, cell.shape).ravel()
         return np.asarray(np.bincount(flat, weights, cells * len(cell)).reshape(len(cell), cells), np.float64)
+
+
+def _in_order(weights: Single, order: Ranks) -> Iterator[Single]:
+    """Yield the weights of the lowest member of each example, then of the next, each (examples, replicates).
+
+    Each is in the same memory. Summing them one by one adds what `np.cumsum` over an array of all of them does, in the
+    same order; that array would leave the cache.
+
+    Args:
+        weights: Shape (replicates, members).
+        order: Members in the order of their margins, (examples, members).
+    """
+    columns, out = np.ascontiguousarray(weights.T), np.empty((len(order), len(weights)), np.float32)
+    for members in np.ascontiguousarray(order.T, np.intp):
+        yield np.take(columns, members, axis=0, out=out, mode="clip")
 
 
 def member_weights(draw: np.random.Generator, members: int, replicates: int) -> Single:
