@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json as json_text
 import multiprocessing
 import os
-import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -23,7 +23,9 @@ from expunge.methods import METHODS
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.papers.ascent_fails_to_forget.forecast_proof import DEFAULT_TASKS
 from expunge.papers.ascent_fails_to_forget.theory_study import STUDIES
+from expunge.report.answer import HOPED, audit_answer, check_hope, forecast_answer, shortfalls
 from expunge.report.table import print_forecast, print_table
+from expunge.run_file import read_run_file, typed_again
 from expunge.studies.audit import FEWEST_MEMBERS
 from expunge.tasks import CHOOSERS
 from expunge.tasks.forget_sets import FILES
@@ -34,7 +36,8 @@ app = typer.Typer(
     name="expunge",
     help="Does this model behave as if it had never seen that data? Unlearning, measured against retraining.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog="Begin with: expunge audit digits --forget random:70 --forget cluster:70 --out runs/digits",
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -45,7 +48,7 @@ TASKS = ", ".join([*BUILT_IN, *(f"{name}:FOLDER" for name in FROM_FOLDER)])
 CANDIDATES = ", ".join(name for name, method in METHODS.items() if method.role == "candidate")
 CONTROLS = ", ".join(name for name, method in METHODS.items() if method.role == "control")
 
-Out = Annotated[Path, typer.Option(help="Folder of the run, made if it does not exist.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run, made if it does not exist.")]
 TaskName = Annotated[
     str, typer.Argument(help=f"{TASKS} (the folder holds the original files), or path/to/task.py[:name].")
 ]
@@ -53,6 +56,7 @@ Train = Annotated[
     str | None,
     typer.Option(
         "--train",
+        metavar="COMMAND",
         help='Train by this command instead, in any framework: "python train.py --rows {rows} --seed {seed} --out '
         "{out}\". It reads the positions of its rows (one a line), and leaves weights of the task's model, or outputs "
         "alone for a task with model=None.",
@@ -61,42 +65,62 @@ Train = Annotated[
 ForgetSets = Annotated[
     list[str] | None,
     typer.Option(
+        metavar="FILE|KIND:SIZE",
         help=f"What to forget: a file of positions in the training data ({', '.join(FILES)}); SIZE examples as "
         f"{', '.join(f'{name}:SIZE' for name in CHOOSERS)}, or class_part:SIZE:CLASS; or component:NUMBER:SIDE:SIZE "
-        "with top, bottom or both. Give the option again for another forget set.  [default: random:70]"
+        "with top, bottom or both. Give the option again for another forget set.  [default: random:70]",
     ),
 ]
 Methods = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME,...",
         help=f"Methods to try, separated by commas: {CANDIDATES}; all by default. Or functions of your own, as "
-        f"mine.py:function. The controls always run as well: {CONTROLS}."
+        f"mine.py:function. The controls always run as well: {CONTROLS}.",
     ),
 ]
 ForecastMethods = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME,...",
         help=f"Methods to forecast, separated by commas, of those that start from the pretrained models: "
-        f"{CANDIDATES}; all by default. Fine-tuning is always shown as well."
+        f"{CANDIDATES}; all by default. Fine-tuning is always shown as well.",
     ),
 ]
 Tolerance = Annotated[
     float | None,
     typer.Option(
+        metavar="NATS",
         help="How far above the floor KLoM may be, in nats, and still count as indistinguishable.  "
-        f"[default: {DEFAULT_TOLERANCE}]"
+        f"[default: {DEFAULT_TOLERANCE}]",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in that folder.")]
-Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:NUMBER.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto (a GPU where there is one), cpu, cuda or cuda:NUMBER.")]
 Chunk = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         help="Models computed together; the fastest number is measured by default. Fix it where two runs must agree to "
-        "the last digit."
+        "the last digit.",
     ),
 ]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        callback=read_run_file,
+        is_eager=True,
+        metavar="FILE",
+        help="A run file: these options by their names, in TOML, paths relative to the file. Or the record.json of an "
+        "earlier run, which is run again. What is given here as well wins. It runs what it names: trust it first.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, and all else to standard error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings, errors, and what --json asks for.")]
+
+NOT_SO = 3
+"""Exit code where the answer is not the one that `--fail-unless` asks for."""
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -121,28 +145,33 @@ def options(
 
 @app.command()
 def audit(
+    context: typer.Context,
     task: TaskName = "digits",
     forget: ForgetSets = None,
     methods: Methods = None,
     pretrained: Annotated[
         str | None,
         typer.Option(
+            metavar="DIR|GLOB",
             help="Models trained on everything, instead of training them: a folder of checkpoints or of a saved "
-            "ensemble, or a quoted pattern (.safetensors; .pt and .pth that hold tensors alone)."
+            "ensemble, or a quoted pattern (.safetensors; .pt and .pth that hold tensors alone).",
         ),
     ] = None,
     oracles: Annotated[
         list[str] | None,
         typer.Option(
-            help="Models retrained without the forget set, likewise; FORGETSET=FOLDER, once for each, with several."
+            metavar="[SET=]DIR",
+            help="Models retrained without the forget set, likewise; FORGETSET=FOLDER, once for each, with several.",
         ),
     ] = None,
     held_out: Annotated[
         list[str] | None,
-        typer.Option(help="More of these, for the floor. Without them the oracles given are halved."),
+        typer.Option(
+            metavar="[SET=]DIR", help="More of these, for the floor. Without them the oracles given are halved."
+        ),
     ] = None,
     members: Annotated[
-        int, typer.Option(help=f"Models in every ensemble that is trained, at least {FEWEST_MEMBERS}.")
+        int, typer.Option(metavar="N", help=f"Models in every ensemble that is trained, at least {FEWEST_MEMBERS}.")
     ] = 100,
     out: Out = Path("runs/audit"),
     seed: Seed = 0,
@@ -158,6 +187,18 @@ def audit(
     device: Device = "auto",
     chunk: Chunk = None,
     train: Train = None,
+    config: Config = None,
+    fail_unless: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERDICT",
+            help=f"Given {HOPED}: exit with code {NOT_SO} unless, on every forget set, some candidate method has that "
+            f"verdict at the setting chosen for it, and failed none of its checks. METHOD={HOPED} asks it of one "
+            "method; controls can be named too.",
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Judge unlearning against retrained models.
 
@@ -166,7 +207,9 @@ def audit(
     """
     from expunge.api import audit as run_audit
 
-    console = _console()
+    if fail_unless is not None:
+        _check_runs(fail_unless, _names(methods))
+    console = _progress(json, quiet)
     run = run_audit(
         _task(task, train),
         forget=forget or ["random:70"],
@@ -183,19 +226,28 @@ def audit(
         device=device,
         chunk=chunk,
         console=console,
-        command=_command(),
+        command=typed_again(context),
     )
-    print_table(run.record, console)
-    console.print(f"\nReport: {run.report}", soft_wrap=True)
+    missed = shortfalls(run.record, fail_unless) if fail_unless else []
+    if json:
+        _print_json(audit_answer(run.record, run.folder, run.report) | ({"missed": missed} if fail_unless else {}))
+    elif console is not None:
+        print_table(run.record, console)
+        console.print(f"\nReport: {run.report}", soft_wrap=True)
+    if missed:
+        _fail_unless(fail_unless, missed)
 
 
 @app.command()
 def forecast(
+    context: typer.Context,
     task: TaskName = "digits",
     forget: ForgetSets = None,
     methods: ForecastMethods = None,
-    members: Annotated[int, typer.Option(help="Models in the pretrained ensemble.", min=2)] = 100,
-    followed: Annotated[int, typer.Option(help="Models whose training is retraced and linearised.", min=2)] = 12,
+    members: Annotated[int, typer.Option(metavar="N", help="Models in the pretrained ensemble.", min=2)] = 100,
+    followed: Annotated[
+        int, typer.Option(metavar="N", help="Models whose training is retraced and linearised.", min=2)
+    ] = 12,
     out: Out = Path("runs/forecast"),
     seed: Seed = 0,
     tolerance: Tolerance = None,
@@ -203,6 +255,9 @@ def forecast(
     device: Device = "auto",
     chunk: Chunk = None,
     train: Train = None,
+    config: Config = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Predict outcomes before any unlearning.
 
@@ -211,7 +266,7 @@ def forecast(
     """
     from expunge.api import forecast as run_forecast
 
-    console = _console()
+    console = _progress(json, quiet)
     run = run_forecast(
         _task(task, train),
         forget=forget or ["random:70"],
@@ -225,18 +280,23 @@ def forecast(
         device=device,
         chunk=chunk,
         console=console,
-        command=_command(),
+        command=typed_again(context),
     )
-    print_forecast(run.record, console)
-    console.print(f"\nReport: {run.report}", soft_wrap=True)
+    if json:
+        _print_json(forecast_answer(run.record, run.folder, run.report))
+    elif console is not None:
+        print_forecast(run.record, console)
+        console.print(f"\nReport: {run.report}", soft_wrap=True)
 
 
 @app.command()
 def check(
     task: TaskName,
-    members: Annotated[int, typer.Option(help="For how many models the time is told.", min=1)] = 100,
+    members: Annotated[int, typer.Option(metavar="N", help="For how many models the time is told.", min=1)] = 100,
     seed: Seed = 0,
     train: Train = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Try whether training does what an audit needs.
 
@@ -245,17 +305,19 @@ def check(
     """
     from expunge.studies.run.check import check as run_check
 
-    console = _console()
-    found = run_check(
-        _task(task, train), members=members, seed=seed, progress=lambda text: console.print(text, style="dim")
-    )
-    console.print(str(found), markup=False, highlight=False, soft_wrap=True)
+    console = _progress(json, quiet)
+    found = run_check(_task(task, train), members=members, seed=seed, progress=_lines(console))
+    if json:
+        _print_json({"passed": found.passed, "answers": [vars(answer) for answer in found.answers]})
+    elif console is not None:
+        console.print(str(found), soft_wrap=True)
     if not found.passed:
         raise typer.Exit(1)
 
 
 @app.command(name="prove-forecast")
 def prove_forecast(
+    context: typer.Context,
     tasks: Annotated[
         list[str] | None,
         typer.Argument(
@@ -264,12 +326,17 @@ def prove_forecast(
         ),
     ] = None,
     members: Annotated[
-        int, typer.Option(help="Models in every ensemble; with fewer than 20 the outcome is mostly chance.", min=20)
+        int,
+        typer.Option(
+            metavar="N", help="Models in every ensemble; with fewer than 20 the outcome is mostly chance.", min=20
+        ),
     ] = 60,
     out: Out = Path("runs/proof"),
     seed: Seed = 0,
     resume: Resume = False,
     device: Device = "auto",
+    config: Config = None,
+    quiet: Quiet = False,
 ) -> None:
     """Test the forecast on many forget sets.
 
@@ -280,7 +347,7 @@ def prove_forecast(
     from expunge.papers.ascent_fails_to_forget.report.proof import draw as draw_proof
     from expunge.papers.ascent_fails_to_forget.report.proof import print_tables
 
-    console = _console()
+    console = _progress(False, quiet)
     folder, _ = prove(
         tasks or DEFAULT_TASKS,
         members=members,
@@ -289,10 +356,12 @@ def prove_forecast(
         resume=resume,
         device=device,
         console=console,
-        command=_command(),
+        command=typed_again(context),
     )
-    print_tables(folder, console)
-    console.print(f"\nTables: {draw_proof(folder)}, figures beside it", soft_wrap=True)
+    page = draw_proof(folder)
+    if console is not None:
+        print_tables(folder, console)
+        console.print(f"\nTables: {page}, figures beside it", soft_wrap=True)
 
 
 def _task(name: str, train: str | None) -> Task:
@@ -320,9 +389,33 @@ def _by_forget_set(items: list[str] | None) -> str | dict[str, str] | None:
     return items[0]
 
 
-def _command() -> str:
-    """Return the command as it would be typed again."""
-    return shlex.join(["expunge", *(word for word in sys.argv[1:] if word != "--resume")])
+def _progress(json: bool, quiet: bool) -> Console | None:
+    """Return where progress goes: beside the answer, to standard error where that is for a program, or nowhere."""
+    return None if quiet else _console(stderr=json)
+
+
+def _lines(console: Console | None) -> Callable[[str], None] | None:
+    """Return what prints a line of progress."""
+    return None if console is None else lambda text: console.print(text, style="dim")
+
+
+def _print_json(answer: object) -> None:
+    typer.echo(json_text.dumps(answer, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _check_runs(asked: str, methods: list[str] | None) -> None:
+    """Refuse, before the work, an answer that is asked of a method that is not run."""
+    method = check_hope(asked)
+    controls = [name for name, kind in METHODS.items() if kind.role == "control"]
+    run = [*METHODS] if methods is None else [*methods, *controls]
+    own = any(".py" in name for name in run)  # these say their names when they are read
+    if method and method not in run and not own:
+        raise InputError(f"--fail-unless {asked}: {method!r} is not run, expected one of: {', '.join(run)}.")
+
+
+def _fail_unless(asked: str | None, missed: Sequence[str]) -> NoReturn:
+    _console(stderr=True).print(f"not so: --fail-unless {asked}\n  " + "\n  ".join(missed), soft_wrap=True)
+    raise typer.Exit(NOT_SO)
 
 
 @app.command(name="report")
@@ -359,27 +452,48 @@ def draw_report(
 @app.command()
 def score(
     unlearned: Annotated[
-        Path, typer.Option(help="File of the unlearned models: margins (models, examples), or logits with --labels.")
+        Path,
+        typer.Option(
+            metavar="FILE", help="File of the unlearned models: margins (models, examples), or logits with --labels."
+        ),
     ],
-    oracle: Annotated[Path, typer.Option(help="The same of retrained models, same examples, same order.")],
+    oracle: Annotated[
+        Path, typer.Option(metavar="FILE", help="The same of retrained models, same examples, same order.")
+    ],
     held_out_oracle: Annotated[
-        Path | None, typer.Option(help="Of other retrained models, for an honest floor.")
+        Path | None, typer.Option(metavar="FILE", help="Of other retrained models, for an honest floor.")
     ] = None,
-    pretrained: Annotated[Path | None, typer.Option(help="Of the models before unlearning.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Labels of the forget examples; needed with logits.")] = None,
+    pretrained: Annotated[Path | None, typer.Option(metavar="FILE", help="Of the models before unlearning.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labels of the forget examples; needed with logits.")
+    ] = None,
     retain: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="WHO=FILE",
             help="WHO=FILE on retain examples, such as oracle=r.npy; WHO is unlearned, oracle, held_out or pretrained. "
-            "Once for each."
+            "Once for each.",
         ),
     ] = None,
-    validation: Annotated[list[str] | None, typer.Option(help="The same on validation examples.")] = None,
-    labels_retain: Annotated[Path | None, typer.Option(help="Labels of the retain examples.")] = None,
-    labels_validation: Annotated[Path | None, typer.Option(help="Labels of the validation examples.")] = None,
+    validation: Annotated[
+        list[str] | None, typer.Option(metavar="WHO=FILE", help="The same on validation examples.")
+    ] = None,
+    labels_retain: Annotated[Path | None, typer.Option(metavar="FILE", help="Labels of the retain examples.")] = None,
+    labels_validation: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labels of the validation examples.")
+    ] = None,
     tolerance: Tolerance = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
+    fail_unless: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERDICT",
+            help=f"Given {HOPED}: exit with code {NOT_SO} unless that is the verdict, which needs --retain and "
+            "--validation.",
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score saved margins or logits of any models.
 
@@ -390,7 +504,11 @@ def score(
     from expunge.report.score_table import print_scores
     from expunge.studies.score import score_files
 
-    console = _console()
+    if fail_unless is not None and check_hope(fail_unless):
+        raise InputError(f"--fail-unless {fail_unless!r}, expected {HOPED}: there is one set of models, no method.")
+    if fail_unless is not None and not (retain and validation):
+        raise InputError("--fail-unless needs a verdict, which needs --retain and --validation as well.")
+    console = _progress(json, quiet)
     result = score_files(
         unlearned,
         oracle,
@@ -403,12 +521,14 @@ def score(
         labels_validation=labels_validation,
         tolerance=tolerance,
         seed=seed,
-        progress=None if json else lambda text: console.print(text, style="dim", markup=False, highlight=False),
+        progress=_lines(console),
     )
     if json:
         typer.echo(result.model_dump_json(indent=1))
-    else:
+    elif console is not None:
         print_scores(result, console)
+    if fail_unless is not None and result.verdict != HOPED:
+        _fail_unless(fail_unless, [result.verdict_sentence or "there is no verdict"])
 
 
 def _files_by_side(items: list[str] | None, option: str) -> dict[str, Path]:
@@ -429,8 +549,9 @@ def theory(
         list[str] | None, typer.Argument(help=f"Results to check: {', '.join(STUDIES)}; all by default.")
     ] = None,
     out: Out = Path("runs/theory"),
-    seed: Annotated[int, typer.Option(help="Seed of every sweep and simulation.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every sweep and simulation.")] = 0,
     resume: Resume = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check what is proved about unlearning.
 
@@ -441,10 +562,12 @@ def theory(
     from expunge.papers.ascent_fails_to_forget.report.theory import print_tables
     from expunge.papers.ascent_fails_to_forget.theory_study import run as run_theory
 
-    console = _console()
+    console = _progress(False, quiet)
     folder = run_theory(names or ["all"], out, seed=seed, resume=resume, console=console)
-    print_tables(folder, console)
-    console.print(f"\nReport: {draw_theory(folder)}", soft_wrap=True)
+    page = draw_theory(folder)
+    if console is not None:
+        print_tables(folder, console)
+        console.print(f"\nReport: {page}", soft_wrap=True)
 
 
 def _takes_resume(words: Sequence[str]) -> bool:
@@ -473,7 +596,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGINT, _stop)
     try:
-        app()
+        app(prog_name="expunge")
     except (InputError, DamagedFileError, DivergedError) as error:
         _console(stderr=True).print(f"error: {error}", soft_wrap=True)
         sys.exit(2)
