@@ -5,6 +5,7 @@ from scipy import stats
 from expunge.core import InputError
 from expunge.metrics.lira import lira, lira_roc
 from expunge.metrics.ulira import ulira
+from reference import lira_slow
 
 rng = np.random.default_rng(7)
 
@@ -56,6 +57,23 @@ def test_score_by_hand():
             assert lira(target, shadow, inside, mode="offline")[t, i] == pytest.approx(n_out.logcdf(x))
             published = lira(target, shadow, inside, mode="offline_published")
             assert published[t, i] == pytest.approx(-n_out.logpdf(x))
+
+
+@pytest.mark.parametrize("variance", ["per_example", "fixed", "per_example_published", "fixed_published"])
+@pytest.mark.parametrize("mode", ["online", "offline", "offline_published"])
+def test_scores_are_those_of_the_definition(mode, variance):
+    """Spreads that differ between the sides, levels that differ between the examples, sides of different sizes."""
+    (shadow, inside), (target, _) = world(1.0, shadows=9, targets=3, examples=4, augmentations=2)
+    shadow = np.where(inside[:, :, None], shadow, 1.7 * shadow)
+    expected = lira_slow.lira(target, shadow, inside, mode, variance)
+    np.testing.assert_allclose(lira(target, shadow, inside, mode=mode, variance=variance), expected, rtol=1e-9)
+
+
+def test_offline_needs_no_shadow_inside():
+    (shadow, _), (target, _) = world(1.0, targets=3, examples=4)
+    none = np.zeros(shadow.shape[:2], dtype=bool)
+    for variance in ("fixed", "fixed_published"):
+        assert np.isfinite(lira(target, shadow, none, mode="offline", variance=variance)).all()
 
 
 def test_the_published_fixed_variance_uses_the_spread_of_the_inside_for_both():

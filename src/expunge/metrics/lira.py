@@ -14,9 +14,15 @@ an attacker all: `lira` marks it, and `lira_roc` counts it as told right on ever
 `lira_roc` reads targets that were trained on their members and then unlearned them. The aim is what the same attack
 reads on oracles, never trained on these examples: above it is under-forgotten, below it over-forgotten.
 
-Differs from the published code: there, the pooled variance of the shadows *in* serves both sides when the variance is
-fixed, and the offline score is `log N(phi; mu_out, s_out)` with its sign turned, which calls a margin far *below* the
-shadows a member too. Both remain as switches.
+Differs from the published code, whose own ways remain as switches:
+
+- a fixed variance is that within examples; there it is that of all margins of the shadows at once, so the examples'
+  different levels are in it, and online the shadows *in* serve both sides (`fixed_published`);
+- variances are unbiased; there they are divided by the number of shadows (`per_example_published`);
+- the offline score there is `log N(phi; mu_out, s_out)` with its sign turned, which calls a margin far *below* the
+  shadows a member too (`offline_published`).
+
+There, augmentations are averaged, which ranks alike, and each example keeps as many shadows as the one with fewest.
 
 Source: Carlini et al., "Membership Inference Attacks From First Principles" (arXiv 2112.03570), Algorithm 1 and Section
 IV-C; code: `research/mi_lira_2021/plot.py` of tensorflow/privacy.
@@ -94,8 +100,8 @@ def lira(
             be other models than the targets, of the same recipe.
         trained: Which shadow was trained on which example, boolean, shape (shadows, examples).
         mode: `online`; `offline` (one-sided tail, uses shadows out only); `offline_published` (minus the log-density).
-        variance: `per_example`; `fixed` (pooled over examples, for in and out each, better below about 64 shadows);
-            `fixed_published` (the pooled variance of the shadows in, for both).
+        variance: `per_example`; `fixed` (within examples, pooled over them, for in and out each, better below about 64
+            shadows); `per_example_published` and `fixed_published`, as the published code computes these.
 
     Returns:
         Shape (targets, examples); NaN on every example of a failed target, which `lira_roc` counts as told right.
@@ -104,7 +110,7 @@ def lira(
         InputError: If shapes disagree, a shadow is not finite, or an example has fewer than 2 shadows on a side needed.
     """
     one_of(("online", "offline", "offline_published"), mode=mode)
-    one_of(("per_example", "fixed", "fixed_published"), variance=variance)
+    one_of(("per_example", "fixed", "per_example_published", "fixed_published"), variance=variance)
     ours, shadows = _with_augmentations(target, "target"), _with_augmentations(shadow, "shadow")
     member = np.asarray(to_array(trained, "trained", ndim=2), dtype=bool)
     if ours.shape[1:] != shadows.shape[1:]:
@@ -118,7 +124,7 @@ def lira(
         raise InputError(
             f"{count} shadow models have non-finite margins, expected finite ones; leave these shadows out."
         )
-    needed = (False,) if mode.startswith("offline") and variance != "fixed_published" else (True, False)
+    needed = (False,) if mode.startswith("offline") else (True, False)
     for side in needed:
         fewest = int((member == side).sum(0).min())
         if fewest < 2:
@@ -133,10 +139,8 @@ def lira(
     for side in needed:
         rows = np.where((member == side)[:, :, None], shadows, np.nan)
         centre[side] = np.nanmedian(rows, 0)
-        spread[side] = np.nanstd(rows, 0, ddof=1)
-        if variance != "per_example":
-            spread[side] = np.full_like(spread[side], np.sqrt(np.nanmean((rows - np.nanmean(rows, 0)) ** 2)))
-    if variance == "fixed_published":
+        spread[side] = _spread(rows, variance)
+    if variance == "fixed_published" and mode == "online":
         spread[False] = spread[True]
     tiny = 1e-30
     out = stats.norm(centre[False], np.maximum(spread[False], tiny))
@@ -149,6 +153,18 @@ def lira(
         scores = -out.logpdf(phi)
     total = np.asarray(scores.sum(-1))
     return np.where(failed[:, None], np.nan, total)
+
+
+def _spread(rows: Array, variance: str) -> Array:
+    """Return standard deviations (examples, augmentations) of (shadows, examples, augmentations), NaN where none is."""
+    if variance.startswith("per_example"):
+        return np.asarray(np.nanstd(rows, 0, ddof=1 if variance == "per_example" else 0))
+    if variance == "fixed_published":
+        pooled = np.nanvar(rows)
+    else:
+        within = np.nansum((rows - np.nanmean(rows, 0)) ** 2)
+        pooled = within / (np.isfinite(rows).sum() - rows[0].size)
+    return np.full(rows.shape[1:], np.sqrt(pooled))
 
 
 def lira_roc(
