@@ -1,5 +1,7 @@
 """KLoM: golden values of public codes, our own estimator against plain loops, invariances, endpoints, errors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -265,3 +267,30 @@ def test_the_number_of_cells():
 def test_errors_say_what_came_and_what_was_expected(arguments, message):
     with pytest.raises(InputError, match=message):
         klom(**arguments)
+
+
+@pytest.mark.parametrize("law", ["normal", "standard_exponential"])
+@pytest.mark.parametrize("members", [20, 100])
+def test_a_larger_shift_never_reads_less(law, members):
+    """Moved as a whole, margins saturate twice: outside the oracles' range, and where they are absurd."""
+    rng = np.random.default_rng(3)
+    o, u = (getattr(rng, law)(size=(members, 60)) for _ in range(2))
+    readings = np.array([klom(u + shift, o).mean() for shift in [*np.arange(0, 40, 0.5), 1000]])
+    assert (np.diff(readings) >= -1e-12).all()
+    if members == 100:
+        assert readings[16] == pytest.approx(2.26, abs=0.005)
+        assert readings[-1] == pytest.approx(3.96, abs=0.005)
+
+
+def test_absurd_margins_do_not_pass_for_the_oracles_tails():
+    """Each member errs wildly on a fifth of the examples, so no member has failed, and outer cells hold a fifth."""
+    rng = np.random.default_rng(4)
+    o, u = (rng.normal(size=(100, 70)) for _ in range(2))
+    floor = np.percentile(klom(u, o), 95)
+    wild = rng.permuted(np.arange(100)[:, None] + np.zeros((1, 70), int), axis=0)
+    u = np.where(wild < 10, -1e4, np.where(wild < 20, 1e4, u.clip(*np.percentile(o, [10, 90], axis=0))))
+    assert not failed_members(u, o).any()
+    assert np.percentile(klom(u, o), 95) > 3 * floor
+    endless = replace(Cells.of(o), lowest=np.full(70, -np.inf), highest=np.full(70, np.inf))
+    counts = endless.counts(endless.digitise(u, np.zeros(100, bool)))
+    assert np.percentile(endless.divergence(counts, 100, "jeffreys"), 95) < 2 * floor

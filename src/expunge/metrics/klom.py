@@ -8,16 +8,20 @@ For one example let o_1..o_N be the oracles' margins, u_1..u_M the unlearned mem
     shares      p_k = (#u in cell k + 1/2) / (M + cells / 2),   q_k likewise from the oracles
     KLoM        mean of KL(p | q) and KL(q | p) (Jeffreys), or one of them
 
-    failures    margins of failed members (`failed_members`), and margins that lie further outside the oracles' range
-                than three times its width, all go into the one cell where they raise KLoM most
+    failures    margins of failed members (`failed_members`), and absurd ones: those that lie further outside the
+                oracles' range than three times its width, whatever their member. All go into the one cell where
+                they raise KLoM most, the last one included, which holds no oracle
 
 Why this and not equal cells over the joint range: oracle quantiles cannot be stretched by two bad members, no margin
 falls outside the open ends, and nothing depends on the scale of the margins. KL is convex in p, so the largest KLoM
 over all ways of placing the failures is attained with all of them in one cell: a failed or absurd margin can therefore
-never score better than any sound margin in its place. That is a theorem, not a setting.
+never score better than any sound margin in its place. That is a theorem, not a setting. Absurd margins of sound members
+are in it because the outer cells are open: members that err wildly on a tenth of the examples in either direction would
+fill them exactly as oracles do.
 
-Between two sets of oracles KLoM is not 0 but its floor, near (K - 1)(1/M + 1/N)/2 on average; see `Ruler`. It saturates
-(at M = N = 100 near 2.3, when no margin is inside the oracles' range); beyond that `wasserstein` tells more.
+Between two sets of oracles KLoM is not 0 but its floor, near (K - 1)(1/M + 1/N)/2 on average; see `Ruler`. It grows
+with a shift in two steps: to near 2.3 (M = N = 100) when no margin is inside the oracles' range, and from about three
+ranges on to 3.96, when all are absurd. Between and beyond them it stands still, and `wasserstein` tells more.
 
 Idea and name: Georgiev et al., "Attribute-to-Delete" (arXiv 2410.23232), appendix E.1; published variants in
 `expunge.metrics.klom_variants`. The estimator is ours; adding 1/2 is Krichevsky and Trofimov's (IEEE Trans. Inf. Theory
