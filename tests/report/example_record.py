@@ -310,6 +310,8 @@ def select(configurations: list[ConfigurationRecord], off: int) -> list[Selectio
                 chosen=chosen.id,
                 best=best.id,
                 illusion_gap=objective(chosen) - objective(best),
+                gap_low=objective(chosen) - objective(best) - 0.1,
+                gap_high=objective(chosen) - objective(best) + 0.1,
                 objective="largest excess of KLoM over the floor among forget, retain and validation",
                 edge=[f"lr at its largest value {0.4 * rates[-1]:g}"] if edge else [],
             )

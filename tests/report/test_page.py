@@ -75,7 +75,7 @@ def test_every_verdict_stands_in_a_row_with_its_numbers(drawn: tuple[Record, Pat
         by_id = {c.id: c for c in forget.configurations}
         for selection in forget.selections:
             c = by_id[selection.chosen]
-            wanted = [c.label, c.verdict.name, numbers.percent(c.cost), numbers.number(selection.illusion_gap)]
+            wanted = [c.label, c.verdict.name, numbers.percent(c.cost), wording.gap_text(selection)]
             for split in SPLITS:
                 score = c.scores[split]
                 wanted.append(f"{numbers.number(score.value)} {numbers.number(score.low)}–{numbers.number(score.high)}")

@@ -33,7 +33,7 @@ def test_verdicts_and_numbers(record: Record) -> None:
             if row.chosen is None or row.selection is None:
                 continue
             c = row.chosen
-            wanted = [c.label, c.verdict.name, numbers.percent(c.cost), numbers.number(row.selection.illusion_gap)]
+            wanted = [c.label, c.verdict.name, numbers.percent(c.cost), wording.gap_text(row.selection)]
             wanted += [numbers.number(c.scores[s].value) for s in SPLITS]
             wanted += [f"[{numbers.number(c.scores[s].low)}, {numbers.number(c.scores[s].high)}]" for s in SPLITS]
             assert any(all(part in line for part in wanted) for line in lines), wanted

@@ -256,3 +256,34 @@ def test_every_verdict_is_explained() -> None:
     from typing import get_args
 
     assert set(wording.VERDICTS) == set(get_args(VerdictName))
+
+
+def test_a_gap_within_its_interval_is_noise_and_one_of_an_earlier_version_says_that_it_has_none(
+    forget: ForgetRecord,
+) -> None:
+    selection = forget.selections[0]
+
+    def told(gap: float, low: float | None, high: float | None) -> tuple[str, str]:
+        made = selection.model_copy(update={"illusion_gap": gap, "gap_low": low, "gap_high": high})
+        return wording.gap_text(made), wording.gap_interval(made)
+
+    assert told(0.05, -0.02, 0.12) == ("noise", "-0.020 to 0.12")
+    assert told(0.97, 0.8, 1.14) == ("0.97", "0.80 to 1.14")
+    assert told(0.0, 0.0, 0.0) == ("0", "")
+    assert told(0.05, None, None) == ("0.050", "no interval, at least 0")
+
+
+def test_a_setting_that_only_looked_better_by_luck_is_no_illusion(forget: ForgetRecord) -> None:
+    """The best of the grid passes, the chosen one does not, and the gap is told only where it is no noise."""
+    selection = forget.selections[0]
+    best = next(c for c in forget.configurations if c.id == selection.best)
+    best.verdict.name = "indistinguishable"
+    for other in forget.selections[1:]:
+        other.best = other.chosen
+    for made in forget.selections:
+        chosen = next(c for c in forget.configurations if c.id == made.chosen)
+        if chosen is not best:
+            chosen.verdict.name = "damaged"
+    for low, seen in ((0.2, True), (-0.2, False)):
+        selection.gap_low, selection.gap_high = low, 0.5
+        assert ("would have looked successful" in wording.headline(forget).action) == seen

@@ -220,7 +220,16 @@ class SelectionRecord(Strict):
     best: str
     """Id of the best of the grid on the target's own oracles: biased, shown for contrast."""
     illusion_gap: float
-    """Objective of the chosen configuration minus objective of the best of the grid, in nats, at least 0."""
+    """How much worse the chosen configuration is than the best of the grid, in nats of the objective. With an interval:
+    the best was found on one half of the models and read on the other, so it is 0 on average where settings do not
+    differ. Without one (earlier records): `best` read on the oracles that it was picked on, at least 0 by luck."""
+    gap_low: float | None = None
+    """Lower end of the 95 % interval of the gap."""
+    gap_high: float | None = None
+    """Upper end."""
+    equal_cost: str = ""
+    """Id of the configuration of the same method that costs about what the closest candidate does, to be shown beside
+    the chosen one; empty where that is the same, or is not asked."""
     objective: str
     """What is minimised, in words."""
     edge: list[str]

@@ -31,7 +31,7 @@ class EarlyStoppedRetrain(FromScratch):
     label: ClassVar[str] = "Retrain, stopped early"
     needs: ClassVar[frozenset[Need]] = frozenset({"retain", "recipe"})
     shown: ClassVar[tuple[str, ...]] = ("cost",)
-    chosen: ClassVar[Choice] = "at cost"
+    chosen: ClassVar[Choice] = "cheapest"
 
     def __post_init__(self) -> None:
         """Check the options."""

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from expunge.core import Recipe
 from expunge.core.renamed import renamed
-from expunge.methods.method import Choice, Method, Need, OptimizerOption, Role, Trained
+from expunge.methods.method import Method, Need, OptimizerOption, Role, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
@@ -43,7 +43,6 @@ class FineTune(Trained):
     role: ClassVar[Role] = "control"
     needs: ClassVar[frozenset[Need]] = frozenset({"retain", "weights"})
     checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite")
-    chosen: ClassVar[Choice] = "within cost"
 
     def __post_init__(self) -> None:
         """Check the options."""

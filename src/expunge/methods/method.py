@@ -27,9 +27,9 @@ Need = Literal[
 """What a method cannot do without: retain or forget examples, predicted oracle margins, earlier states of training,
 gradients of single examples, plain modules, weights (not outputs alone), a model with normalisation statistics, or
 training by a recipe (not by a `fit`)."""
-Choice = Literal["calibration", "within cost", "at cost", "last"]
-"""How an audit chooses among settings and stopping times: best on the calibration set; the same among those that cost
-no more than the candidates; the cheapest that costs as much as they do; the last stopping time, which is no choice."""
+Choice = Literal["calibration", "cheapest", "last"]
+"""How an audit chooses among settings and stopping times: best on the calibration set; the cheapest that works there;
+the last stopping time, which is no choice."""
 
 
 def lacking(task: Task) -> dict[Need, str]:

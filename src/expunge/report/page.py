@@ -89,6 +89,8 @@ def render(record: Record, margins: Mapping[str, Margins]) -> str:
         facts=_facts(record),
         as_dear=wording.AS_DEAR,
         options_text=wording.options_text,
+        gap_text=wording.gap_text,
+        gap_interval=wording.gap_interval,
         beside_floor=wording.beside_floor,
         failed_ensembles=[e for e in record.ensembles if e.failed],
         cell_width=CELL_WIDTH,

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from expunge.core.forecast import ForecastRecord, ForecastRun, Outlook
-from expunge.core.record import SPLITS, ForgetRecord, Record, VerdictName
+from expunge.core.record import SPLITS, ForgetRecord, Record, SelectionRecord, VerdictName
 from expunge.core.result import Result
 from expunge.report import numbers, wording
 from expunge.report.fitting import print_fitting
@@ -98,7 +98,7 @@ def _table(forget: ForgetRecord, *, intervals: bool = False, beneath: bool = Fal
             Text(c.verdict.name, STYLES[c.verdict.name]),
             *(_score(c.scores.get(split), intervals) for split in SPLITS),
             Text(numbers.percent(c.cost)),
-            Text(numbers.number(row.selection.illusion_gap)),
+            _gap(row.selection, intervals),
         ]
         passed = "" if beneath else "passed"
         _add(
@@ -131,6 +131,12 @@ def _add(table: Table, name: Text, cells: list[Text], remark: Text, beneath: boo
     count = len(table.columns) - 1
     filled = [*cells, *[Text("")] * (count - len(cells))]
     table.add_row(name, *(filled if beneath else [*filled[:-1], remark]))
+
+
+def _gap(selection: SelectionRecord, intervals: bool) -> Text:
+    found = Text(wording.gap_text(selection))
+    inside = wording.gap_interval(selection) if intervals and selection.gap_low is not None else ""
+    return found.append(f" [{inside.replace(' to ', ', ')}]", "dim") if inside else found
 
 
 def _score(score: Result | None, intervals: bool) -> Text:

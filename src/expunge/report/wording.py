@@ -179,6 +179,26 @@ def beside_floor(result: Result | None) -> str:
     return "" if result is None else f"{numbers.number(result.value)} ({numbers.number(result.floor)})"
 
 
+def is_noise(selection: SelectionRecord) -> bool:
+    """Return whether an illusion gap cannot be told from 0; unknown, so no, where it has no interval."""
+    low, high = selection.gap_low, selection.gap_high
+    return low is not None and high is not None and low <= 0 <= high and low < high
+
+
+def gap_text(selection: SelectionRecord) -> str:
+    """Write an illusion gap; one within its interval is called noise."""
+    return "noise" if is_noise(selection) else numbers.number(selection.illusion_gap)
+
+
+def gap_interval(selection: SelectionRecord) -> str:
+    """Write the interval of an illusion gap, or why there is none."""
+    if selection.gap_low is None or selection.gap_high is None:
+        return "no interval, at least 0"
+    if selection.gap_low == selection.gap_high:
+        return ""
+    return f"{numbers.number(selection.gap_low)} to {numbers.number(selection.gap_high)}"
+
+
 def headline(forget: ForgetRecord) -> Headline:
     """Say in two sentences what an engineer with a deletion request must know about one forget set."""
     score, floor = forget.pretrained.get("forget"), forget.floor.get("forget")
@@ -281,7 +301,7 @@ def _bad_news(judged: list[Row], rivals: list[Row], inert: list[Row]) -> Headlin
         read, retrained = numbers.number(forget_score.value), numbers.number(forget_score.floor)
         near += f", KLoM on forget {read} where retraining reads {retrained}"
     undecided = [row for row in judged if row.chosen and row.chosen.verdict.name == "undecided"]
-    illusions = [row for row in judged if _passes(row.best)]
+    illusions = [row for row in judged if _passes(row.best) and row.selection and not is_noise(row.selection)]
     if rivals:
         cost = numbers.percent(_cost(rivals[0].chosen))
         action = f"The control {rivals[0].label} does match, at {cost} of the cost of retraining."
@@ -457,8 +477,10 @@ DEFINITIONS: list[tuple[str, str]] = [
         "Chosen, best of grid, illusion gap",
         "The grid is all settings of a method. The chosen one was found without looking at the oracles of this forget "
         "set: on a calibration forget set of the same kind, with its own oracles. The best of the grid was picked by "
-        "looking at the answer; it is biased, and nobody with a real request could find it. The gap between them "
-        "is the illusion gap.",
+        "looking at the answer; it is biased, and nobody with a real request could find it. The illusion gap is what "
+        "such a look gains: the best is picked with half of the models and read with the other half, and the reverse, "
+        "so that luck gains nothing; a gap whose 95 % interval holds 0 is called noise. Records of earlier versions "
+        "have no interval: the best was read on the oracles that it was picked on, at least 0 by luck alone.",
     ),
     (
         SETTING_TERM,

@@ -35,6 +35,7 @@ from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import Method, Stop, unlearn
 from expunge.studies.audit.checklist import check_recipe, run_checklist
 from expunge.studies.audit.given import Given
+from expunge.studies.audit.illusion import Halves
 from expunge.studies.audit.judging import Bench
 from expunge.studies.audit.selection import select_all
 from expunge.studies.run.forecasting import (
@@ -114,11 +115,13 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
                 configurations.append(configuration)
                 margins[configuration.id] = seen
 
-    selections = select_all(configurations, {run.name: run.chosen for run in runs})
+    sides = target.margins()
+    halves = Halves(sides["oracle"], sides["held_out"], margins)
+    selections = select_all(configurations, {run.name: run.chosen for run in runs}, halves.gap)
     path = f"margins/{forget.name}.safetensors"
-    kept = {s.chosen for s in selections} | {s.best for s in selections}
+    kept = {name for s in selections for name in (s.chosen, s.best, s.equal_cost)}
     kept |= {c.id for c in configurations if c.control}
-    sides = target.margins() if predicted is None else {**target.margins(), "forecast": predicted.oracle}
+    sides = sides if predicted is None else {**sides, "forecast": predicted.oracle}
     digest = _save_margins(study.folder / path, {**sides, **{key: margins[key] for key in margins if key in kept}})
     floor, pretrained_scores = target.floors(), target.pretrained_scores()
     labels = task.outcome.groups(task.train.y[torch.from_numpy(forget.indices)])

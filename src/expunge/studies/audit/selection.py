@@ -1,95 +1,107 @@
 """Selection: one configuration a method, chosen by a declared rule that never reads the target's oracles.
 
 The objective (`core.objective`) is read on a calibration forget set of the same kind with oracles of
-its own. The best of the grid on the target's oracles is shown beside it, as what a leaking study would report; the
-difference is the illusion gap.
+its own. The best of the grid on the target's oracles is shown beside it, as what a leaking study would report; how much
+it gains beyond luck is the illusion gap (`illusion`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expunge.core.objective import objective, target_objective
 from expunge.core.record import ConfigurationRecord, SelectionRecord
 from expunge.methods.method import Choice
+from expunge.studies.audit.illusion import Gaps
 
 OBJECTIVE = "the largest excess over the floor among forget, retain and validation (P95 KLoM, nats)"
 RULE = "least objective on a calibration forget set of the same kind, scored against its own oracles"
+CHEAPEST = "the cheapest within the tolerance on a calibration forget set of the same kind"
+NONE_WITHIN = f"{RULE}; none was within the tolerance there"
 LAST = "the last stopping time; nothing is chosen"
 ONLY = "the only configuration there is"
-DEAREST = "the dearest configuration chosen for a candidate method, among those that cost less than retraining"
-EQUAL_COST = f"the cheapest that costs at least as much as {DEAREST}"
-NONE_AS_DEAR = f"the dearest there is: none costs as much as {DEAREST}"
-WITHIN_COST = f"{RULE}, among what costs at most as much as {DEAREST}"
 
 
-def select_all(configurations: Sequence[ConfigurationRecord], chosen: Mapping[str, Choice]) -> list[SelectionRecord]:
-    """Choose one configuration of every method: candidates on the calibration set, baselines at the candidates' cost.
+def select_all(
+    configurations: Sequence[ConfigurationRecord], chosen: Mapping[str, Choice], gap: Gaps
+) -> list[SelectionRecord]:
+    """Choose one configuration of every method.
 
     Args:
         configurations: All of a forget set.
         chosen: How each method's is chosen, by name (`Method.chosen`).
+        gap: Returns the illusion gap.
     """
     groups: dict[str, list[ConfigurationRecord]] = {}
     for configuration in configurations:
         groups.setdefault(configuration.method, []).append(configuration)
-    made = {name: select(tried) for name, tried in groups.items() if chosen[name] == "calibration"}
-    costs = {c.id: c.cost for c in configurations if not c.control}
-    budget = max((costs[s.chosen] for s in made.values() if costs.get(s.chosen, 1.0) < 1), default=0.0)
+    made = []
     for name, tried in groups.items():
-        if chosen[name] == "within cost":
-            made[name] = select_within_cost(tried, budget)
-        elif chosen[name] == "at cost":
-            made[name] = select_at_cost(tried, budget)
-        elif chosen[name] == "last":
-            made[name] = _record(tried[-1:], tried[-1], LAST)
-    return [made[name] for name in sorted(groups, key=lambda name: chosen[name] == "at cost")]
+        if chosen[name] == "calibration":
+            made.append(select(tried, gap))
+        elif chosen[name] == "cheapest":
+            made.append(select_cheapest(tried, _closest_cost(configurations), gap))
+        else:
+            made.append(_record(tried[-1:], tried[-1], LAST, gap))
+    return sorted(made, key=lambda selection: chosen[selection.method] == "cheapest")
 
 
-def select(configurations: Sequence[ConfigurationRecord]) -> SelectionRecord:
+def select(configurations: Sequence[ConfigurationRecord], gap: Gaps) -> SelectionRecord:
     """Choose among the configurations of one method, all of which have calibration scores (or there is only one).
 
     Ties go to the cheaper configuration, then to the earlier one.
     """
     if len(configurations) == 1:
-        return _record(configurations, configurations[0], ONLY)
-    chosen = min(configurations, key=lambda c: (objective(c.calibration or {}), c.cost))
-    return _record(configurations, chosen, RULE, edges(configurations, chosen))
+        return _record(configurations, configurations[0], ONLY, gap)
+    chosen = min(configurations, key=lambda c: (_calibrated(c), c.cost))
+    return _record(configurations, chosen, RULE, gap, edges(configurations, chosen))
 
 
-def select_within_cost(configurations: Sequence[ConfigurationRecord], cost: float) -> SelectionRecord:
-    """Choose as `select` does among configurations that cost at most `cost`; the cheapest there are if none does."""
-    if len(configurations) == 1:
-        return _record(configurations, configurations[0], ONLY)
-    least = min(c.cost for c in configurations)
-    affordable = [c for c in configurations if c.cost <= max(cost, least)]
-    chosen = min(affordable, key=lambda c: (objective(c.calibration or {}), c.cost))
-    return _record(configurations, chosen, WITHIN_COST, edges(affordable, chosen))
+def select_cheapest(configurations: Sequence[ConfigurationRecord], cost: float, gap: Gaps) -> SelectionRecord:
+    """Choose the cheapest configuration that works on the calibration set, or the closest if none does.
 
-
-def select_at_cost(configurations: Sequence[ConfigurationRecord], cost: float) -> SelectionRecord:
-    """Choose the cheapest configuration that costs at least `cost`, or the dearest there is.
-
-    It is not an optimum that more knowledge could better at this cost: no best of the grid is set beside it.
+    More is always better where cost buys quality, as in retraining: what counts is how little is enough. Beside it
+    stands the cheapest that costs at least `cost`. The gap is to what costs no more than the chosen one.
     """
+    if len(configurations) == 1:
+        return _record(configurations, configurations[0], ONLY, gap)
+    working = [c for c in configurations if _calibrated(c) <= c.verdict.tolerance]
+    chosen = min(working or configurations, key=lambda c: (c.cost if working else _calibrated(c), c.cost))
+    affordable = [c for c in configurations if c.cost <= chosen.cost]
+    record = _record(affordable, chosen, CHEAPEST if working else NONE_WITHIN, gap)
     enough = [c for c in configurations if c.cost >= cost]
-    chosen = min(enough, key=lambda c: c.cost) if enough else max(configurations, key=lambda c: c.cost)
-    return _record([chosen], chosen, EQUAL_COST if enough else NONE_AS_DEAR)
+    equal = min(enough, key=lambda c: c.cost) if enough else max(configurations, key=lambda c: c.cost)
+    record.equal_cost = "" if equal is chosen or cost == 0 else equal.id
+    return record
+
+
+def _closest_cost(configurations: Sequence[ConfigurationRecord]) -> float:
+    """Return what the candidate costs that came closest on the calibration set, of those cheaper than retraining."""
+    candidates = [c for c in configurations if not c.control and c.cost < 1]
+    return min(candidates, key=lambda c: (_calibrated(c), -c.cost)).cost if candidates else 0.0
+
+
+def _calibrated(configuration: ConfigurationRecord) -> float:
+    return objective(configuration.calibration or {})
 
 
 def _record(
-    configurations: Sequence[ConfigurationRecord], chosen: ConfigurationRecord, rule: str, edge: Sequence[str] = ()
+    tried: Sequence[ConfigurationRecord],
+    chosen: ConfigurationRecord,
+    rule: str,
+    gap: Gaps,
+    edge: Sequence[str] = (),
 ) -> SelectionRecord:
-    best = min(configurations, key=lambda c: (target_objective(c), c.cost))
-    gap = target_objective(chosen) - target_objective(best)
+    found = gap(chosen.id, [c.id for c in tried])
     return SelectionRecord(
         method=chosen.method,
         rule=rule,
         chosen=chosen.id,
-        best=best.id,
-        illusion_gap=0.0 if math.isnan(gap) else max(0.0, gap),
+        best=min(tried, key=lambda c: (target_objective(c), c.cost)).id,
+        illusion_gap=found.value,
+        gap_low=found.low,
+        gap_high=found.high,
         objective=OBJECTIVE,
         edge=list(edge),
     )

@@ -93,7 +93,7 @@ def on_scale(
 def calibrated(group: Sequence[Method]) -> bool:
     """Return whether the runs of one method are made on the calibration set too: there is a choice that reads it."""
     chosen = {run.chosen for run in group}
-    return bool(chosen & {"calibration", "within cost"}) and sum(run.planned_stops for run in group) > 1
+    return bool(chosen & {"calibration", "cheapest"}) and sum(run.planned_stops for run in group) > 1
 
 
 def by_method(runs: Sequence[Method]) -> list[list[Method]]:
