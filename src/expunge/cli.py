@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from expunge import report
-from expunge.core import DamagedFileError, DivergedError, InputError, Record, Task
+from expunge.core import DamagedFileError, DivergedError, ForgetSet, InputError, Record, Task
 from expunge.core.forecast import ForecastRun
 from expunge.core.schema import RECORDS
 from expunge.methods import METHODS
@@ -28,7 +28,7 @@ from expunge.report.table import print_forecast, print_table
 from expunge.run_file import read_run_file, typed_again
 from expunge.studies.audit import FEWEST_MEMBERS
 from expunge.tasks import CHOOSERS
-from expunge.tasks.forget_sets import FILES
+from expunge.tasks.forget_sets import FILES, from_file
 from expunge.tasks.user_task import BUILT_IN, FROM_FOLDER
 from expunge.version import __version__
 
@@ -69,6 +69,14 @@ ForgetSets = Annotated[
         help=f"What to forget: a file of positions in the training data ({', '.join(FILES)}); SIZE examples as "
         f"{', '.join(f'{name}:SIZE' for name in CHOOSERS)}, or class_part:SIZE:CLASS; or component:NUMBER:SIDE:SIZE "
         "with top, bottom or both. Give the option again for another forget set.  [default: random:70]",
+    ),
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column of a --forget file (.csv, its first line names the columns) that holds ids of training examples; "
+        "the task says them with Task(ids=...).",
     ),
 ]
 Methods = Annotated[
@@ -148,6 +156,7 @@ def audit(
     context: typer.Context,
     task: TaskName = "digits",
     forget: ForgetSets = None,
+    id_column: IdColumn = None,
     methods: Methods = None,
     pretrained: Annotated[
         str | None,
@@ -210,9 +219,10 @@ def audit(
     if fail_unless is not None:
         _check_runs(fail_unless, _names(methods))
     console = _progress(json, quiet)
+    chosen = _task(task, train)
     run = run_audit(
-        _task(task, train),
-        forget=forget or ["random:70"],
+        chosen,
+        forget=_forget(chosen, forget, id_column),
         methods=_names(methods),
         pretrained=pretrained,
         oracles=_by_forget_set(oracles),
@@ -243,6 +253,7 @@ def forecast(
     context: typer.Context,
     task: TaskName = "digits",
     forget: ForgetSets = None,
+    id_column: IdColumn = None,
     methods: ForecastMethods = None,
     members: Annotated[int, typer.Option(metavar="N", help="Models in the pretrained ensemble.", min=2)] = 100,
     followed: Annotated[
@@ -267,9 +278,10 @@ def forecast(
     from expunge.api import forecast as run_forecast
 
     console = _progress(json, quiet)
+    chosen = _task(task, train)
     run = run_forecast(
-        _task(task, train),
-        forget=forget or ["random:70"],
+        chosen,
+        forget=_forget(chosen, forget, id_column),
         methods=_names(methods),
         members=members,
         followed=followed,
@@ -369,6 +381,17 @@ def _task(name: str, train: str | None) -> Task:
     from expunge.tasks import command, load_task
 
     return load_task(name) if train is None else load_task(name).with_fit(command(train))
+
+
+def _forget(task: Task, items: list[str] | None, id_column: str | None) -> list[ForgetSet | str]:
+    """Return what to forget; files that list ids are read, now that the task is known."""
+    asked = items or ["random:70"]
+    if id_column is None:
+        return [*asked]
+    files = [item for item in asked if Path(item).suffix.lower() in FILES]
+    if not files:
+        raise InputError(f"--id-column {id_column} was given and no file to forget, expected --forget FILE.csv.")
+    return [from_file(task, item, id_column=id_column) if item in files else item for item in asked]
 
 
 def _names(methods: str | None) -> list[str] | None:

@@ -26,6 +26,7 @@ from expunge.core.outputs_alone import NoModel
 from expunge.core.overlap import check_overlap
 from expunge.core.reading import check_memory, fitting, read_pair
 from expunge.core.recipe import Recipe
+from expunge.core.row_ids import read_ids
 from expunge.core.seeds import DRAWING, derive, generator
 
 Arrays = Any
@@ -82,6 +83,8 @@ class Task:
             start from trained models, nor in prediction.
         normalise: For uint8 images, which then stay uint8 in memory: a mean and a standard deviation, each a number or
             one a channel, in units of 0 to 1. Models are called with (x / 255 - mean) / std.
+        ids: Names of the training examples (examples,), texts or whole numbers, each once, so that forget lists can
+            hold these instead of positions (`--id-column`).
 
     Raises:
         InputError: If shapes disagree, targets do not fit the outcome, data are non-finite or empty, validation is all
@@ -104,6 +107,7 @@ class Task:
         fit: Fit | None = None,
         augment: Augment | None = None,
         normalise: Any = None,
+        ids: Any = None,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise InputError("name is empty or no text, expected a short name for the task.")
@@ -151,6 +155,8 @@ class Task:
                 raise InputError(f"{part}: {error}") from None
         if augment is not None:
             self._check_augment()
+        self.ids = None if ids is None else read_ids(ids, len(self.train))
+        """Positions of the training examples by their names; None where they have none."""
         self.overlap = check_overlap(self.train, self.validation)
 
     def _split(self, pair: tuple[Any, Any], part: str, outcome: Outcome, like: torch.dtype | None = None) -> Split:

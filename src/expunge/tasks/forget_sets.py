@@ -24,6 +24,7 @@ from expunge.core import ForgetSet, InputError, Task
 from expunge.core.checks import plain_arguments, seeds, whole
 from expunge.core.forget_set import Indices
 from expunge.core.seeds import derive
+from expunge.tasks.id_column import read_id_column
 
 FILES = (".npy", ".csv", ".txt")
 """Suffixes of files of indices."""
@@ -143,7 +144,7 @@ def mislabelled(task: Task, size: int, seed: int = 0) -> tuple[Task, ForgetSet]:
     return _plant(task, [draw]), _named(task, "mislabelled", size, seed, draw)
 
 
-def from_file(task: Task, path: str | Path) -> ForgetSet:
+def from_file(task: Task, path: str | Path, *, id_column: str | None = None) -> ForgetSet:
     """Return the forget set that a file lists.
 
     Args:
@@ -151,18 +152,25 @@ def from_file(task: Task, path: str | Path) -> ForgetSet:
         path: A `.npy` array of positions (one-dimensional, whole numbers), or a `.csv` or `.txt` with one position a
             line; a first line that is no number is taken as the header; empty lines and lines that begin with # are
             skipped.
+        id_column: Name of a column of a `.csv` file that holds ids of the task (`Task(ids=...)`) instead of positions.
 
     Raises:
-        InputError: If the file is missing or of another kind, or a line is not a position; the line is named.
+        InputError: If the file is missing or of another kind, or a line is not a position; the line is named. If ids
+            are unknown or repeated; they are named.
     """
     path = Path(path)
     if path.suffix.lower() not in FILES:
         raise InputError(f"{path} ends in {path.suffix!r}, expected a file of indices: {', '.join(FILES)}.")
     if not path.is_file():
         raise InputError(f"{path} does not exist, expected a file with positions of training examples.")
-    values = _read_npy(path) if path.suffix.lower() == ".npy" else _read_lines(path, len(task.train))
+    values: Any
+    if id_column is not None:
+        values = read_id_column(task, path, id_column)
+    else:
+        values = _read_npy(path) if path.suffix.lower() == ".npy" else _read_lines(path, len(task.train))
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "file"
-    return ForgetSet.of(task, values, name=name, how=f"listed in {path.name}")
+    by = "" if id_column is None else f" by {id_column}"
+    return ForgetSet.of(task, values, name=name, how=f"listed{by} in {path.name}")
 
 
 @plain_arguments
