@@ -28,3 +28,22 @@ def margins_from_logits(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(-1, index).squeeze(-1)
     others = logits.scatter(-1, index, float("-inf")).logsumexp(-1)
     return own - others
+
+
+def margins_with_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return margins, and the gradient of each: 1 for the true class, minus the softmax of the others.
+
+    Args:
+        logits: Shape (members, batch, classes), floating point.
+        labels: Shape (members, batch).
+
+    Returns:
+        Margins (members, batch), and gradients (members, batch, classes).
+    """
+    # Classes before examples: that is how stacked linear layers put them out.
+    columns, index = logits.transpose(1, 2), labels.unsqueeze(1)
+    others = columns.scatter(1, index, float("-inf"))
+    total = others.logsumexp(1, keepdim=True)
+    margins = (columns.gather(1, index) - total).squeeze(1)
+    gradient = others.sub_(total).exp_().neg_().scatter_(1, index, 1.0)
+    return margins, gradient.transpose(1, 2)

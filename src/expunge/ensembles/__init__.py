@@ -1,11 +1,21 @@
 """Stacked training and prediction; where members are computed and kept."""
 
 from expunge.core import Task
-from expunge.ensembles.descent import Descent, Loss, Steps, cross_entropy
+from expunge.ensembles.descent import Descent, Loss, Steps, WrittenLoss, cross_entropy, cross_entropy_with_gradient
 from expunge.ensembles.statistics import recalibrate
 from expunge.ensembles.train import train
 from expunge.ensembles.trial import build_network
 
 Task.network_builder = staticmethod(build_network)
 
-__all__ = ["Descent", "Loss", "Steps", "build_network", "cross_entropy", "recalibrate", "train"]
+__all__ = [
+    "Descent",
+    "Loss",
+    "Steps",
+    "WrittenLoss",
+    "build_network",
+    "cross_entropy",
+    "cross_entropy_with_gradient",
+    "recalibrate",
+    "train",
+]

@@ -26,9 +26,10 @@ from torch import Tensor
 
 from expunge.core import Recipe
 from expunge.core.checks import between, non_negative, positive
-from expunge.core.outcomes import Outcome
+from expunge.core.margins import margins_with_gradient
+from expunge.core.outcomes import Classes, Outcome
 from expunge.core.renamed import renamed
-from expunge.ensembles import Loss
+from expunge.ensembles import Loss, WrittenLoss
 from expunge.methods.method import Method, Need, OptimizerOption, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
@@ -97,6 +98,9 @@ class MarginMatching(Trained):
             yield problem.checkpoint(epoch, descent, self.statistics)
 
     def _loss(self, outcome: Outcome, labels: Tensor, forgotten: int) -> Loss:
+        if isinstance(outcome, Classes):
+            return Matching(self.delta, self.retain_weight, labels, forgotten)
+
         def loss(logits: Tensor, targets: Tensor) -> Tensor:
             known = ~torch.isnan(targets)
             margins = outcome.statistic(logits, labels).to(logits.dtype)
@@ -116,6 +120,30 @@ class MarginMatching(Trained):
             cls(lr=share * recipe.lr, batch_size=recipe.batch_size, forget_batch_size=recipe.batch_size)
             for share in shares
         ]
+
+
+@dataclass(frozen=True)
+class Matching(WrittenLoss):
+    """The loss for classes with its gradient: h'(m - t) cut off at delta, times that of the margin."""
+
+    delta: float
+    retain_weight: float
+    labels: Tensor
+    """Labels of the batch (members, batch)."""
+    forgotten: int
+    """Examples of the batch that are to be forgotten; they come first."""
+
+    def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses against target margins (members, batch), NaN where unknown, and their gradient."""
+        margins, gradient = margins_with_gradient(logits, self.labels)
+        known = ~torch.isnan(target)
+        difference = torch.where(known, margins - target.nan_to_num(), 0.0)
+        weight = torch.empty_like(difference)
+        for part, factor in ((slice(self.forgotten), 1.0), (slice(self.forgotten, None), self.retain_weight)):
+            weight[:, part] = factor / known[:, part].sum(1, keepdim=True).clamp(min=1).to(weight.dtype)
+        losses = (weight * huber(difference, self.delta)).sum(1)
+        slope = weight.mul_(difference.clamp_(-self.delta, self.delta))
+        return losses, gradient.mul_(slope.unsqueeze(2))
 
 
 def huber(difference: Tensor, delta: float) -> Tensor:

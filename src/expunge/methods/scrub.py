@@ -25,7 +25,8 @@ from expunge.core import InputError, Recipe
 from expunge.core.checks import non_negative, positive
 from expunge.core.outcomes import Classes, Outcome, Sequences
 from expunge.core.renamed import renamed
-from expunge.ensembles import Descent, Loss
+from expunge.ensembles import Descent, Loss, WrittenLoss, cross_entropy_with_gradient
+from expunge.ensembles.batches import gather
 from expunge.methods.method import Method, OptimizerOption, Raises, Trained, first_epochs
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
 
@@ -119,11 +120,16 @@ class Scrub(Trained):
             yield problem.checkpoint(epoch, student, self.statistics)
 
     def _distance(self, outcome: Outcome) -> Loss:
-        if isinstance(outcome, Classes | Sequences):
+        if isinstance(outcome, Classes):
+            return Divergence(self.temperature)
+        if isinstance(outcome, Sequences):
             return lambda outputs, teacher: divergence(outputs, teacher, self.temperature)
         return lambda outputs, teacher: (outputs - teacher).square().flatten(1).mean(1) / 2
 
     def _keep(self, outcome: Outcome, distance: Loss, teacher: Tensor) -> Loss:
+        if isinstance(distance, Divergence):
+            return Keep(self.gamma, self.alpha, distance, teacher)
+
         def loss(outputs: Tensor, targets: Tensor) -> Tensor:
             return self.gamma * outcome.loss(outputs, targets).mean(1) + self.alpha * distance(outputs, teacher)
 
@@ -162,6 +168,40 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * (p.exp() * (p - q)).sum(-1).flatten(1).mean(-1)
 
 
+@dataclass(frozen=True)
+class Divergence(WrittenLoss):
+    """`divergence` of classes with its gradient, T (softmax(student / T) - softmax(teacher / T)) / examples."""
+
+    temperature: float
+
+    def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the divergence from the teacher's logits (members, batch, classes), and its gradient."""
+        # Classes before examples: log-softmax along a short last axis is several times slower.
+        log_p, log_q = (F.log_softmax(z.transpose(1, 2) / self.temperature, 1) for z in (target, logits))
+        p = log_p.exp()
+        examples = logits.shape[1]
+        losses = self.temperature**2 / examples * (p * log_p.sub_(log_q)).sum((1, 2))
+        gradient = log_q.exp_().sub_(p).mul_(self.temperature / examples)
+        return losses, gradient.transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Keep(WrittenLoss):
+    """What a min pass descends: gamma * cross-entropy + alpha * divergence from the teacher's logits of the batch."""
+
+    gamma: float
+    alpha: float
+    distance: Divergence
+    teacher: Tensor
+
+    def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weighted losses against labels (members, batch), and their gradient."""
+        entropy, to_labels = cross_entropy_with_gradient(logits, target)
+        apart, to_teacher = self.distance.with_gradient(logits, self.teacher)
+        gradient = to_labels.mul_(self.gamma).add_(to_teacher, alpha=self.alpha)
+        return self.gamma * entropy + self.alpha * apart, gradient
+
+
 def _teacher_logits(problem: Problem, student: Descent) -> Tensor:
     # The teacher is the pretrained model and never changes: its outputs are computed once, (members, train, classes).
     examples = torch.arange(len(problem.y))
@@ -170,5 +210,6 @@ def _teacher_logits(problem: Problem, student: Descent) -> Tensor:
 
 
 def _rows(teacher: Tensor, index: Tensor) -> Tensor:
-    member = torch.arange(len(teacher), device=teacher.device).unsqueeze(1)
-    return teacher[member, index.to(teacher.device)]
+    members, examples = teacher.shape[:2]
+    first = examples * torch.arange(members, device=teacher.device).unsqueeze(1)
+    return gather(teacher.flatten(0, 1), index.to(teacher.device) + first)
