@@ -117,9 +117,10 @@ def test_few_members_are_undecided_and_enough_members_decide():
 
 def test_the_verdict_is_the_two_one_sided_tests(decide):
     for seed in range(30, 36):
-        verdict = decide(ensemble(seed, forget=0.1))
+        verdict = decide(ensemble(seed, forget=0.02))
         inside = all(s.low90 > -0.125 and s.high90 < 0.125 for s in verdict.splits.values())
-        assert (verdict.name == "indistinguishable") == inside
+        told = verdict.rows["forget"].counted or verdict.joint.counts
+        assert (verdict.name == "indistinguishable") == (inside and not told)
         for split, seen in verdict.splits.items():
             assert seen.low95 < seen.low90 < seen.excess < seen.high90 < seen.high95
             assert seen.excess == pytest.approx(seen.score.value - seen.score.floor)
@@ -130,9 +131,100 @@ def test_the_verdict_is_the_two_one_sided_tests(decide):
 
 def test_a_wider_tolerance_accepts_more():
     arrays = ensemble(0), ensemble(1), ensemble(2, forget=2.0)
-    margins = ensemble(3, forget=0.5)
+    margins = ensemble(3, forget=0.1)
     assert judge(margins, *arrays, tolerance=0.01, replicates=50).name == "under-forgotten"
     assert judge(margins, *arrays, tolerance=1.0, replicates=50).name == "indistinguishable"
+
+
+def test_one_remembered_row_is_told_and_named(decide):
+    margins = ensemble(10)
+    margins["forget"][:, 17] += 3
+    verdict = decide(margins)
+    assert verdict.name == "under-forgotten"
+    assert verdict.splits["forget"].high90 < DEFAULT_TOLERANCE, "the percentile alone passes it"
+    rows = verdict.rows["forget"]
+    assert (rows.examples, rows.told, rows.counted, rows.remembered, rows.beyond) == (70, 1, 1, 1, 0)
+    (row,) = rows.rows
+    assert (row.position, row.side, row.counts) == (17, "remembered", True)
+    assert row.shift == pytest.approx(3, abs=0.6)
+    assert row.p_value == 0.001
+    assert verdict.sentence.startswith("Under-forgotten (1 of 70 rows): row 17 of the forget set")
+    margins["forget"][:, [17, 40, 41]] -= [6, 3, 3]
+    verdict = decide(margins)
+    assert verdict.name == "over-forgotten"
+    assert "(3 of 70 rows): row 17, 40, 41" in verdict.sentence
+    assert verdict.rows["forget"].beyond == 3
+
+
+def test_the_side_of_a_row_is_that_of_its_own_pretrained_members():
+    before = ensemble(2, forget=2.0)
+    before["forget"][:, 3] -= 5
+    decide, margins = Judge(ensemble(0), ensemble(1), before, replicates=50), ensemble(10)
+    margins["forget"][:, 3] -= 3
+    verdict = decide(margins)
+    assert verdict.name == "under-forgotten"
+    assert verdict.rows["forget"].rows[0].side == "remembered"
+
+
+def test_a_row_of_another_spread_is_told(decide):
+    margins = ensemble(10)
+    margins["forget"][:, 5] = 3 * (margins["forget"][:, 5] - margins["forget"][:, 5].mean())
+    (row,) = decide(margins).rows["forget"].rows
+    assert (row.position, row.side) == (5, "spread")
+
+
+def test_traces_too_small_for_any_row_are_told_together(decide):
+    verdict = decide(ensemble(10, forget=0.12))
+    assert verdict.name == "under-forgotten"
+    assert verdict.rows["forget"].counted == 0
+    assert verdict.splits["forget"].high90 < DEFAULT_TOLERANCE
+    assert verdict.joint.counts
+    assert verdict.joint.side == "remembered"
+    assert "traces over all 70 rows" in verdict.sentence
+    assert decide(ensemble(11, forget=-0.12)).name == "over-forgotten"
+
+
+def test_what_is_told_within_the_tolerance_is_listed_and_does_not_count():
+    margins = ensemble(10)
+    margins["forget"][:, 8] += 0.6
+    verdict = judge(margins, ensemble(0), ensemble(1), tolerance=0.3, replicates=50)
+    rows = verdict.rows["forget"]
+    assert (rows.told, rows.counted, rows.rows[0].position) == (1, 0, 8)
+    assert verdict.name == "indistinguishable"
+    assert "what tells 1 row alone from retraining is within it" in verdict.sentence
+
+
+def test_retain_rows_beyond_the_percentile_are_shown_and_do_not_decide(decide):
+    margins = ensemble(10)
+    margins["retain"][:, [4, 9]] -= 4
+    verdict = decide(margins)
+    assert verdict.name == "indistinguishable"
+    assert {row.position for row in verdict.rows["retain"].rows} == {4, 9}
+    assert verdict.sentence.endswith(
+        "One by one, 2 of 200 retain rows are told from retraining; the percentile is the rule there."
+    )
+
+
+def test_what_could_have_been_missed_decides(decide):
+    verdict = decide(ensemble(10))
+    assert verdict.missed.asked == 1
+    assert 0.5 < verdict.missed.row < 0.8
+    assert 0 < verdict.missed.share < 0.15
+    assert f"A single row shifted by {verdict.missed.row:.2f} oracle standard deviations" in verdict.sentence
+    strict = judge(ensemble(10), ensemble(0), ensemble(1), row_tolerance=0.5, replicates=50)
+    assert strict.name == "undecided"
+    assert "a single forget row shifted by 0.5 oracle standard deviations would be missed too often" in strict.sentence
+    assert strict.members_needed == pytest.approx(100 * (verdict.missed.row / 0.5) ** 2, rel=0.2)
+
+
+def test_members_that_failed_are_left_out_of_the_rows(decide):
+    margins = ensemble(10)
+    for split in margins:
+        margins[split][[3, 50]] = np.nan
+    verdict = decide(margins)
+    assert verdict.failed == 2
+    assert verdict.rows["forget"].counted == 0
+    assert verdict.joint.p_value > 0.01
 
 
 def draw(rng, members, shared=0.0, forget=0.0, sizes=(30, 20, 20)):

@@ -125,6 +125,8 @@ class JointRecord(Strict):
     """Whether it is told at `level`."""
     counts: bool
     """Whether the accuracy is above `most` as well, so that it counts against the verdict."""
+    side: Literal["remembered", "beyond", "spread"]
+    """Where the members lie along the direction in which the pretrained ones do; `spread` where that does not say."""
 
 
 class MissedRecord(Strict):

@@ -200,15 +200,26 @@ def _gram(
         total += x @ x.T
     if kernel == "linear":
         return total / max(1, varying), varying
-    norm = np.diag(total)
-    squares = np.maximum(norm[:, None] + norm[None, :] - 2 * total, 0)
+    return gaussian_kernel(total, width), varying
+
+
+def gaussian_kernel(gram: Array, width: float | None = None, sharpness: float = 1.0) -> Array:
+    """Return exp(-sharpness |x - y|^2 / (2 width^2)) from inner products of members (members, members).
+
+    Args:
+        gram: Inner products.
+        width: None takes the median distance between members.
+        sharpness: Above 1 for a narrower kernel than that.
+    """
+    norm = np.diag(gram)
+    squares = np.maximum(norm[:, None] + norm[None, :] - 2 * gram, 0)
     np.fill_diagonal(squares, 0)
     if width is None:
         distances = squares[np.triu_indices(len(squares), 1)]
         scale = float(np.median(distances)) or float(distances.max())
     else:
         scale = width**2
-    return np.exp(-squares / (2 * scale)) if scale > 0 else np.ones_like(squares), varying
+    return np.exp(-sharpness * squares / (2 * scale)) if scale > 0 else np.ones_like(squares)
 
 
 def _smoother(gram: Array, fold: NDArray[np.int64], folds: int, ridge: float) -> Array:

@@ -348,8 +348,12 @@ class Ruler:
 
     @cached_property
     def _spread(self) -> Array:
-        """Oracle standard deviation of each example, never 0."""
-        spread = self.oracle.std(0, ddof=1)
-        varying = spread > 1e-12 * np.maximum(1.0, np.abs(self._mean))
-        usual = float(np.median(spread[varying])) if varying.any() else 1.0
-        return np.where(varying, spread, usual)
+        return deviations(self.oracle)
+
+
+def deviations(oracle: Array) -> Array:
+    """Return the standard deviation of each example (examples,); one that does not vary has the others' median."""
+    spread = oracle.std(0, ddof=1)
+    varying = spread > 1e-12 * np.maximum(1.0, np.abs(oracle.mean(0)))
+    usual = float(np.median(spread[varying])) if varying.any() else 1.0
+    return np.where(varying, spread, usual)

@@ -30,10 +30,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from expunge.core import InputError, Result
 from expunge.core.checks import positive
@@ -41,12 +42,16 @@ from expunge.core.record import SPLITS, JointRecord, MissedRecord, RowsRecord, S
 from expunge.metrics.arrays import Array
 from expunge.metrics.bootstrap import summarise
 from expunge.metrics.failures import FAILED_SHARE
+from expunge.metrics.missed import members_for
+from expunge.metrics.row_judge import CLEAR, LEVELS, RowJudge
 from expunge.metrics.ruler import REPLICATES, Prepared, Ruler
 
 DEFAULT_TOLERANCE = 0.125
 """Nats above the floor that still count as indistinguishable; the module says why."""
-CLEAR = 2.0
-"""Standard errors from 0 at which the sign of a shift is believed."""
+DEFAULT_ROW_TOLERANCE = 1.0
+"""Shift of a single forget row, in oracle standard deviations, that must not be missed; the module says why."""
+NAMED = 6
+"""Rows that a sentence names."""
 MOST_MEMBERS = 100_000
 """A larger answer to "how many members would decide" is not given."""
 
@@ -125,6 +130,8 @@ class Judge:
             make any damage look like what was there before. None takes higher margins than the oracles' for the
             pretrained side.
         tolerance: Largest excess that counts as indistinguishable, nats, above 0.
+        row_tolerance: Shift of a single forget row that must not be missed, oracle standard deviations, above 0: where
+            the numbers of members would miss it more than once in ten, nothing is indistinguishable.
         replicates: Replicates of the bootstrap.
         seed: Seed of the bootstrap.
 
@@ -139,10 +146,11 @@ class Judge:
         pretrained: Mapping[SplitName, Any] | None = None,
         *,
         tolerance: float = DEFAULT_TOLERANCE,
+        row_tolerance: float = DEFAULT_ROW_TOLERANCE,
         replicates: int = REPLICATES,
         seed: int = 0,
     ) -> None:
-        positive(tolerance=tolerance)
+        positive(tolerance=tolerance, row_tolerance=row_tolerance)
         self.tolerance = tolerance
         _all_splits(oracle, "oracle")
         if held_out is not None:
@@ -164,12 +172,16 @@ class Judge:
         alike = len(others) == len(SPLITS) and len({len(margins) for margins in others.values()}) == 1
         self._held_out_prints = _fingerprints(others) if alike else []
         self.pretrained: dict[SplitName, Prepared] | None = None
+        kept = np.ones(0, dtype=bool)
         if pretrained is not None:
             _all_splits(pretrained, "pretrained")
-            self.pretrained = self._sound(pretrained)
+            self.pretrained, kept = self._sound(pretrained)
+        before = None if self.pretrained is None else {s: ready.margins for s, ready in self.pretrained.items()}
+        odd = (np.arange(len(kept)) % 2 == 1)[kept]
+        self._every_row = RowJudge(self.rulers, before, odd, tolerance, row_tolerance, seed)
 
-    def _sound(self, pretrained: Mapping[SplitName, Any]) -> dict[SplitName, Prepared]:
-        """Return the pretrained members that are sound on every split."""
+    def _sound(self, pretrained: Mapping[SplitName, Any]) -> tuple[dict[SplitName, Prepared], NDArray[np.bool_]]:
+        """Return the pretrained members that are sound on every split, and which these are."""
         ready = {split: self.rulers[split].prepare(pretrained[split], f"pretrained {split}") for split in SPLITS}
         counts = {split: len(ready[split].margins) for split in SPLITS}
         members = counts["forget"]
@@ -178,14 +190,14 @@ class Judge:
         failed = np.logical_or.reduce([ready[split].failed for split in SPLITS])
         count = int(failed.sum())
         if count == 0:
-            return ready
+            return ready, ~failed
         if 2 * count > members or members - count < 2:
             raise InputError(
                 f"pretrained has {count} of {members} members that are non-finite, collapsed or exploded; expected at "
                 "least half of them sound, and at least 2, because they say what was there before unlearning. Retrain "
                 "them, or leave pretrained out."
             )
-        return {split: self.rulers[split].prepare(ready[split].margins[~failed]) for split in SPLITS}
+        return {split: self.rulers[split].prepare(ready[split].margins[~failed]) for split in SPLITS}, ~failed
 
     def __call__(self, unlearned: Mapping[SplitName, Any]) -> Verdict:
         """Return the verdict on an unlearned ensemble.
@@ -203,18 +215,35 @@ class Judge:
         if len(set(counts.values())) > 1:
             raise InputError(f"unlearned has {counts} members by split, expected the same number.")
         splits = {split: self._split(split, ready[split]) for split in SPLITS}
-        failed = int(np.logical_or.reduce([ready[split].failed for split in SPLITS]).sum())
+        failed = np.logical_or.reduce([ready[split].failed for split in SPLITS])
+        verdict = Verdict("undecided", "", self.tolerance, splits, members, int(failed.sum()), None)
+        if failed.sum() > FAILED_SHARE * members:
+            return replace(
+                verdict,
+                name="diverged",
+                sentence=f"Diverged: {failed.sum()} of {members} members are non-finite, collapsed or exploded, "
+                f"more than {FAILED_SHARE:.0%}.",
+            )
         copies = self._copies(ready)
-        name, sentence = self._decide(ready, splits, failed, members, copies)
+        if copies:
+            return replace(verdict, sentence=f"Undecided: {copies}")
+        verdict = replace(
+            verdict,
+            rows={split: self._every_row.rows(split, ready[split], ~failed) for split in SPLITS},
+            joint=self._every_row.joint(ready["forget"], ~failed),
+            missed=self._every_row.missed(members - int(failed.sum())),
+        )
+        name, sentence = self._decide(verdict, ready)
         needed = None
-        if name == "undecided" and not copies:
-            needed = self._members_needed(splits, members)
+        if name == "undecided":
+            needed = self._members_needed(verdict)
             sentence += (
                 f" About {needed} members on each side would decide."
                 if needed is not None
                 else " The excess is so close to the tolerance that no number of members can be named."
             )
-        return Verdict(name, sentence, self.tolerance, splits, members, failed, needed)
+        sentence += _tails(verdict)
+        return replace(verdict, name=name, sentence=sentence, members_needed=needed)
 
     def _split(self, split: SplitName, ready: Prepared) -> SplitVerdict:
         ruler = self.rulers[split]
@@ -224,46 +253,41 @@ class Judge:
         mean = float(summarise(ready.klom, "mean"))
         return SplitVerdict(score, mean, ruler.shift(ready), score.excess, low90, high90, low95, high95)
 
-    def _decide(
-        self,
-        ready: Mapping[SplitName, Prepared],
-        splits: Mapping[SplitName, SplitVerdict],
-        failed: int,
-        members: int,
-        copies: str,
-    ) -> tuple[VerdictName, str]:
-        limit = self.tolerance
+    def _decide(self, verdict: Verdict, ready: Mapping[SplitName, Prepared]) -> tuple[VerdictName, str]:
+        limit, splits, joint, missed = self.tolerance, verdict.splits, verdict.joint, verdict.missed
+        assert joint is not None
+        assert missed is not None
         above: list[SplitName] = [split for split in SPLITS if splits[split].low90 > limit]
-        if failed > FAILED_SHARE * members:
-            return "diverged", (
-                f"Diverged: {failed} of {members} members are non-finite, collapsed or exploded, "
-                f"more than {FAILED_SHARE:.0%}."
-            )
-        if copies:
-            return "undecided", f"Undecided: {copies}"
         harmed = [split for split in above if split != "forget" and self._worse_than_before(split, splits[split])]
         if harmed:
             seen = " and ".join(f"{_excess(splits[split])} on {split} examples" for split in harmed)
             return "damaged", f"Damaged: {seen} (tolerance {limit:g} nats above the floor)."
         if "forget" in above:
-            return self._side(ready["forget"], splits["forget"])
+            return self._side(ready["forget"], splits["forget"], verdict.rows["forget"])
+        if verdict.rows["forget"].counted:
+            return self._rows(verdict.rows["forget"], splits["forget"])
+        if joint.counts:
+            return self._joint(joint, verdict.rows["forget"], splits["forget"])
         if above:
             seen = " and ".join(f"{_excess(splits[split])} on {split} examples" for split in above)
             return "under-forgotten", (
                 f"Under-forgotten: the forget examples pass, but {seen} remains (tolerance {limit:g}), no more "
                 "than in the pretrained members: what the forget set did elsewhere is still there."
             )
-        if all(-limit < split.low90 and split.high90 < limit for split in splits.values()):
+        would = _would_have_been_told(missed)
+        passing = {split: -limit < seen.low90 and seen.high90 < limit for split, seen in splits.items()}
+        reasons = [f"{_excess(splits[split])} on {split} examples" for split in SPLITS if not passing[split]]
+        if missed.row is None or missed.row > missed.asked:
+            reasons.append(
+                f"a single forget row shifted by {missed.asked:g} oracle standard deviations would be missed too often"
+            )
+        if not reasons:
             most = max(splits.values(), key=lambda split: split.high90)
             return "indistinguishable", (
                 f"Indistinguishable from retraining at a tolerance of {limit:g} nats: on forget, retain and validation "
-                f"examples the excess over the floor is at most {most.high90:.3f} (upper end of the 90 % interval)."
+                f"examples the excess over the floor is at most {most.high90:.3f} (upper end of the 90 % interval), "
+                f"and {_none_told(verdict.rows['forget'], joint)}. {would}"
             )
-        open_splits = [
-            f"{_excess(splits[split])} on {split} examples"
-            for split in SPLITS
-            if not (-limit < splits[split].low90 and splits[split].high90 < limit)
-        ]
         below = [split for split in SPLITS if splits[split].high90 < -limit]
         hint = (
             f" Readings below the floor ({', '.join(below)}) are better than independent oracles give: the members "
@@ -271,7 +295,41 @@ class Judge:
             if below
             else ""
         )
-        return "undecided", f"Undecided: {', '.join(open_splits)}, tolerance {limit:g}.{hint}"
+        return "undecided", f"Undecided: {'; '.join(reasons)}; tolerance {limit:g}.{hint} {would}"
+
+    def _rows(self, rows: RowsRecord, forget: SplitVerdict) -> tuple[VerdictName, str]:
+        """Return the verdict of rows that are told while the percentile over all of them is not above the tolerance."""
+        counted = [row for row in rows.rows if row.counts]
+        ahead = rows.remembered - rows.beyond
+        if ahead == 0:
+            ahead = sum(row.shift * self._every_row.sides["forget"].towards[row.position] for row in counted)
+        name: VerdictName = "under-forgotten" if ahead >= 0 else "over-forgotten"
+        listed = ", ".join(str(row.position) for row in sorted(counted[:NAMED], key=lambda row: row.position))
+        rest = f" and {rows.counted - NAMED} more" if rows.counted > NAMED else ""
+        largest = max(counted, key=lambda row: abs(row.shift))
+        p_value = max(row.p_value for row in counted)
+        return name, (
+            f"{name.capitalize()} ({rows.counted} of {rows.examples} rows): row {listed}{rest} of the forget set (from "
+            f"0) told from retraining, p = {p_value:.3f} adjusted for all rows, by up to {largest.shift:+.1f} oracle "
+            f"standard deviations, {_sides(rows)}. The 95th percentile over rows does not show it: {_excess(forget)}."
+        )
+
+    def _joint(self, joint: JointRecord, rows: RowsRecord, forget: SplitVerdict) -> tuple[VerdictName, str]:
+        """Return the verdict of traces that no single row shows."""
+        under = joint.side == "remembered"
+        if joint.side == "spread":
+            under = forget.shift * self._every_row.sides["forget"].before >= 0
+        name: VerdictName = "under-forgotten" if under else "over-forgotten"
+        where = {
+            "remembered": ", on the side of the pretrained members",
+            "beyond": ", beyond the oracles, away from the pretrained members",
+            "spread": "",
+        }[joint.side]
+        return name, (
+            f"{name.capitalize()} (traces over all {rows.examples} rows): no single forget row is far from retraining, "
+            f"but all of them together tell an unlearned model from a retrained one with accuracy {joint.accuracy:.2f} "
+            f"(p = {joint.p_value:.3f}; the tolerance allows {joint.most:.2f}, chance is 0.50){where}."
+        )
 
     def _worse_than_before(self, split: SplitName, seen: SplitVerdict) -> bool:
         if self.pretrained is None:
@@ -280,13 +338,9 @@ class Judge:
         before = self.rulers[split].score(self.pretrained[split], "p95", intervals=False).excess
         return seen.excess > before + self.tolerance
 
-    def _side(self, ready: Prepared, split: SplitVerdict) -> tuple[VerdictName, str]:
+    def _side(self, ready: Prepared, split: SplitVerdict, rows: RowsRecord) -> tuple[VerdictName, str]:
         ruler = self.rulers["forget"]
         own = _standard_errors(ruler.shifts(ready))
-        before = 1.0
-        if self.pretrained is not None:
-            step = _standard_errors(ruler.shifts(self.pretrained["forget"]))
-            before = math.copysign(1.0, step) if abs(step) > CLEAR else 1.0
         where = f"margins lie {split.shift:+.2f} oracle standard deviations from the oracles' on average"
         sign = own
         if not abs(own) > CLEAR:
@@ -298,14 +352,13 @@ class Judge:
                 "the difference is one of spread or of single examples rather than of the mean margin; the examples "
                 f"that differ most lie {sign:+.2f} oracle standard deviations from the oracles'"
             )
-        under = sign * before >= 0
+        under = sign * self._every_row.sides["forget"].before >= 0
         name: VerdictName = "under-forgotten" if under else "over-forgotten"
         side = (
             "on the side of the pretrained members" if under else "beyond the oracles, away from the pretrained members"
         )
-        return name, (
-            f"{name.capitalize()}: {_excess(split)} on forget examples (tolerance {self.tolerance:g}); {where}, {side}."
-        )
+        head = f"{name.capitalize()} ({rows.counted} of {rows.examples} rows)" if rows.counted else name.capitalize()
+        return name, (f"{head}: {_excess(split)} on forget examples (tolerance {self.tolerance:g}); {where}, {side}.")
 
     def _copies(self, ready: Mapping[SplitName, Prepared]) -> str:
         """Say so when models are copies of others: then nothing here is a sample, and nothing can be found."""
@@ -323,10 +376,10 @@ class Judge:
                 return f"{repeated} of {len(rows)} {who} are copies of other {who}, so intervals would be too narrow."
         return ""
 
-    def _members_needed(self, splits: Mapping[SplitName, SplitVerdict], members: int) -> int | None:
-        """Intervals narrow with the root of the members, on the cautious assumption; the excess stays as it is."""
-        needed = 0.0
-        for split in splits.values():
+    def _members_needed(self, verdict: Verdict) -> int | None:
+        """Intervals and what is missed shrink with the root of the members, cautiously; the excess stays as it is."""
+        members, needed, missed = verdict.members, 0.0, verdict.missed
+        for split in verdict.splits.values():
             half = (split.high90 - split.low90) / 2
             gap = abs(self.tolerance - abs(split.excess))
             if half < gap:
@@ -334,6 +387,11 @@ class Judge:
             if gap < 0.05 * self.tolerance:
                 return None
             needed = max(needed, members * (half / gap) ** 2)
+        if missed is not None and missed.row is None:
+            ratio = members / len(self._every_row.sides["forget"].reference)
+            needed = max(needed, members_for(missed.asked, verdict.rows["forget"].examples, ratio, LEVELS["forget"]))
+        elif missed is not None and missed.row is not None and missed.row > missed.asked:
+            needed = max(needed, members * (missed.row / missed.asked) ** 2)
         if not 0 < needed <= MOST_MEMBERS:
             return None
         return math.ceil(needed)
@@ -346,6 +404,7 @@ def judge(
     pretrained: Mapping[SplitName, Any] | None = None,
     *,
     tolerance: float = DEFAULT_TOLERANCE,
+    row_tolerance: float = DEFAULT_ROW_TOLERANCE,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Verdict:
@@ -357,10 +416,12 @@ def judge(
         held_out: Margins of other retrained members.
         pretrained: Margins of the members before unlearning.
         tolerance: Largest excess over the floor that counts as indistinguishable, nats.
+        row_tolerance: Shift of a single forget row that must not be missed, oracle standard deviations.
         replicates: Replicates of the bootstrap.
-        seed: Seed of the bootstrap.
+        seed: Seed of the bootstrap, the permutations and the simulations.
     """
-    return Judge(oracle, held_out, pretrained, tolerance=tolerance, replicates=replicates, seed=seed)(unlearned)
+    options = {"tolerance": tolerance, "row_tolerance": row_tolerance}
+    return Judge(oracle, held_out, pretrained, **options, replicates=replicates, seed=seed)(unlearned)
 
 
 def _all_splits(arrays: Mapping[SplitName, Any], what: str) -> None:
@@ -373,6 +434,49 @@ def _all_splits(arrays: Mapping[SplitName, Any], what: str) -> None:
 
 def _excess(split: SplitVerdict) -> str:
     return f"an excess of {split.excess:.2f} (90 % interval {split.low90:.2f} to {split.high90:.2f})"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _sides(rows: RowsRecord) -> str:
+    """Say on which side of the oracles the counted rows lie."""
+    parts = {
+        "on the side of the pretrained members": rows.remembered,
+        "beyond the oracles, away from the pretrained members": rows.beyond,
+        "of another spread or shape": rows.counted - rows.remembered - rows.beyond,
+    }
+    seen = {where: count for where, count in parts.items() if count}
+    return next(iter(seen)) if len(seen) == 1 else ", ".join(f"{count} {where}" for where, count in seen.items())
+
+
+def _none_told(rows: RowsRecord, joint: JointRecord) -> str:
+    """Say that rows are not told, or not by more than the tolerance."""
+    within = [_plural(rows.told, "row") + " alone"] * (rows.told > 0) + ["all rows together"] * joint.told
+    if within:
+        return f"what tells {' and '.join(within)} from retraining is within it"
+    return f"none of the {rows.examples} forget rows is told from retraining, alone or together with the others"
+
+
+def _would_have_been_told(missed: MissedRecord) -> str:
+    """Say what would have been told at this number of members."""
+    seen = [] if missed.row is None else [f"a single row shifted by {missed.row:.2f} oracle standard deviations"]
+    if missed.share is not None:
+        seen.append(f"{missed.share:.0%} of the rows shifted by {missed.shift:.2f}")
+    if not seen:
+        return "No shift of a single row, nor one of all rows by the tolerance, would have been told nine times in ten."
+    return f"{' or '.join(seen).capitalize()} would have been told nine times in ten."
+
+
+def _tails(verdict: Verdict) -> str:
+    """Say which retain and validation rows are told: shown, for there the percentile is the rule."""
+    seen = [
+        f"{rows.counted} of {rows.examples} {split} rows"
+        for split, rows in verdict.rows.items()
+        if split != "forget" and rows.counted
+    ]
+    return f" One by one, {' and '.join(seen)} are told from retraining; the percentile is the rule there." * bool(seen)
 
 
 def _standard_errors(shifts: Array) -> float:

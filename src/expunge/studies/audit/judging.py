@@ -94,7 +94,7 @@ class Bench:
                 name=verdict.name,
                 sentence=verdict.sentence,
                 tolerance=verdict.tolerance,
-                rule="every row" if verdict.missed else "percentile",
+                rule="every row",
                 rows=verdict.rows,
                 joint=verdict.joint,
                 missed=verdict.missed,
