@@ -19,6 +19,8 @@ import pytest
 from expunge.core.errors import DamagedFileError, InputError
 from expunge.core.record import SPLITS, Record
 from expunge.report import draw, numbers, render, wording
+from expunge.report.definitions import DEFINITIONS
+from expunge.report.headline import headline
 
 
 class Parsed(HTMLParser):
@@ -86,11 +88,11 @@ def test_every_verdict_stands_in_a_row_with_its_numbers(drawn: tuple[Record, Pat
 def test_most_important_sentence_comes_first(drawn: tuple[Record, Path], parsed: Parsed) -> None:
     record = drawn[0]
     for forget in record.forget_sets:
-        words = wording.headline(forget)
+        words = headline(forget)
         at = parsed.text.index(squeeze(words.sentence))
         assert at < parsed.text.index(squeeze(words.action))
         assert at < parsed.text.index("What the words mean")
-    first = parsed.text.index(squeeze(wording.headline(record.forget_sets[0]).sentence))
+    first = parsed.text.index(squeeze(headline(record.forget_sets[0]).sentence))
     assert first < parsed.text.index("Forgetting against keeping")
 
 
@@ -120,8 +122,8 @@ def test_doing_nothing_takes_the_place_of_the_pretrained_row(record: Record, exa
     assert [row for row in rows if row.startswith("Do nothing control") and nothing.verdict.name in row]
     assert not [row for row in rows if row.startswith("Pretrained nothing done")]
     assert len([row for row in rows if row.startswith("Pretrained, nothing done")]) == 1
-    # In the verdicts and in the controls; not in the histograms (the same models), not in the selection (no choice).
-    assert len([row for row in rows if row.startswith("Do nothing")]) == 2
+    # Beside the answer, in the verdicts and in the controls; not in the histograms (the same models) or the selection.
+    assert len([row for row in rows if row.startswith("Do nothing")]) == 3
 
 
 def test_checks_selection_facts_and_command_are_there(drawn: tuple[Record, Path], parsed: Parsed) -> None:
@@ -141,7 +143,7 @@ def test_checks_selection_facts_and_command_are_there(drawn: tuple[Record, Path]
     assert record.command in parsed.text
     assert record.task["fingerprint"] in parsed.text
     assert all(note in parsed.text for note in record.notes)
-    assert all(term in parsed.text for term, _ in wording.DEFINITIONS)
+    assert all(term in parsed.text for term, _ in DEFINITIONS)
 
 
 def test_timing_is_of_what_starts_from_the_pretrained_models(record: Record, parsed: Parsed) -> None:
@@ -155,13 +157,28 @@ def test_timing_is_of_what_starts_from_the_pretrained_models(record: Record, par
     assert "Over unlearning time" not in Parsed(render(record, {})).text
 
 
-def test_a_match_that_saves_nothing_is_marked_in_the_summary(record: Record) -> None:
+def test_the_summary_says_what_each_costs(record: Record) -> None:
     chosen = next(c for c in record.forget_sets[1].configurations if c.id == record.forget_sets[1].selections[0].chosen)
-    assert chosen.verdict.name == "indistinguishable"
-    assert "of the cost" not in Parsed(render(record, {})).text.partition("Forget set")[0]
     chosen.cost = 1.11
-    row = next(row for row in Parsed(render(record, {})).rows if row.startswith(chosen.label))
-    assert "indistinguishable at 111 % of the cost" in row
+    rows = [row for row in Parsed(render(record, {})).rows if row.startswith(chosen.label)]
+    assert f"{chosen.verdict.name} 111 %" in rows[0]
+
+
+def test_the_answer_comes_before_everything_and_says_when_and_from_what_it_is(record: Record) -> None:
+    record.task["fingerprint"] = "0123456789abcdef"
+    record.environment = {"expunge": "7.8.9", "packages": {"torch": "1.2.3"}}
+    text = Parsed(render(record, {})).text
+    top = text.index("The cheapest known way there")
+    for forget in record.forget_sets:
+        assert top < text.index(squeeze(headline(forget).sentence)) < text.index("All forget sets")
+    made = ["2026-03-01", "data 0123456789ab", "expunge 7.8.9, torch 1.2.3"]
+    assert all(part in text[:top] for part in made)
+
+
+def test_one_forget_set_has_its_verdicts_beside_the_answer(record: Record) -> None:
+    assert 'class="ladder"' not in render(record, {})
+    record.forget_sets = record.forget_sets[:1]
+    assert render(record, {}).count('class="ladder"') == 1
 
 
 def test_a_failed_check_does_not_read_as_the_finding(record: Record) -> None:
@@ -173,8 +190,8 @@ def test_a_failed_check_does_not_read_as_the_finding(record: Record) -> None:
 
 
 def test_letters_and_terms_are_explained(parsed: Parsed) -> None:
-    words = " ".join(text for _, text in wording.DEFINITIONS)
-    terms = " ".join(term for term, _ in wording.DEFINITIONS)
+    words = " ".join(text for _, text in DEFINITIONS)
+    terms = " ".join(term for term, _ in DEFINITIONS)
     for term in ("(F)", "(R)", "(V)", "Excess", "Lemma 1"):
         assert term in terms
     for term in ("P95", "nats (", "msteps", "lr is"):

@@ -13,6 +13,7 @@ from rich.text import Text
 from expunge.core.record import SPLITS, Record
 from expunge.report import numbers, print_table, wording
 from expunge.report.fitting import print_fitting
+from expunge.report.headline import headline
 from expunge.report.table import print_forecast
 
 
@@ -28,7 +29,7 @@ def test_verdicts_and_numbers(record: Record) -> None:
     text = printed(record)
     lines = text.splitlines()
     for forget in record.forget_sets:
-        assert wording.headline(forget).sentence in text
+        assert headline(forget).sentence in text
         for row in wording.rows(forget):
             if row.chosen is None or row.selection is None:
                 continue
@@ -37,7 +38,7 @@ def test_verdicts_and_numbers(record: Record) -> None:
             wanted += [numbers.number(c.scores[s].value) for s in SPLITS]
             wanted += [f"[{numbers.number(c.scores[s].low)}, {numbers.number(c.scores[s].high)}]" for s in SPLITS]
             assert any(all(part in line for part in wanted) for line in lines), wanted
-    assert text.index(wording.headline(record.forget_sets[0]).sentence) < text.index("verdict  ")
+    assert text.index(headline(record.forget_sets[0]).sentence) < text.index("verdict  ")
 
 
 def test_failed_checks_and_members_are_named(record: Record) -> None:

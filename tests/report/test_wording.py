@@ -16,9 +16,11 @@ from expunge.core.record import (
     ConfigurationRecord,
     ForgetRecord,
     Record,
+    RowsRecord,
     VerdictName,
 )
 from expunge.report import numbers, wording
+from expunge.report.headline import headline
 
 
 def verdicts(forget: ForgetRecord, **names: VerdictName) -> None:
@@ -46,11 +48,13 @@ def forget(record: Record) -> ForgetRecord:
     return found
 
 
+RETRAIN = "Retrain: nothing cheaper is known to work."
+
+
 def test_bad_news(forget: ForgetRecord) -> None:
-    words = wording.headline(forget)
-    assert words.tone == "bad"
-    assert words.sentence.startswith("No candidate matches retraining.")
-    assert words.action.startswith("Retrain without the forget examples")
+    words = headline(forget)
+    assert (words.tone, words.sentence) == ("bad", RETRAIN)
+    assert words.action.startswith("No candidate matches retraining. The closest is ")
     assert "would have looked successful" not in words.action
 
 
@@ -58,32 +62,34 @@ def test_methods_that_moved_nothing_are_no_evidence(forget: ForgetRecord) -> Non
     for c in forget.configurations:
         if c.method == "scrub":
             c.checks = [CheckRecord(name=MOVED_ENOUGH, passed=False, detail="")]
-    words = wording.headline(forget)
+    words = headline(forget)
     assert words.tone == "bad"
     assert "No setting of SCRUB moved the forget examples: try larger rates" in words.action
     for c in forget.configurations:
         c.checks = [CheckRecord(name=MOVED_ENOUGH, passed=False, detail="")]
-    assert wording.headline(forget).tone == "open"
+    assert headline(forget).tone == "open"
 
 
 def test_bad_news_with_an_illusion(forget: ForgetRecord) -> None:
     best = next(c for c in forget.configurations if c.id == forget.selections[0].best)
     best.verdict.name = "indistinguishable"
-    words = wording.headline(forget)
+    words = headline(forget)
     assert words.tone == "bad"
     assert f"A setting of {best.label} would have looked successful" in words.action
 
 
-def test_good_news_names_the_cheapest_and_counts(forget: ForgetRecord) -> None:
+def test_good_news_names_the_cheapest_its_setting_and_counts(forget: ForgetRecord) -> None:
     verdicts(forget, gradient_ascent="indistinguishable", scrub="indistinguishable")
-    words = wording.headline(forget)
+    words = headline(forget)
     chosen = {r.method: r.chosen for r in wording.rows(forget) if r.chosen}
     cheapest = min((chosen["gradient_ascent"], chosen["scrub"]), key=lambda c: c.cost)
+    cost = numbers.percent(cheapest.cost)
     assert words.tone == "good"
-    assert words.sentence.startswith(
-        f"{cheapest.label} cannot be told from retraining, at {numbers.percent(cheapest.cost)}"
+    assert words.sentence == (
+        f"{cheapest.label} is the cheapest known to work: it cannot be told from retraining, at {cost} of its cost."
     )
-    assert "2 of 3 candidates pass; the others that do: " in words.sentence
+    assert wording.setting(forget, cheapest) in words.action
+    assert "2 of 3 candidates pass: " in words.action
     assert "but" not in words.action
 
 
@@ -96,13 +102,23 @@ def test_good_news_is_qualified(forget: ForgetRecord) -> None:
     assert selection is not None
     chosen.checks[0].passed = False
     selection.edge = ["lr at its largest value 0.4"]
-    control.cost = chosen.cost / 2
-    action = wording.headline(forget).action
-    assert "a runtime check of the method failed" in action
-    assert "edge of the grid" in action
-    assert "earns no credit" in action
     control.cost = chosen.cost * 2
-    assert "earns no credit" not in wording.headline(forget).action
+    words = headline(forget)
+    assert words.sentence.startswith("SCRUB is the cheapest")
+    assert "a runtime check of the method failed" in words.action
+    assert "edge of the grid" in words.action
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_control_that_works_for_no_more_is_the_answer(forget: ForgetRecord, share: float) -> None:
+    verdicts(forget, scrub="indistinguishable", fine_tune="indistinguishable")
+    chosen = {row.method: row.chosen for row in wording.rows(forget) if row.chosen}
+    chosen["fine_tune"].cost = chosen["scrub"].cost * share
+    words = headline(forget)
+    assert words.tone == "good"
+    assert words.sentence.startswith("Fine-tuning on the retain set is the cheapest known to work")
+    assert "1 of 3 candidates passes: SCRUB at" in words.action
+    assert "no method earns credit" in words.action
 
 
 def test_what_costs_as_much_as_retraining_is_not_recommended(forget: ForgetRecord) -> None:
@@ -110,63 +126,85 @@ def test_what_costs_as_much_as_retraining_is_not_recommended(forget: ForgetRecor
     row = next(row for row in wording.rows(forget) if row.method == "scrub")
     assert row.chosen is not None
     row.chosen.cost = 1.11
-    words = wording.headline(forget)
-    assert words.tone == "open"
-    assert words.sentence.startswith("SCRUB matches retraining, but saves nothing: it costs 111 % of retraining")
-    assert words.sentence.endswith("(1 of 3 candidates passes).")
-    assert words.action.startswith("Retrain instead, unless ")
-    assert "Use the setting" not in words.action
-    assert "earns no credit" not in words.action
+    words = headline(forget)
+    assert (words.tone, words.sentence) == ("open", RETRAIN)
+    assert words.action.startswith("SCRUB matches, but saves nothing: it costs 111 % of retraining")
+    assert "1 of 3 candidates passes" in words.action
     row.chosen.cost = 0.99
-    assert wording.headline(forget).tone == "good"
+    assert headline(forget).tone == "good"
 
 
-def test_a_dear_method_is_named_only_if_no_cheaper_one_passes(forget: ForgetRecord) -> None:
-    verdicts(forget, scrub="indistinguishable", gradient_ascent="indistinguishable", fine_tune="indistinguishable")
+def test_a_dear_method_is_named_only_if_nothing_cheaper_passes(forget: ForgetRecord) -> None:
+    verdicts(forget, scrub="indistinguishable", gradient_ascent="indistinguishable")
     chosen = {row.method: row.chosen for row in wording.rows(forget) if row.chosen}
-    chosen["scrub"].cost, chosen["gradient_ascent"].cost, chosen["fine_tune"].cost = 1.2, 0.3, 0.2
-    assert wording.headline(forget).tone == "good"
+    chosen["scrub"].cost, chosen["gradient_ascent"].cost = 1.2, 0.3
+    assert headline(forget).tone == "good"
     chosen["gradient_ascent"].cost = 1.0
-    words = wording.headline(forget)
-    assert words.sentence.startswith("Gradient ascent matches retraining, but saves nothing: it costs 100 %")
-    assert "the others that do: SCRUB" in words.sentence
-    assert "the control Fine-tuning on the retain set passes at no greater cost" in words.action
+    words = headline(forget)
+    assert words.sentence == RETRAIN
+    assert words.action.startswith("Gradient ascent matches, but saves nothing: it costs 100 %")
+    assert "SCRUB at 120 %" in words.action
 
 
-def test_control_alone_passes(forget: ForgetRecord) -> None:
-    verdicts(forget, fine_tune="indistinguishable")
-    words = wording.headline(forget)
-    assert words.tone == "bad"
-    assert "The control Fine-tuning on the retain set does match" in words.action
-
-
-def test_retraining_is_no_rival_but_cheaper_retraining_is(forget: ForgetRecord) -> None:
+def test_a_control_that_works_alone_is_the_answer_and_no_method_is(forget: ForgetRecord) -> None:
+    """Unless it is as dear as retraining: then it is retraining."""
     verdicts(forget, fine_tune="indistinguishable")
     control = next(row.chosen for row in wording.rows(forget) if row.method == "fine_tune")
     assert control is not None
-    control.statistics, control.cost = "retrained", 1.0
-    assert "does match" not in wording.headline(forget).action
-    control.cost = 0.25
-    assert "does match, at 25 % of the cost" in wording.headline(forget).action
+    control.cost = 0.9
+    words = headline(forget)
+    assert words.tone == "good"
+    assert words.sentence.startswith("Fine-tuning on the retain set is the cheapest known to work")
+    assert words.sentence.endswith("at 90 % of its cost.")
+    assert "No unlearning method matches. The closest is " in words.action
+    control.cost = 1.0
+    assert (headline(forget).tone, headline(forget).sentence) == ("bad", RETRAIN)
 
 
 def test_undecided_asks_for_members(forget: ForgetRecord) -> None:
     verdicts(forget, scrub="undecided")
-    words = wording.headline(forget)
+    words = headline(forget)
     assert words.tone == "open"
-    assert words.sentence.startswith("No candidate has been shown to match retraining.")
-    assert "SCRUB: too few members to decide. Repeat with more members" in words.action
+    assert words.action.startswith("No candidate has been shown to match retraining.")
+    assert "SCRUB: too few members to decide" in words.action
+
+
+def test_what_costs_as_much_as_the_closest_candidate_follows_what_was_chosen(forget: ForgetRecord) -> None:
+    rows = wording.rows(forget)
+    assert wording.with_equal_cost(rows) == rows
+    control = next(s for s in forget.selections if s.method == "fine_tune")
+    other = next(c for c in forget.configurations if c.method == "fine_tune" and c.id != control.chosen)
+    control.equal_cost = other.id
+    made = wording.with_equal_cost(wording.rows(forget))
+    at = next(i for i, row in enumerate(made) if row.method == "fine_tune")
+    assert (made[at].chosen.id, made[at + 1].chosen, made[at + 1].selection) == (control.chosen, other, None)
+    assert made[at + 1].label == f"{made[at].label}, at equal cost"
+
+
+def test_rows_that_count_stand_beside_the_verdict(forget: ForgetRecord) -> None:
+    def seen(examples: int, counted: int) -> RowsRecord:
+        return RowsRecord(
+            examples=examples, told=counted, counted=counted, remembered=counted, beyond=0, level=0.01, rows=[]
+        )
+
+    verdict = forget.configurations[0].verdict.model_copy(update={"name": "under-forgotten"})
+    assert (wording.chip(verdict), wording.tails(verdict)) == ("under-forgotten", [])
+    verdict.rows = {"forget": seen(70, 3), "retain": seen(500, 4), "validation": seen(1360, 0)}
+    assert wording.chip(verdict) == "under-forgotten (3 of 70 rows)"
+    assert wording.tails(verdict) == ["damage on 4 of 500 retain rows"]
+    verdict.name = "damaged"
+    assert wording.chip(verdict) == "damaged"
 
 
 def test_nothing_to_unlearn_overrules_all(forget: ForgetRecord) -> None:
     verdicts(forget, scrub="indistinguishable")
     forget.nothing_to_unlearn = True
-    assert wording.headline(forget).sentence.startswith("There is nothing to unlearn")
+    assert headline(forget).sentence.startswith("There is nothing to unlearn")
 
 
 def test_no_selection(forget: ForgetRecord) -> None:
     forget.selections = []
-    assert wording.headline(forget).tone == "open"
+    assert headline(forget).tone == "open"
 
 
 def test_timing_counts_by_hand(record: Record) -> None:
@@ -286,4 +324,4 @@ def test_a_setting_that_only_looked_better_by_luck_is_no_illusion(forget: Forget
             chosen.verdict.name = "damaged"
     for low, seen in ((0.2, True), (-0.2, False)):
         selection.gap_low, selection.gap_high = low, 0.5
-        assert ("would have looked successful" in wording.headline(forget).action) == seen
+        assert ("would have looked successful" in headline(forget).action) == seen

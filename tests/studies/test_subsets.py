@@ -16,7 +16,7 @@ import expunge as ex
 from expunge.core import InputError, Record
 from expunge.core.record import SPLITS, CheckRecord
 from expunge.methods import METHODS, EarlyStoppedRetrain, FineTune, Scrub, Stop, Trained
-from expunge.report import wording
+from expunge.report.headline import headline
 from expunge.studies.audit import forget_set
 from expunge.studies.audit.illusion import Gap
 from expunge.studies.audit.selection import LAST, select_all
@@ -106,7 +106,7 @@ def test_all_methods_run_to_their_report_on_every_task(spec, quick, tmp_path):
             kept = [c for c in forget.configurations if c.method not in left_out]
             made = select_all(kept, chosen, lambda chosen, tried: Gap(0.0, 0.0, 0.0))
             assert {selection.method for selection in made} == set(names) - set(left_out)
-            told = wording.headline(forget.model_copy(update={"configurations": kept, "selections": made}))
+            told = headline(forget.model_copy(update={"configurations": kept, "selections": made}))
             assert told.sentence
 
 

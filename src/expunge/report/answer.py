@@ -12,6 +12,7 @@ from expunge.core.record import ForgetRecord, Record
 from expunge.core.result import Result
 from expunge.report import wording
 from expunge.report.forecast_words import forecast_headline
+from expunge.report.headline import headline
 
 HOPED = "indistinguishable"
 """The one verdict that can be asked for."""
@@ -104,7 +105,7 @@ def _failed(row: wording.Row) -> list[str]:
 
 
 def _forget_set(forget: ForgetRecord) -> dict[str, Any]:
-    words = wording.headline(forget)
+    words = headline(forget)
     return {
         "name": forget.name,
         "size": forget.size,
@@ -131,6 +132,8 @@ def _method(row: wording.Row) -> dict[str, Any]:
         "failed_checks": _failed(row),
         "failed_members": row.chosen.failed,
         "illusion_gap": row.selection.illusion_gap,
+        "gap_low": row.selection.gap_low,
+        "gap_high": row.selection.gap_high,
         "edge": row.selection.edge,
     }
 

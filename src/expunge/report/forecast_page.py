@@ -19,9 +19,10 @@ from expunge.core.forecast import (
 )
 from expunge.core.schema import SPLITS, write_atomically
 from expunge.report import forecast_figures as figures
-from expunge.report import numbers, wording
+from expunge.report import numbers
 from expunge.report.axes import Figure
 from expunge.report.forecast_words import DEFINITIONS, OUTLOOKS, forecast_headline
+from expunge.report.headline import Headline
 from expunge.report.html import render_page, task_facts
 
 PAGE = "forecast.html"
@@ -97,7 +98,7 @@ class Panel:
 
     number: int
     item: ForecastSet
-    headline: wording.Headline
+    headline: Headline
     lines: list[Line]
     drawn: dict[str, Figure]
     timing: list[tuple[str, str, str, list[tuple[str, str]]]]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from expunge.core.forecast import ForecastRecord, Outlook
-from expunge.report.wording import DEFINITIONS as AUDIT_DEFINITIONS
-from expunge.report.wording import SETTING_TERM, SPLITS_TERM, Headline
+from expunge.report.definitions import DEFINITIONS as AUDIT_DEFINITIONS
+from expunge.report.definitions import SETTING_TERM, SPLITS_TERM
+from expunge.report.headline import Headline
 
 
 @dataclass(frozen=True)

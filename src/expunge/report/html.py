@@ -94,6 +94,20 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return found
 
 
+def made_facts(record: Record | ForecastRun) -> list[str]:
+    """Return when, from which data and with which versions a record was made."""
+    day = record.started.partition("T")[0]
+    found = [day] if day else []
+    digest = record.task.get("fingerprint")
+    if isinstance(digest, str) and digest:
+        found.append(f"data {digest[:12]}")
+    packages = record.environment.get("packages")
+    torch = packages.get("torch") if isinstance(packages, Mapping) else None
+    versions = {"expunge": record.environment.get("expunge"), "torch": torch}
+    text = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return [*found, text] if text else found
+
+
 def task_facts(task: Mapping[str, Any]) -> list[str]:
     """Return what the line below the title says of the task."""
     found = []

@@ -23,7 +23,9 @@ from expunge.core.record import (
 from expunge.core.result import Result
 from expunge.report import figures, numbers, wording
 from expunge.report.axes import Figure
-from expunge.report.html import render_page, task_facts
+from expunge.report.definitions import definitions
+from expunge.report.headline import Headline, headline
+from expunge.report.html import made_facts, render_page, task_facts
 from expunge.report.margin_grid import CELL_HEIGHT, CELL_WIDTH, MarginGrid, margin_grid
 from expunge.report.outcome import Outcome, changes_figure, configurations_figure, method_colours, outcome
 from expunge.report.strip import Strip, strip
@@ -85,11 +87,12 @@ def render(record: Record, margins: Mapping[str, Margins]) -> str:
         matrix=_matrix(panels),
         shapes=shapes,
         verdicts=wording.VERDICTS,
-        definitions=wording.definitions(record.statistic),
+        definitions=definitions(record.statistic),
         facts=_facts(record),
-        as_dear=wording.AS_DEAR,
         options_text=wording.options_text,
         gap_text=wording.gap_text,
+        chip=wording.chip,
+        tails=wording.tails,
         gap_interval=wording.gap_interval,
         beside_floor=wording.beside_floor,
         failed_ensembles=[e for e in record.ensembles if e.failed],
@@ -104,7 +107,7 @@ class VerdictRow:
 
     row: wording.Row
     configuration: ConfigurationRecord
-    options: str
+    setting: str
     strips: dict[str, Strip]
     failed_checks: list[str]
 
@@ -141,9 +144,11 @@ class Panel:
 
     number: int
     forget: ForgetRecord
-    headline: wording.Headline
+    headline: Headline
     rows: list[wording.Row]
     verdicts: list[VerdictRow]
+    ladder: list[VerdictRow]
+    """The same, what works first and the cheapest of it before the others."""
     references: list[tuple[str, str, str, Mapping[SplitName, Result], Mapping[SplitName, float], dict[str, Strip]]]
     unjudged: list[wording.Row]
     drawn: dict[str, Figure]
@@ -180,11 +185,11 @@ def _panel(
         VerdictRow(
             row=row,
             configuration=row.chosen,
-            options=wording.options_text(row.chosen.options, keys[row.method]),
+            setting=wording.setting(forget, row.chosen),
             strips={s: strip(score, record.tolerance, top) for s, score in row.chosen.scores.items()},
             failed_checks=[check.name for check in row.chosen.checks if not check.passed],
         )
-        for row in judged
+        for row in wording.with_equal_cost(judged)
         if row.chosen is not None
     ]
     order = list(wording.VERDICTS)
@@ -192,11 +197,9 @@ def _panel(
     verdicts.sort(
         key=lambda v: (
             v.row.control,
-            v.configuration.verdict.name != "indistinguishable",
+            not _passes(v),
             # Those that pass by their cost, as in the headline; the others by how far off they are.
-            v.configuration.cost
-            if v.configuration.verdict.name == "indistinguishable"
-            else wording.worst_excess(v.configuration),
+            v.configuration.cost if _passes(v) else wording.worst_excess(v.configuration),
             order.index(v.configuration.verdict.name),
         )
     )
@@ -219,9 +222,10 @@ def _panel(
     return Panel(
         number=index,
         forget=forget,
-        headline=wording.headline(forget),
+        headline=headline(forget),
         rows=rows,
         verdicts=verdicts,
+        ladder=sorted(verdicts, key=lambda v: v.configuration.cost if _passes(v) else math.inf),
         # A do-nothing control is the pretrained ensemble, with a verdict: its row takes the reference's place.
         references=[r for r in _references(forget, record.tolerance, top) if dict(r[3]) not in shown],
         unjudged=[row for row in rows if row.chosen is None and not row.control],
@@ -264,6 +268,10 @@ def _panel(
         table=_table(forget, record.utility),
         others=wording.other_results(forget),
     )
+
+
+def _passes(row: VerdictRow) -> bool:
+    return row.configuration.verdict.name == "indistinguishable"
 
 
 def _strip_top(forget: ForgetRecord, judged: Sequence[wording.Row]) -> float:
@@ -440,8 +448,8 @@ def _matrix(panels: Sequence[Panel]) -> list[tuple[str, bool, list[Configuration
 def _facts(record: Record) -> list[str]:
     """Return the line below the title."""
     return [
-        numbers.count(record.members, "member") + " an ensemble",
+        *made_facts(record),
         *task_facts(record.task),
-        f"{numbers.count(sum(len(f.configurations) for f in record.forget_sets), 'configuration')} tried",
+        numbers.count(record.members, "member") + " an ensemble",
         f"tolerance {record.tolerance:g} nats above the floor",
     ]

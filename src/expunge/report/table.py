@@ -13,6 +13,7 @@ from expunge.report import numbers, wording
 from expunge.report.fitting import print_fitting
 from expunge.report.forecast_figures import settings_of
 from expunge.report.forecast_words import OUTLOOKS, forecast_headline
+from expunge.report.headline import headline
 from expunge.report.outcome import outcome_sentence
 
 STYLES: dict[VerdictName, str] = {
@@ -49,7 +50,7 @@ def print_table(record: Record, console: Console) -> None:
     for forget in record.forget_sets:
         console.print()
         console.print(Text(f"{forget.name}", "bold").append(f"  {numbers.count(forget.size, 'forget example')}", "dim"))
-        words = wording.headline(forget)
+        words = headline(forget)
         console.print(Text(words.sentence, _TONES[words.tone]))
         console.print(Text(words.action))
         print_fitting(console, _table(forget, intervals=True), _table(forget), _table(forget, beneath=True))
@@ -83,9 +84,10 @@ def _table(forget: ForgetRecord, *, intervals: bool = False, beneath: bool = Fal
     table.add_column("illusion gap" if intervals else "gap", justify="right", no_wrap=True)
     if not beneath:
         table.add_column("checks", min_width=16)
-    for row in wording.rows(forget):
+    rows = wording.rows(forget)
+    for row in wording.with_equal_cost(rows):
         name = Text(row.label + (" (control)" if row.control else ""), "dim" if row.control else "")
-        if row.chosen is None or row.selection is None:
+        if row.chosen is None:
             if not row.control:
                 _add(table, name, [Text("not chosen", "dim")], Text(f"{row.configurations} tried", "dim"), beneath)
             continue
@@ -93,18 +95,18 @@ def _table(forget: ForgetRecord, *, intervals: bool = False, beneath: bool = Fal
         failed = [check.name for check in c.checks if not check.passed]
         remarks = [f"FAILED: {', '.join(failed)}"] * bool(failed)
         remarks += [f"{numbers.count(c.failed, 'member')} failed"] * bool(c.failed)
-        remarks += ["edge of grid"] * bool(row.selection.edge)
+        remarks += ["edge of grid"] * bool(row.selection and row.selection.edge)
         cells = [
             Text(c.verdict.name, STYLES[c.verdict.name]),
             *(_score(c.scores.get(split), intervals) for split in SPLITS),
             Text(numbers.percent(c.cost)),
-            _gap(row.selection, intervals),
+            _gap(row.selection, intervals) if row.selection else Text(""),
         ]
         passed = "" if beneath else "passed"
         _add(
             table, name, cells, Text("; ".join(remarks) or passed, "bold red" if failed or c.failed else "dim"), beneath
         )
-    shown = [row.chosen.scores for row in wording.rows(forget) if row.chosen and row.selection]
+    shown = [row.chosen.scores for row in rows if row.chosen]
     for name_, scores, cost in (("pretrained", forget.pretrained, "0 %"), ("floor (retrained)", forget.floor, "100 %")):
         if scores in shown:  # a do-nothing control is the pretrained ensemble
             continue

@@ -1,4 +1,4 @@
-"""The report's words: how numbers are written, what a verdict means, what to do about it, and the definitions.
+"""The report's words: what a verdict means, what to do about it, and what stands in a row.
 
 Everything here is a pure function from parts of a record to text, so that the page and the terminal say the same.
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from expunge.core.record import (
-    MOVED_ENOUGH,
     SPLITS,
     ConfigurationRecord,
     ForgetRecord,
     SelectionRecord,
     SplitName,
     VerdictName,
+    VerdictRecord,
 )
 from expunge.core.result import Result
 from expunge.report import numbers
@@ -74,7 +74,7 @@ VERDICTS: dict[VerdictName, VerdictWords] = {
 AS_DEAR = 0.995
 """Share of the cost of retraining from which on it is written as 100 %: nothing is saved."""
 
-OPTION_NAMES = {"msteps": "ascent epochs (msteps)"}
+OPTION_NAMES = {"msteps": "ascent epochs (msteps)", "cost": "share of the epochs"}
 """Options whose name in Python says little to somebody who does not know the code that it comes from."""
 
 
@@ -115,6 +115,17 @@ def varying(configurations: Sequence[ConfigurationRecord]) -> list[str]:
     ]
 
 
+def setting(forget: ForgetRecord, configuration: ConfigurationRecord) -> str:
+    """Write what tells a configuration from the others of its method; nothing where there is no other."""
+    own = [c for c in forget.configurations if c.method == configuration.method]
+    if len(own) < 2:
+        return ""
+    options = options_text(configuration.options, varying(own))
+    stops = len({c.epoch for c in own if c.run == configuration.run}) > 1
+    stop = f"stopped after {numbers.count(configuration.epoch, 'epoch')}" if stops else ""
+    return ", ".join(part for part in (options, stop) if part)
+
+
 def short_label(label: str, statistics: str) -> str:
     """Write a method's label, with its choice of normalisation statistics where that is not the default."""
     return label if statistics in ("frozen", "retrained") else f"{label} (statistics {statistics})"
@@ -124,18 +135,6 @@ def worst_excess(configuration: ConfigurationRecord) -> float:
     """Return the largest excess over the floor among the splits; infinite where a score is not a number."""
     excesses = [score.excess for score in configuration.scores.values()]
     return max((math.inf if math.isnan(excess) else excess for excess in excesses), default=math.inf)
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The most important thing about one forget set."""
-
-    tone: str
-    """`good`, `bad`, `open` or `empty`; decides the colour."""
-    sentence: str
-    """The finding."""
-    action: str
-    """What this means and what to do."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +148,8 @@ class Row:
     chosen: ConfigurationRecord | None
     best: ConfigurationRecord | None
     configurations: int
+    equal_cost: ConfigurationRecord | None = None
+    """Of the same method, what costs about as much as the closest candidate, where that is another."""
 
 
 def rows(forget: ForgetRecord) -> list[Row]:
@@ -163,8 +164,20 @@ def rows(forget: ForgetRecord) -> list[Row]:
         best = by_id.get(selection.best) if selection else None
         some = chosen or best or (own[0] if own else None)
         control = some.control if some else False
-        found.append(Row(method, some.label if some else method, control, selection, chosen, best, len(own)))
+        equal = by_id.get(selection.equal_cost) if selection else None
+        found.append(Row(method, some.label if some else method, control, selection, chosen, best, len(own), equal))
     return sorted(found, key=lambda row: row.control)
+
+
+def with_equal_cost(found: Sequence[Row]) -> list[Row]:
+    """Return the rows, each followed by that of what costs as much as the closest candidate, where that is another."""
+    out = []
+    for row in found:
+        out.append(row)
+        if row.equal_cost is not None:
+            label = f"{row.label}, at equal cost"
+            out.append(replace(row, label=label, selection=None, chosen=row.equal_cost, equal_cost=None))
+    return out
 
 
 def other_results(forget: ForgetRecord) -> list[tuple[Row, str, Mapping[SplitName, Result]]]:
@@ -172,6 +185,23 @@ def other_results(forget: ForgetRecord) -> list[tuple[Row, str, Mapping[SplitNam
     chosen = [(row, row.chosen.others) for row in rows(forget) if row.chosen and row.selection]
     names = dict.fromkeys(name for _, others in chosen for name in others)
     return [(row, name, others[name]) for name in names for row, others in chosen if name in others]
+
+
+def chip(verdict: VerdictRecord) -> str:
+    """Write a verdict's name, with how many forget rows count against it where every row was looked at."""
+    seen = verdict.rows.get("forget")
+    if seen is None or not seen.counted or verdict.name not in ("under-forgotten", "over-forgotten"):
+        return verdict.name
+    return f"{verdict.name} ({seen.counted} of {numbers.count(seen.examples, 'row')})"
+
+
+def tails(verdict: VerdictRecord) -> list[str]:
+    """Say on how many retain and validation rows more is wrong than the tolerance allows; nothing if on none."""
+    return [
+        f"damage on {seen.counted} of {seen.examples:,} {split} rows"
+        for split, seen in verdict.rows.items()
+        if split != "forget" and seen.counted
+    ]
 
 
 def beside_floor(result: Result | None) -> str:
@@ -193,144 +223,10 @@ def gap_text(selection: SelectionRecord) -> str:
 def gap_interval(selection: SelectionRecord) -> str:
     """Write the interval of an illusion gap, or why there is none."""
     if selection.gap_low is None or selection.gap_high is None:
-        return "no interval, at least 0"
+        return "no interval, at least 0" if selection.illusion_gap else ""
     if selection.gap_low == selection.gap_high:
         return ""
     return f"{numbers.number(selection.gap_low)} to {numbers.number(selection.gap_high)}"
-
-
-def headline(forget: ForgetRecord) -> Headline:
-    """Say in two sentences what an engineer with a deletion request must know about one forget set."""
-    score, floor = forget.pretrained.get("forget"), forget.floor.get("forget")
-    if forget.nothing_to_unlearn:
-        seen = (
-            f" (KLoM on forget {numbers.number(score.value)}, floor {numbers.number(floor.value)})"
-            if score and floor
-            else ""
-        )
-        return Headline(
-            "empty",
-            "There is nothing to unlearn: before any method, the pretrained models already behave on the forget "
-            f"examples like models that never saw them{seen}.",
-            "No unlearning is needed for the behaviour to match retraining, and this forget set cannot tell a working "
-            "method from an idle one. Whether the data themselves must be deleted is a separate question.",
-        )
-    all_rows = rows(forget)
-    judged = [row for row in all_rows if not row.control and row.chosen]
-    if not judged:
-        return Headline(
-            "open",
-            "No method has been chosen and judged for this forget set yet.",
-            "Finish or repeat the audit; until then, retrain if the examples have to be forgotten.",
-        )
-    passing = sorted((row for row in judged if _passes(row.chosen)), key=lambda row: _cost(row.chosen))
-    rivals = [row for row in all_rows if row.control and _passes(row.chosen) and _cost(row.chosen) < AS_DEAR]
-    if passing and _cost(passing[0].chosen) >= AS_DEAR:
-        return _dear_news(passing, rivals, len(judged))
-    if passing:
-        return _good_news(passing, rivals, len(judged))
-    return _bad_news(judged, rivals, [row for row in judged if _inert(forget, row.method)])
-
-
-def _inert(forget: ForgetRecord, method: str) -> bool:
-    """Return whether no setting of a method moved the forget examples enough to be judged."""
-    return all(
-        any(check.name == MOVED_ENOUGH and not check.passed for check in c.checks)
-        for c in forget.configurations
-        if c.method == method
-    )
-
-
-def _good_news(passing: list[Row], rivals: list[Row], judged: int) -> Headline:
-    first = passing[0]
-    assert first.chosen is not None
-    who = f"{first.label} cannot be told from retraining, at {numbers.percent(first.chosen.cost)} of its cost"
-    cautions = _cautions(first, rivals)
-    action = "Use the setting listed below, for this task and forget sets of this kind"
-    action += "; but " + "; ".join(cautions) + "." if cautions else "; keep this report as the evidence."
-    return Headline("good", f"{who} ({_count_passing(passing, judged)}).", action)
-
-
-def _dear_news(passing: list[Row], rivals: list[Row], judged: int) -> Headline:
-    """Say that what passes saves nothing, `passing[0]` being the cheapest."""
-    first = passing[0]
-    assert first.chosen is not None
-    cost = numbers.percent(first.chosen.cost)
-    who = f"{first.label} matches retraining, but saves nothing: it costs {cost} of retraining"
-    action = (
-        "Retrain instead, unless the models at hand must be kept for another reason: retraining is certain, has no "
-        "setting to find, and costs no more."
-    )
-    cautions = _cautions(first, rivals)
-    if cautions:
-        caution = "; ".join(cautions)
-        action += f" If you use it all the same: {caution}."
-    return Headline("open", f"{who} ({_count_passing(passing, judged)}).", action)
-
-
-def _count_passing(passing: list[Row], judged: int) -> str:
-    if judged == 1:
-        return "the only candidate"
-    total = f"{len(passing)} of {judged} candidates {'passes' if len(passing) == 1 else 'pass'}"
-    others = numbers.listing([row.label for row in passing[1:]])
-    return f"{total}; the others that do: {others}" if others else total
-
-
-def _cautions(row: Row, rivals: list[Row]) -> list[str]:
-    """Return what somebody must know who wants to use a method that passes."""
-    assert row.chosen is not None
-    cautions = []
-    if any(not check.passed for check in row.chosen.checks):
-        cautions.append("a runtime check of the method failed: read it before trusting the score")
-    if row.selection and row.selection.edge:
-        cautions.append("its setting lies on the edge of the grid, so widen the grid")
-    cheaper = [rival for rival in rivals if _cost(rival.chosen) <= _cost(row.chosen) * 1.001]
-    if cheaper:
-        cautions.append(
-            f"the control {cheaper[0].label} passes at no greater cost, so the method itself earns no credit"
-        )
-    return cautions
-
-
-def _bad_news(judged: list[Row], rivals: list[Row], inert: list[Row]) -> Headline:
-    closest = min(judged, key=lambda row: worst_excess(row.chosen) if row.chosen else math.inf)
-    assert closest.chosen is not None
-    forget_score = closest.chosen.scores.get("forget")
-    near = f"The closest is {closest.label}: {closest.chosen.verdict.name}"
-    if forget_score:
-        read, retrained = numbers.number(forget_score.value), numbers.number(forget_score.floor)
-        near += f", KLoM on forget {read} where retraining reads {retrained}"
-    undecided = [row for row in judged if row.chosen and row.chosen.verdict.name == "undecided"]
-    illusions = [row for row in judged if _passes(row.best) and row.selection and not is_noise(row.selection)]
-    if rivals:
-        cost = numbers.percent(_cost(rivals[0].chosen))
-        action = f"The control {rivals[0].label} does match, at {cost} of the cost of retraining."
-    elif undecided:
-        names = numbers.listing([row.label for row in undecided])
-        action = f"{names}: too few members to decide. Repeat with more members, or retrain."
-    else:
-        action = "Retrain without the forget examples; it is the only thing here that is known to work."
-    if illusions:
-        names = numbers.listing([row.label for row in illusions])
-        action += (
-            f" A setting of {names} would have looked successful had it been picked with the retrained models at hand; "
-            "without them nobody would have known to pick it."
-        )
-    if inert:
-        names = numbers.listing([row.label for row in inert])
-        action += f" No setting of {names} moved the forget examples: try larger rates before you conclude anything."
-    tone = "open" if undecided or len(inert) == len(judged) else "bad"
-    # Undecided is not a failure: the claim must not be stronger than the evidence.
-    claim = "No candidate has been shown to match retraining" if undecided else "No candidate matches retraining"
-    return Headline(tone, f"{claim}. {near}.", action)
-
-
-def _passes(configuration: ConfigurationRecord | None) -> bool:
-    return configuration is not None and configuration.verdict.name == "indistinguishable"
-
-
-def _cost(configuration: ConfigurationRecord | None) -> float:
-    return configuration.cost if configuration and math.isfinite(configuration.cost) else math.inf
 
 
 def starts_pretrained(configuration: ConfigurationRecord) -> bool:
@@ -404,127 +300,3 @@ def disagreements(forget: ForgetRecord) -> list[Disagreement]:
 
     found = [Disagreement(*max(stops, key=weight), len(stops)) for stops in runs.values()]
     return sorted(found, key=lambda d: weight((d.configuration, d.splits)), reverse=True)
-
-
-SPLITS_TERM = "Forget set (F), retain set (R), validation (V)"
-SETTING_TERM = "Setting, run, configuration"
-
-DEFINITIONS: list[tuple[str, str]] = [
-    (
-        SPLITS_TERM,
-        "The forget set is the part of the training data that is to be forgotten, the retain set all the rest. "
-        "Validation examples were never trained on. A method must change behaviour on the first as retraining "
-        "would, and must leave the other two as retraining would leave them. Tables and checks call them F, R and V.",
-    ),
-    (
-        "Pretrained, oracle, member",
-        "A pretrained model was trained on everything. An oracle was trained by the same recipe on the retain set "
-        "only: it is what a perfect deletion would give. Training is random, so each is an ensemble of many "
-        "models, called members, that differ in their random numbers only.",
-    ),
-    (
-        "Margin",
-        "For one model and one example: the logit of the true class minus the log-sum-exp of the other classes. "
-        "It equals log(p / (1 - p)), with p the probability given to the true class. Above 0 the true class has "
-        "more than half of the probability; models that memorised an example give it a large margin.",
-    ),
-    (
-        "KLoM",
-        "Kullback-Leibler (KL) divergence of margins, in nats (units of the natural logarithm). For each example the "
-        "margins of all unlearned members are compared, as a distribution, with those of all oracles, in both "
-        "directions, and the two divergences are averaged. Bins are placed at quantiles of the oracles with open ends, "
-        "so that no outlier can stretch them; margins of failed members are put where they do most harm. A split is "
-        "summarised by its 95th percentile (P95): 95 % of its examples score lower. KLoM saturates (near 2.3 with 100 "
-        "members on each side) when no margin is left among the oracles'.",
-    ),
-    (
-        "Floor",
-        "What KLoM reads when both sides are oracles, so what a perfect method would score. It is above 0 because "
-        "the number of members is finite, and it falls as members are added. Compare every score with its floor, "
-        "never with 0. It is measured with a second, independent set of oracles (held out).",
-    ),
-    (
-        "Excess",
-        "KLoM less its floor: how much further from retraining the models are than other retrained models would be. "
-        "Perfect is 0. The excess on the worst of the three splits decides a verdict and the choice of a setting.",
-    ),
-    (
-        "Interval",
-        "The 95 % bootstrap interval: other members would have given other numbers. On retain and validation it "
-        "also allows for other examples; the forget examples are all there are.",
-    ),
-    (
-        "Tolerance and verdict",
-        "The tolerance is the largest excess over the floor that still counts as the same. For scale: margins of "
-        "one example shifted by d standard deviations of the oracles are d x d / 2 nats away. Indistinguishable "
-        "has to be shown: two one-sided tests at 5 % must place the excess within the tolerance on forget, retain "
-        "and validation, all three. Otherwise a method is under-forgotten (on the pretrained side of the oracles), "
-        "over-forgotten (beyond them), damaged (retain or validation further away than before), diverged (members "
-        "failed), or undecided (too few members to say).",
-    ),
-    (
-        "Cost",
-        "Training examples pushed forward and backward through the model, as a share of what retraining on the "
-        "retain set takes. 100 % is as dear as retraining; a method that costs more has no purpose.",
-    ),
-    (
-        "Shift",
-        "How far the mean margin of the unlearned members lies from that of the oracles, in standard deviations "
-        "of the oracles, averaged over examples. On the forget set a positive shift means too little forgetting, "
-        "a negative one too much.",
-    ),
-    (
-        "Chosen, best of grid, illusion gap",
-        "The grid is all settings of a method. The chosen one was found without looking at the oracles of this forget "
-        "set: on a calibration forget set of the same kind, with its own oracles. The best of the grid was picked by "
-        "looking at the answer; it is biased, and nobody with a real request could find it. The illusion gap is what "
-        "such a look gains: the best is picked with half of the models and read with the other half, and the reverse, "
-        "so that luck gains nothing; a gap whose 95 % interval holds 0 is called noise. Records of earlier versions "
-        "have no interval: the best was read on the oracles that it was picked on, at least 0 by luck alone.",
-    ),
-    (
-        SETTING_TERM,
-        "A setting is a method's options, by their names in Python: lr is the learning rate, batch_size and "
-        "forget_batch_size (batch and forget_batch in old records) are the examples that a step takes, msteps the "
-        "epochs in which SCRUB pushes away from the forget set. A method with one setting is a run; a run stopped "
-        "after some epoch is a configuration.",
-    ),
-    (
-        "Normalisation statistics",
-        "Batch norm keeps running means and variances. Running a model in training mode on forget examples "
-        "changes them even if no weight moves. Frozen leaves them alone, updated lets them drift, recalibrated "
-        "measures them again on the retain set.",
-    ),
-    (
-        "Control",
-        "A row that should not work, or works for a known reason: doing nothing, a rate of 0, fine-tuning on the "
-        "retain set, retraining cut short at the same cost. A method deserves credit only for what it does beyond "
-        "its controls.",
-    ),
-    (
-        "Lemma 1",
-        'A result of the paper "Ascent Fails to Forget" (arXiv 2509.26427): if F was drawn at random, an oracle '
-        "treats it like fresh data, so its accuracies on F and on V differ by no more than chance in drawing "
-        "examples allows.",
-    ),
-]
-"""Terms and their explanation, for someone who has not read the paper."""
-
-
-def definitions(statistic: str) -> list[tuple[str, str]]:
-    """Return the terms of a report on an outcome whose compared number has this name."""
-    other = (
-        statistic.capitalize(),
-        f"The number that is compared, for one model and one example: {STATISTICS.get(statistic, OTHER)}. What is said "
-        "of margins elsewhere on this page is said of this number.",
-    )
-    return [other if term == "Margin" and statistic != "margin" else (term, text) for term, text in DEFINITIONS]
-
-
-OTHER = "larger where the model fits the example's target better"
-STATISTICS = {
-    "fit": "minus the distance between prediction and target, in standard deviations of the training targets",
-    "mean margin": "the logit of each label, negated where the label is absent, averaged over labels",
-    "log-likelihood a token": "the mean log-probability of its tokens under the model, in nats, at most 0",
-}
-"""How the compared number of outcomes without a single margin is made."""
