@@ -3,6 +3,7 @@
 #   make demo     an audit on real data, and its report
 #   make test     format, lint, types, tests
 #   make docs     the documentation as web pages, in site/
+#   make dist     the source archive and a wheel for every system, in dist/
 #   make clean    remove what these made, but not runs/
 #
 # Another interpreter: make test PYTHON=python3.12
@@ -14,7 +15,7 @@ BUILD := pyproject.toml constraints.txt hatch_build.py $(wildcard src/expunge/en
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test format lint types pytest docs clean help
+.PHONY: demo test format lint types pytest docs dist clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -43,6 +44,12 @@ pytest: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html"
+
+# The wheel is built from the archive, so whatever is missing there is missing at once. Without the compiled kernels it
+# serves all systems; those of Linux with them are built by cibuildwheel (see CONTRIBUTING.md).
+dist: $(VENV)/.created
+	$(INSTALL) build
+	EXPUNGE_COMPILED=0 $(BIN)/python -m build --outdir dist .
 
 # The stamps make a second call quick; they are made again when the dependencies change.
 $(VENV)/.created:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -41,5 +43,6 @@ class CompileKernels(BuildHookInterface):
             self.app.display_warning(f"the convolution kernels could not be compiled and are left out: {reason}")
             return
         build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        # The library is loaded by its name and knows nothing of Python: one wheel serves every version.
+        build_data["tag"] = f"py3-none-{re.sub('[-.]', '_', sysconfig.get_platform())}"
         build_data["artifacts"].append(str(FOLDER / LIBRARY))

@@ -212,7 +212,7 @@ def _unused() -> int | None:
         text = Path("/proc/meminfo").read_text()
         found = re.search(r"^MemAvailable:\s*(\d+) kB", text, re.MULTILINE)
         return int(found[1]) * 1024 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # Windows says it in no such way
         return None
 
 

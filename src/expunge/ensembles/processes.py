@@ -17,8 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkProcess
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -26,6 +25,9 @@ from threadpoolctl import threadpool_limits
 from expunge.core import DamagedFileError, InputError
 from expunge.core.children import die_with_parent
 from expunge.ensembles.chunks import one_thread_each
+
+if TYPE_CHECKING:  # only systems that can fork have it
+    from multiprocessing.context import ForkProcess
 
 T = TypeVar("T")
 
