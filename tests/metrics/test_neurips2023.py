@@ -106,3 +106,13 @@ def test_margins_on_a_large_scale_take_no_more_memory(scale):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**27
+
+
+def test_memory_of_the_exact_scan_is_linear_in_the_members():
+    """Pairs of thresholds go with the square of the members: they are tried in blocks."""
+    u, o = 0.2 * np.random.default_rng(0).normal(size=(2, 1500, 1))
+    tracemalloc.start()
+    assert challenge_epsilons(u, o, scan="exact") > 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**27

@@ -35,7 +35,7 @@ import numpy as np
 from expunge.core import InputError
 from expunge.core.checks import between, one_of, whole
 from expunge.core.seeds import derive
-from expunge.metrics.arrays import Array, pair
+from expunge.metrics.arrays import Array, pair, slices
 from expunge.metrics.failures import failed_members
 from expunge.metrics.reading import mean_interval
 
@@ -226,19 +226,22 @@ def _double(u: Array, o: Array, scan: str) -> float:
     width = float(np.ptp(positive))
     low, high = positive[0] + width - BUFFER, positive[-1] + BUFFER
     pooled = np.sort(np.concatenate([u, o]))
-    if scan == "grid":
-        right, left = _intervals(pooled, low, high, width)
-    else:
-        cuts = _between_neighbours(pooled)
-        right, left = np.broadcast_arrays(cuts[(cuts >= low) & (cuts <= high)][:, None], cuts[None, :])
-        allowed = np.abs(left - (right - width)) <= BUFFER
-        right, left = right[allowed], left[allowed]
 
-    def inside(sample: Array) -> Array:
+    def inside(sample: Array, right: Array, left: Array) -> Array:
         upper, lower = np.searchsorted(sample, right, side="right"), np.searchsorted(sample, left, side="left")
         return np.asarray(np.maximum(upper - lower, 0) / len(sample))
 
-    return _largest(inside(negative), 1 - inside(positive))
+    if scan == "grid":
+        ends = _intervals(pooled, low, high, width)
+        return _largest(inside(negative, *ends), 1 - inside(positive, *ends))
+    cuts, best = _between_neighbours(pooled), 0.0
+    rights = cuts[(cuts >= low) & (cuts <= high)]
+    for part in slices(len(rights), 16 * len(cuts)):
+        right, left = np.broadcast_arrays(rights[part, None], cuts[None, :])
+        allowed = np.abs(left - (right - width)) <= BUFFER
+        ends = right[allowed], left[allowed]
+        best = max(best, _largest(inside(negative, *ends), 1 - inside(positive, *ends)))
+    return best
 
 
 def _intervals(pooled: Array, low: float, high: float, width: float) -> tuple[Array, Array]:
