@@ -14,7 +14,7 @@ from expunge.core.objective import objective, outlook
 from expunge.core.record import SPLITS
 from expunge.methods import METHODS, FineTune, GradientAscent, GradientDescentAscent
 from expunge.studies.run.advice import advise
-from expunge.studies.run.prediction import Subject, _notes, crossing, forecast
+from expunge.studies.run.prediction import Subject, _notes, _Scale, _summary, crossing, forecast
 from reference.problems import forget_set, small_task
 
 
@@ -53,6 +53,46 @@ class TestCrossing:
     @pytest.mark.parametrize("last", [0.5, math.nan])
     def test_a_path_that_never_arrives_or_breaks_has_none(self, last):
         assert crossing([point(0, shift=1.0), point(1, shift=last)]) is None
+
+
+class TestSaturation:
+    """Far from the predicted oracles KLoM stands still, and displacements tell more."""
+
+    @pytest.fixture
+    def before(self):
+        return {split: np.random.default_rng(0).normal(size=(60, 70)) for split in SPLITS}
+
+    def moved(self, before, way):
+        """A point of members moved by a part of the way to oracles that lie so many standard deviations below."""
+        oracle = {split: margins - (way if split == "forget" else 0) for split, margins in before.items()}
+        scale = _Scale(before, oracle)
+        return lambda epoch, by: scale.point(
+            "gradient_ascent", epoch, 0.1 * epoch, {s: np.full((60, 70), -by if s == "forget" else 0.0) for s in SPLITS}
+        )
+
+    def test_forget_sets_that_both_saturate_are_ordered_by_how_far_they_are(self, before):
+        found = {}
+        for way in (8.0, 11.0):
+            at = self.moved(before, way)
+            run = GradientAscent(lr=0.1, epochs=1)
+            found[way] = _summary([(run, [at(1, 1.0)])], at(0, 0.0), tolerance=0.125)
+        near, far = found[8.0], found[11.0]
+        assert near.objective == far.objective > 1.8
+        assert near.rank < far.rank
+        assert near.best.displacement == pytest.approx(np.percentile(7 / before["forget"].std(0, ddof=1), 95))
+        assert near.best.displacements["retain"] == 0
+
+    def test_of_settings_that_read_the_same_the_nearer_is_the_best_and_not_the_cheaper(self, before):
+        at = self.moved(before, 10.0)
+        nothing, short, long = at(0, 0.0), at(1, 1.0), at(2, 3.0)
+        assert nothing.excess == short.excess == long.excess
+        runs = [(GradientAscent(lr=0.1, epochs=2), [short, long])]
+        assert _summary(runs, nothing, tolerance=0.125).best == long
+
+    def test_records_of_earlier_versions_have_none(self):
+        old = method(best=point(3, (0.6, 0.2, 0.1)))
+        assert math.isnan(old.best.displacement)
+        assert old.rank == (0.6, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ finds the pretrained ensemble there.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -40,6 +41,14 @@ class PathPoint(Strict):
     """Predicted mean KLoM above the floor, nats."""
     shifts: dict[SplitName, float]
     """Predicted mean margin minus predicted oracle margin, in standard deviations over members."""
+    displacements: dict[SplitName, float] = Field(default_factory=dict)
+    """95th percentile over examples of the size of that difference, in the same unit; infinite where all failed. It
+    does not saturate as KLoM does. Empty in records of earlier versions."""
+
+    @property
+    def displacement(self) -> float:
+        """The largest displacement of the three splits; NaN in records of earlier versions."""
+        return max(self.displacements.values(), default=math.nan)
 
 
 class MethodForecast(Strict):
@@ -62,6 +71,16 @@ class MethodForecast(Strict):
     in a straight line, along which KLoM grows as the square; None if nothing moves towards the target."""
     path: list[PathPoint] = Field(default_factory=list)
     """Every setting and stopping time."""
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What orders forget sets, and methods, by how far from retraining the best setting ends; smaller is nearer.
+
+        The objective as it is printed, and the displacement where that is the same: beyond the range of the oracles'
+        margins KLoM stands still.
+        """
+        away = self.best.displacement
+        return round(self.objective, 2), 0.0 if math.isnan(away) else away
 
 
 class MeasureRecord(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ def _panel(
         )
         for method in forecast.methods
     ]
-    lines.sort(key=lambda line: (line.method.control, order.index(line.method.outlook), line.method.objective))
+    lines.sort(key=lambda line: (line.method.control, order.index(line.method.outlook), line.method.rank))
     drawn: dict[str, Figure] = {}
     if forecast.methods:
         drawn = {
@@ -200,6 +201,7 @@ _COLUMNS = (
     *(f"{split} above floor" for split in SPLITS),
     *(f"mean {split}" for split in SPLITS),
     *(f"shift {split}" for split in SPLITS),
+    *(f"displacement {split}" for split in SPLITS),
 )
 
 
@@ -207,7 +209,8 @@ def _table(forecast: ForecastRecord) -> dict[str, Any]:
     """Return every predicted point as a row, which the page shows on request, sorts and saves as CSV."""
 
     def row(label: str, point: PathPoint) -> list[Any]:
-        values = [group[split] for group in (point.excess, point.means, point.shifts) for split in SPLITS]
+        groups = (point.excess, point.means, point.shifts, point.displacements)
+        values = [group.get(split, math.nan) for group in groups for split in SPLITS]
         return [
             label,
             figures.settings_of(point.run),

@@ -193,7 +193,7 @@ def _forecast_table(forecast: ForecastRecord, *, settings: bool) -> Table:
     if settings:
         table.add_column("predicted best setting", min_width=32)
     order = list(OUTLOOKS)
-    for method in sorted(forecast.methods, key=lambda m: (m.control, order.index(m.outlook), m.objective)):
+    for method in sorted(forecast.methods, key=lambda m: (m.control, order.index(m.outlook), m.rank)):
         moves = method.best.run != forecast.nothing.run
         best = f"{settings_of(method.best.run)}; epoch {method.best.epoch}" if moves else "none beats doing nothing"
         table.add_row(

@@ -61,7 +61,7 @@ def _first(
         return f"{cheapest.label} can work: {reached}. Check it with an audit."
     if not tried:
         return "No method that was asked for could be followed; retrain, or audit one."
-    best = min(tried, key=lambda method: method.objective)
+    best = min(tried, key=lambda method: method.rank)
     return (
         f"Retrain, or match predicted margins: the best that any method is predicted to reach is "
         f"{best.objective:.2f} nats from retraining ({best.label}, {best.best.run}, epoch {best.best.epoch}); doing "

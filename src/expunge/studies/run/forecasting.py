@@ -156,6 +156,7 @@ def compact(record: ForecastRecord) -> ForecastRecord:
                 "excess": rounded(point.excess),
                 "means": rounded(point.means),
                 "shifts": rounded(point.shifts),
+                "displacements": rounded(point.displacements),
             }
         )
 

@@ -284,15 +284,19 @@ class _Scale:
 
     def point(self, run: str, epoch: int, cost: float, moved: Mapping[SplitName, np.ndarray[Any, Any]]) -> PathPoint:
         """Return the scores of members moved by so much, by split (followed members, examples)."""
-        excess, means, shifts = {}, {}, {}
+        excess, means, shifts, displacements = {}, {}, {}, {}
         for name in SPLITS:
             ready = self._rulers[name].prepare(
                 self.before[name] + _repeated(moved[name], len(self.before[name])), "predicted"
             )
             excess[name] = float(np.percentile(ready.klom, 95))
             means[name] = float(ready.klom.mean())
-            shifts[name] = self._rulers[name].shift(ready)
-        return PathPoint(run=run, epoch=epoch, cost=cost, excess=excess, means=means, shifts=shifts)
+            away = self._rulers[name].shift_by_example(ready)
+            shifts[name] = float(away.mean())
+            displacements[name] = float(np.percentile(np.nan_to_num(np.abs(away), nan=np.inf), 95))
+        return PathPoint(
+            run=run, epoch=epoch, cost=cost, excess=excess, means=means, shifts=shifts, displacements=displacements
+        )
 
 
 def _path(
@@ -337,7 +341,8 @@ def _summary(
 ) -> MethodForecast:
     first = group[0][0]
     points = [point for _, path in group for point in path]
-    best = min([nothing, *points], key=lambda point: (objective(point.excess), point.cost))
+    # Where KLoM stands still, beyond the oracles' range, many points have the same objective.
+    best = min([nothing, *points], key=lambda point: (objective(point.excess), point.displacement, point.cost))
     crossings = [found for _, path in group if (found := crossing([nothing, *path])) is not None]
     damage, at = min(crossings, key=lambda found: found[0]) if crossings else (None, None)
     return MethodForecast(
