@@ -53,7 +53,7 @@ BAD = [
     ({"model": lambda: nn.Linear(7, 3)}, r"failed for 2 examples, x of shape \(2, 6\).*mat1 and mat2.*shape \(6,\)"),
     ({"train": ((X * 9).long(), Y)}, "type torch.int64"),
     ({"classes": "3"}, "classes = '3', expected a whole number"),
-    ({"name": 3}, "name is empty or no text"),
+    ({"name": 3}, "expected a text"),
     ({"train": spoiled(float("nan"))}, r"train.x has 1 non-finite values in 1 rows \(first row 3\)"),
     ({"validation": spoiled(float("inf"))}, "validation.x has 1 non-finite"),
 ]
@@ -135,11 +135,11 @@ BAD_SETS = [
     ([-1], "outside the training data"),
     ([0.5], "not whole numbers"),
     ([float("nan")], "not whole numbers"),
-    (["a"], "not whole numbers"),
+    (["a"], "expected a tensor or an array of numbers"),
     ([[1, 2]], "expected one list"),
     (np.zeros(20, dtype=bool), "is a mask"),
     (range(20), "whole training set"),
-    ([[1, 2], [3]], "cannot be read"),
+    ([[1, 2], [3]], "is a list, expected a tensor or an array"),
 ]
 
 
@@ -228,7 +228,7 @@ def test_a_peak_beyond_the_end_names_the_way_out():
         InputError, match=r"peak_epoch = 5\.0, expected a number from 0\.0 to 2 .*leave it out, or give None"
     ):
         Recipe(epochs=2, peak_epoch=5.0)
-    with pytest.raises(InputError, match="peak_epoch is the text 'early'"):
+    with pytest.raises(InputError, match="peak_epoch = 'early', expected a number"):
         Recipe(peak_epoch="early")
 
 

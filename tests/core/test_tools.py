@@ -136,7 +136,7 @@ def test_checks_of_ranges_words_and_tensors():
     ("value", "message"),
     [
         ("digits", "x is the text 'digits', expected a list"),
-        ("a" * 100, "x is a str, expected"),
+        ("a" * 100, "x is a text of 100 letters, expected"),
         (None, "x is None"),
         (int, "x is the class int"),
         (3, "x is an int"),

@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from expunge.core.checks import described, instance, whole
+from expunge.core.checks import described, instance
 from expunge.core.digest import digest_tensors
 from expunge.core.ensemble import Ensemble
 from expunge.core.errors import DamagedFileError, InputError
@@ -391,9 +391,7 @@ class _NoNetwork:
 def export(ensemble: Ensemble, member: int, path: Path | str) -> Path:
     """Write one member as a checkpoint; see `Ensemble.export`."""
     instance((str, os.PathLike), "the path of a file", path=path)
-    whole(minimum=0, member=member)
-    if member >= len(ensemble):
-        raise InputError(f"member = {member}, expected a position from 0 to {len(ensemble) - 1}.")
+    member = ensemble.position(member)
     place = Path(path).expanduser()
     if place.suffix not in SUFFIXES or place.is_dir():
         raise InputError(f"path = {str(path)!r}, expected the name of a file that ends in {', '.join(SUFFIXES)}.")

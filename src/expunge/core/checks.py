@@ -15,9 +15,14 @@ import dataclasses
 import decimal
 import fractions
 import functools
+import inspect
 import math
-from collections.abc import Callable, Collection
-from typing import Any, ParamSpec, TypeVar
+import os
+import sys
+import types
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 import torch
@@ -41,7 +46,12 @@ def plain(value: Any) -> Any:
     (0.5, 3, (1, 'a'))
     """
     if isinstance(value, np.floating | fractions.Fraction | decimal.Decimal):
-        return float(value)
+        try:
+            return float(value)
+        except (OverflowError, ValueError):  # beyond all floating-point numbers, or a signalling NaN
+            return value
+    if np.ma.isMaskedArray(value):
+        return value
     if isinstance(value, np.generic | np.ndarray) or (isinstance(value, Tensor) and not value.is_meta):
         return value.item() if value.ndim == 0 else value
     return tuple(map(plain, value)) if type(value) is tuple else value
@@ -53,14 +63,88 @@ def plain_fields(options: Any) -> None:
         object.__setattr__(options, field.name, plain(getattr(options, field.name)))
 
 
+def typed_fields(options: Any) -> None:
+    """Raise unless every field of a dataclass is of the kind that it is declared with (see `of_kind`)."""
+    names = vars(sys.modules[type(options).__module__])
+    for field in dataclasses.fields(options):
+        of_kind(kinds_of(field.type, names), **{field.name: getattr(options, field.name)})
+
+
 def plain_arguments(function: Callable[P, T]) -> Callable[P, T]:
-    """Return the function that takes numbers of any library in place of Python's own (see `plain`)."""
+    """Return the function that takes numbers of any library in place of Python's own, and no option of another kind.
+
+    What is declared as a number, a truth value, a text or a word of several is checked to be one (see `of_kind`) before
+    the function sees it; what else may be asked of it, such as a range, the function checks.
+    """
+    signature = inspect.signature(function)
+
+    @functools.cache
+    def kinds() -> dict[str, tuple[Any, ...]]:
+        names = function.__globals__
+        return {name: kinds_of(parameter.annotation, names) for name, parameter in signature.parameters.items()}
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **options: P.kwargs) -> T:
-        return function(*map(plain, args), **{name: plain(value) for name, value in options.items()})
+        came = [plain(value) for value in args]
+        named = {name: plain(value) for name, value in options.items()}
+        for name, value in (*zip(signature.parameters, came, strict=False), *named.items()):
+            of_kind(kinds().get(name, ()), **{name: value})
+        return function(*came, **named)
 
     return wrapper
+
+
+def kinds_of(annotation: Any, names: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the kinds of option that an annotation allows: `int`, `float`, `bool`, `str`, None's, and words.
+
+    Args:
+        annotation: As it is written, such as `"int | None"` or the name of a `Literal`.
+        names: What the names in it mean.
+
+    Returns:
+        The classes, and the words themselves; empty where it allows something else as well, which is not checked.
+
+    >>> kinds_of("int | Literal['auto'] | None", {"Literal": Literal})
+    (<class 'int'>, 'auto', <class 'NoneType'>)
+    """
+    try:
+        declared = eval(annotation, dict(names)) if isinstance(annotation, str) else annotation
+    except Exception:  # a name that only type checkers see
+        return ()
+    found: list[Any] = []
+    for part in get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,):
+        if get_origin(part) is Literal:
+            found += get_args(part)
+        elif part in (int, float, bool, str, type(None)):
+            found.append(part)
+        else:
+            return ()
+    return tuple(found)
+
+
+def of_kind(kinds: tuple[Any, ...], **values: Any) -> None:
+    """Raise unless every value is of one of the kinds that `kinds_of` returns; no kinds allow anything.
+
+    A whole number is a number, a truth value is none, and texts can be written: they hold no lone surrogates.
+    """
+    tests: dict[Any, tuple[Callable[[Any], bool], str]] = {
+        int: (_is_whole, "a whole number (of at most 63 bits)"),
+        float: (_is_number, "a number"),
+        bool: (lambda value: isinstance(value, bool), "True or False"),
+        str: (_is_text, "a text"),
+        type(None): (lambda value: value is None, "None"),
+    }
+    words = [kind for kind in kinds if isinstance(kind, str)]
+    for name, value in values.items():
+        if not kinds or (isinstance(value, str) and value in words):
+            continue
+        if any(test(value) for kind, (test, _) in tests.items() if kind in kinds):
+            continue
+        expected = [said for kind, (_, said) in tests.items() if kind in kinds and kind is not type(None)]
+        if words:
+            expected.append(f"one of: {', '.join(sorted(words))}")
+        none = ", or None" if type(None) in kinds else ""
+        raise InputError(f"{name} = {_shown(value, repr)}, expected {' or '.join(expected)}{none}.")
 
 
 def positive(**values: float) -> None:
@@ -81,16 +165,16 @@ def whole(minimum: int = 1, **values: int) -> None:
     """Raise unless every value is an integer of at least `minimum`."""
     for name, value in values.items():
         if not _is_whole(value):
-            raise InputError(f"{name} = {value!r}, expected a whole number of at least {minimum}.")
+            raise InputError(f"{name} = {_shown(value, repr)}, expected a whole number of at least {minimum}.")
         if value < minimum:
-            raise InputError(f"{name} = {value}, expected a whole number of at least {minimum}.")
+            raise InputError(f"{name} = {_shown(value)}, expected a whole number of at least {minimum}.")
 
 
 def seeds(**values: int) -> None:
     """Raise unless every value is an integer, of either sign."""
     for name, value in values.items():
         if not _is_whole(value):
-            raise InputError(f"{name} = {value!r}, expected a whole number.")
+            raise InputError(f"{name} = {_shown(value, repr)}, expected a whole number.")
 
 
 def between(low: float, high: float, **values: float) -> None:
@@ -103,8 +187,8 @@ def between(low: float, high: float, **values: float) -> None:
 def one_of(allowed: Collection[str], **values: str) -> None:
     """Raise unless every value is one of the allowed words."""
     for name, value in values.items():
-        if value not in allowed:
-            raise InputError(f"{name} = {value!r}, expected one of: {', '.join(sorted(allowed))}.")
+        if not isinstance(value, str) or value not in allowed:
+            raise InputError(f"{name} = {_shown(value, repr)}, expected one of: {', '.join(sorted(allowed))}.")
 
 
 def instance(kind: type | tuple[type, ...], expected: str, **values: Any) -> None:
@@ -120,6 +204,33 @@ def instance(kind: type | tuple[type, ...], expected: str, **values: Any) -> Non
             raise InputError(f"{name} is {described(value)}, expected {expected}.")
 
 
+def as_path(given: Any, what: str) -> Path:
+    """Return a path that can be looked up, whether or not something is there.
+
+    Args:
+        given: A text or a path.
+        what: How the message calls it, such as "out".
+
+    Raises:
+        InputError: If it is of another kind, empty, or no file system could have it: too long, with a NUL, or links in
+            a circle.
+    """
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"{what} is {described(given)}, expected the path of a file or a folder.")
+    path = Path(given)
+    try:
+        if not str(given):
+            raise OSError(0, "it is empty")
+        str(path).encode()
+        path.stat()
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+            return path
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"{what} is {_shown(str(given))}, which is no path ({said}); choose another.") from error
+    return path
+
+
 def described(value: Any) -> str:
     """Return how a message calls a value of the wrong kind: its class, and short text as it is.
 
@@ -130,27 +241,46 @@ def described(value: Any) -> str:
         return "None"
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    if isinstance(value, str) and len(value) <= LONGEST_TEXT:
-        return f"the text {value!r}"
+    if isinstance(value, str):
+        return f"the text {value!r}" if len(value) <= LONGEST_TEXT else f"a text of {len(value):,} letters"
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _is_whole(value: Any) -> bool:
     value = plain(value)
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    value = plain(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_finite(value: Any) -> bool:
     value = plain(value)
     try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return _is_number(value) and math.isfinite(value)
     except OverflowError:  # a whole number beyond all floating-point numbers
         return False
 
 
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else str(value)
+def _is_text(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(value: Any, form: Callable[[Any], str] = str) -> str:
+    """Return a value as a message repeats it: short, and never an error of its own."""
+    if isinstance(value, int) and abs(value) > 10**LONGEST_TEXT:  # Python prints no more than some thousand digits
+        return f"a number of {value.bit_length()} bits"
+    try:
+        text = repr(value) if isinstance(value, str) else form(value)
+    except Exception:
+        return described(value)
+    return text if len(text) <= LONGEST_TEXT and text.isprintable() else described(value)
 
 
 def finite(tensor: Tensor, what: str) -> None:

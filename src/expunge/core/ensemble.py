@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core import tree
+from expunge.core.checks import described, instance, plain, whole
 from expunge.core.errors import InputError
 from expunge.core.interface import Interface
 from expunge.core.modules import copied, fill
@@ -85,12 +86,30 @@ class Ensemble:
         return len(self.ids)
 
     def __getitem__(self, members: slice) -> Ensemble:
-        """Return the members of a slice; tensors are views."""
+        """Return the members of a slice; tensors are views.
+
+        Raises:
+            InputError: If it is no slice, or there is no member in it.
+        """
+        if not isinstance(members, slice):
+            raise InputError(
+                f"ensemble[...] got {described(members)}, expected a slice such as ensemble[0:5]; "
+                "ensemble.module(0) is one member."
+            )
+        try:
+            chosen = self.ids[members]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"ensemble[...] got a slice that cannot be read ({error}), expected [0:5].") from error
+        if not chosen or (members.step or 1) < 0:
+            raise InputError(
+                f"ensemble[{members.start}:{members.stop}:{members.step or 1}] holds no members in order, expected "
+                f"positions from 0 to {len(self)}."
+            )
         return replace(
             self,
             params=tree.take(self.params, members),
             buffers=tree.take(self.buffers, members),
-            ids=self.ids[members],
+            ids=chosen,
         )
 
     def with_state(self, params: State, buffers: State, **changes: Any) -> Ensemble:
@@ -104,6 +123,16 @@ class Ensemble:
 
     def to(self, device: torch.device | str) -> Ensemble:
         """Return the ensemble on a device."""
+        instance((str, torch.device), "a device such as 'cpu' or 'cuda'", device=device)
+        try:
+            if torch.device(device).type == "meta":
+                raise RuntimeError("it holds no numbers")
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            said = str(error).partition("\n")[0]
+            raise InputError(
+                f"device = {str(device)!r} cannot be used ({said}); choose cpu, or cuda:NUMBER."
+            ) from error
         move = {name: t.to(device) for name, t in self.params.items()}
         return self.with_state(move, {name: t.to(device) for name, t in self.buffers.items()})
 
@@ -116,7 +145,11 @@ class Ensemble:
 
         Args:
             member: Position in the stack, from 0 to members - 1.
+
+        Raises:
+            InputError: If there is no such member, or models are known by their outputs alone.
         """
+        member = self.position(member)
         if getattr(self.network, "kind", "") == "outputs":
             raise InputError(
                 "these models are known by their outputs alone, so there is no module; train with a model."
@@ -124,6 +157,13 @@ class Ensemble:
         own = {name: tensor[member] for name, tensor in {**self.params, **self.buffers}.items()}
         module = copied(self.network.template).to(next(iter(self.params.values())).dtype)
         return fill(module, own, getattr(self.network, "attributes", ())).eval()
+
+    def position(self, member: int) -> int:
+        """Return a member's position as Python's own number; refuse one that is not from 0 to members - 1."""
+        whole(minimum=0, member=member)
+        if member >= len(self):
+            raise InputError(f"member = {member}, expected a position from 0 to {len(self) - 1}.")
+        return int(plain(member))
 
     @classmethod
     def from_modules(cls, modules: Sequence[nn.Module], task: Task) -> Ensemble:
@@ -207,7 +247,8 @@ class Ensemble:
         Raises:
             InputError: If the network cannot take inputs of this shape.
         """
-        return torch.cat(list(self._batched_logits(x, budget)), dim=1)
+        whole(budget=budget)
+        return torch.cat(list(self._batched_logits(x, plain(budget))), dim=1)
 
     def margins(self, x: Any, y: Any, *, budget: int = 2**24) -> Tensor:
         """Return the number of every member and example that metrics compare: the margin, for classes.
@@ -223,10 +264,11 @@ class Ensemble:
         Raises:
             InputError: If the network cannot take inputs of this shape, or targets do not fit inputs or outcome.
         """
+        whole(budget=budget)
         x, y, outcome = self.network.interface.pack(x), self.network.outcome.read(y, "y"), self.network.outcome
         _check_pairs(x, y)
         parts, start = [], 0
-        for logits in self._batched_logits(x, budget):
+        for logits in self._batched_logits(x, plain(budget)):
             if start == 0:
                 outcome.check(logits[0], y)
             stop = start + logits.shape[1]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
-from expunge.core.checks import instance
+from expunge.core.checks import instance, of_kind
 from expunge.core.errors import InputError
+from expunge.core.reading import as_tensor
 from expunge.core.task import Task
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -50,7 +50,7 @@ class ForgetSet:
                 f"a forget set is named {self.name!r}, expected at most {LONGEST_NAME} letters that can be part of the "
                 "name of a file, such as 'random-70'."
             )
-        instance(str, "one sentence", how=self.how)
+        of_kind((str,), how=self.how)
 
     @classmethod
     def of(
@@ -78,12 +78,8 @@ class ForgetSet:
                 whole training set.
         """
         instance(Task, "an expunge.Task", task=task)
-        try:
-            raw = np.asarray(indices.cpu() if isinstance(indices, torch.Tensor) else indices)
-        except ValueError as error:
-            raise InputError(
-                f"forget set {name!r} cannot be read ({error}), expected one list of positions."
-            ) from error
+        read = as_tensor(indices, f"forget set {name!r}").cpu()
+        raw = (read.double() if read.is_floating_point() else read).numpy()
         n = len(task.train)
         if raw.dtype == bool:
             raise InputError(
@@ -93,7 +89,7 @@ class ForgetSet:
             raise InputError(f"forget set {name!r} has shape {raw.shape}, expected one list of positions.")
         if raw.size == 0:
             raise InputError(f"forget set {name!r} is empty, expected at least one training example.")
-        if not np.issubdtype(raw.dtype, np.number) or not np.all(np.isfinite(raw)) or np.any(raw != np.floor(raw)):
+        if not np.all(np.isfinite(raw)) or np.any(raw != np.floor(raw)) or np.any(np.abs(raw.astype(float)) > 2**53):
             raise InputError(
                 f"forget set {name!r} holds values that are not whole numbers, expected positions 0 to {n - 1}."
             )

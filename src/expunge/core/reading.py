@@ -196,7 +196,7 @@ def _size(count: float) -> str:
 
 def available_memory() -> int | None:
     """Return the bytes that this process may still take, the least of what the system and its limits say; or None."""
-    found = [_unused(), *(_below_limit(*files) for files in LIMITS)]
+    found = [_unused(), _below_own_limit(), *(_below_limit(*files) for files in LIMITS)]
     return min((value for value in found if value is not None), default=None)
 
 
@@ -214,6 +214,18 @@ def _unused() -> int | None:
         return int(found[1]) * 1024 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):  # Windows says it in no such way
         return None
+
+
+def _below_own_limit() -> int | None:
+    """What `ulimit -v` leaves to this process."""
+    try:
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError, ValueError):  # other systems
+        return None
+    return None if most == resource.RLIM_INFINITY else max(0, most - used)
 
 
 def _below_limit(folder: str, most: str, used: str) -> int | None:

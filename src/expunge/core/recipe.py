@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from expunge.core.checks import between, instance, non_negative, one_of, plain_fields, positive, whole
+from expunge.core.checks import between, non_negative, plain_arguments, plain_fields, positive, typed_fields, whole
 from expunge.core.errors import InputError
 from expunge.core.renamed import renamed
 
@@ -59,10 +59,7 @@ class Recipe:
         positive(lr=self.lr)
         between(0.0, 1.0, momentum=self.momentum)
         non_negative(weight_decay=self.weight_decay)
-        one_of(("sgd", "adam", "adamw"), optimizer=self.optimizer)
-        one_of(("constant", "triangular", "cosine", "linear"), schedule=self.schedule)
-        one_of(("float32", "float64", "bfloat16"), precision=self.precision)
-        one_of(("keep", "drop"), last_batch=self.last_batch)
+        typed_fields(self)
         self._place_peak()
         if self.momentum == 1.0:
             raise InputError("momentum = 1, expected less than 1: the velocity would never decay.")
@@ -74,7 +71,6 @@ class Recipe:
             peak = self.epochs * PEAK_SHARE if triangular and self.epochs < PEAK else PEAK
             object.__setattr__(self, "peak_epoch", peak)
             return
-        instance((int, float), "a number of epochs", peak_epoch=self.peak_epoch)
         if triangular and not 0.0 <= self.peak_epoch <= self.epochs:
             raise InputError(
                 f"peak_epoch = {self.peak_epoch}, expected a number from 0.0 to {self.epochs} (epochs); leave it out, "
@@ -86,6 +82,7 @@ class Recipe:
         assert self.peak_epoch is not None
         return self.peak_epoch
 
+    @plain_arguments
     def rate(self, epoch: float) -> float:
         """Return the learning rate after `epoch` epochs (a fraction of an epoch is allowed).
 
@@ -104,6 +101,7 @@ class Recipe:
             return self.lr * (epoch / peak if peak > 0 else 1.0)
         return self.lr * (self.epochs - epoch) / (self.epochs - peak) if epoch < self.epochs else 0.0
 
+    @plain_arguments
     def training_time(self, examples: int, first: int = 0, last: int | None = None) -> float:
         """Return how long training lasts as a gradient flow: the sum of the learning rates / (1 - momentum).
 
@@ -125,10 +123,12 @@ class Recipe:
         rates = (self.rate(epoch + (step + 0.5) / steps) for epoch in epochs for step in range(steps))
         return math.fsum(rates) / (1 - self.momentum)
 
+    @plain_arguments
     def steps_per_epoch(self, examples: int) -> int:
         """Return the number of batches that an epoch over `examples` examples takes."""
         return examples // self.batch_size if self.last_batch == "drop" else math.ceil(examples / self.batch_size)
 
+    @plain_arguments
     def compressed(self, epochs: int) -> Recipe:
         """Return the same recipe squeezed into fewer epochs: the schedule is stretched to fit, not cut off."""
         whole(epochs=epochs)

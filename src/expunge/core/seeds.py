@@ -34,3 +34,8 @@ def derive(seed: int, *path: object) -> int:
 def generator(seed: int, *path: object) -> torch.Generator:
     """Return a CPU generator seeded by `derive(seed, *path)`."""
     return torch.Generator().manual_seed(derive(seed, *path))
+
+
+def numpy_seed(seed: int) -> int:
+    """Return what NumPy's generators take for a seed: itself, or what follows from it where it is below 0."""
+    return seed if seed >= 0 else derive(seed, "below 0")

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from expunge.core.checks import described, finite, instance, one_of, plain, whole
+from expunge.core.checks import described, finite, instance, of_kind, one_of, plain, whole
 from expunge.core.digest import digest_function, digest_json, digest_tensors
-from expunge.core.errors import InputError
+from expunge.core.errors import InputError, told
 from expunge.core.interface import Interface
 from expunge.core.modules import differing, same
 from expunge.core.outcomes import OUTCOMES, Classes, Outcome
@@ -109,8 +109,9 @@ class Task:
         normalise: Any = None,
         ids: Any = None,
     ) -> None:
-        if not isinstance(name, str) or not name:
-            raise InputError("name is empty or no text, expected a short name for the task.")
+        of_kind((str,), name=name)
+        if not name:
+            raise InputError("name is empty, expected a text: a short name for the task.")
         if recipe is None:
             recipe = Recipe()
         if not isinstance(recipe, Recipe):
@@ -229,13 +230,14 @@ class Task:
         try:
             with torch.no_grad():
                 return self.interface.run(module.eval(), x)
-        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
-            said = str(error).strip().partition("\n")[0] or type(error).__name__
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:
             images = " For images of 0 to 255 write normalise=(mean, std)." if x.dtype == torch.uint8 else ""
             raise InputError(
                 f"model()(x) failed for {len(x)} examples, x of shape {tuple(x.shape)} and type {x.dtype} (it said: "
-                f"{said}); expected a model that takes one example of shape {tuple(x.shape[1:])} behind a batch axis. "
-                f"Change its first layer, or the shape or type of the inputs.{images}"
+                f"{told(error)}); expected a model that takes one example of shape {tuple(x.shape[1:])} behind a "
+                f"batch axis. Change its first layer, or the shape or type of the inputs.{images}"
             ) from error
 
     def _check_factory(self, module: nn.Module) -> None:
@@ -281,7 +283,15 @@ class Task:
             return NoModel(self.output_shape)
         with seeded(seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            module = self.model()
+            try:
+                module = self.model()
+            except InputError:
+                raise
+            except (Exception, SystemExit) as error:
+                raise InputError(
+                    f"model() failed (it said: {told(error)}); expected a function without arguments that returns a "
+                    "fresh torch.nn.Module."
+                ) from error
             if not isinstance(module, nn.Module):
                 raise InputError(f"model() returned a {type(module).__name__}, expected a torch.nn.Module.")
             module = module.to(self.interface.dtype)

@@ -17,7 +17,7 @@ from expunge.core import DivergedError, Ensemble, ForgetSet, InputError, Network
 from expunge.core import tree as trees
 from expunge.core.checks import between, instance, plain_arguments, seeds, whole
 from expunge.core.modules import state
-from expunge.core.reading import check_memory
+from expunge.core.reading import as_tensor, check_memory
 from expunge.core.seeds import derive, generator
 from expunge.ensembles.batches import batches, epoch_order, gather
 from expunge.ensembles.chunks import (
@@ -523,12 +523,12 @@ def _example_sets(task: Task, members: int, without: ForgetSet | None, examples:
     if without is not None:
         raise InputError("both `without` and `examples` were given, expected one of them.")
     try:
-        array = np.asarray(examples.cpu() if isinstance(examples, Tensor) else examples)
-    except ValueError as error:
+        read = as_tensor(examples, "examples").cpu()
+    except InputError as error:
         raise InputError(
-            f"examples cannot be read as one array ({error}); for members with different numbers give a mask of shape "
-            f"({members}, {n})."
+            f"{error} For members with different numbers give a mask of shape ({members}, {n})."
         ) from error
+    array = (read.double() if read.is_floating_point() else read).numpy()
     if array.ndim != 2 or len(array) != members:
         raise InputError(
             f"examples has shape {array.shape}, expected ({members}, k) positions or ({members}, {n}) mask."

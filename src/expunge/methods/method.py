@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
 from expunge.core import ForgetSet, Network, Recipe, Task, has_statistics
-from expunge.core.checks import between, non_negative, one_of, plain_fields, whole
+from expunge.core.checks import between, non_negative, plain_fields, typed_fields, whole
 from expunge.core.recipe import Optimizer
 from expunge.ensembles import Descent
 from expunge.ensembles.train import check_batch_norm
@@ -87,12 +87,14 @@ class Method:
             def checked(self: Method) -> None:
                 plain_fields(self)
                 check(self)
+                typed_fields(self)
 
             cls.__post_init__ = checked  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
-        """Convert the options; a subclass checks them here."""
+        """Convert the options; a subclass checks here what they may be beyond the kinds that they are declared with."""
         plain_fields(self)
+        typed_fields(self)
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Unlearn, and yield a checkpoint at every stopping time, in order.
@@ -195,8 +197,6 @@ class Trained(Method):
         options = self.options()
         whole(**{name: options[name] for name in ("epochs", "batch_size", "forget_batch_size") if name in options})
         between(0.0, 0.9999, momentum=self.momentum)
-        one_of(("frozen", "updated", "recalibrated"), statistics=self.statistics)
-        one_of(get_args(OptimizerOption), optimizer=self.optimizer)
 
     @property
     def planned_stops(self) -> int:

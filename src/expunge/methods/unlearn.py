@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
 from expunge.core.checks import instance, non_negative, plain_arguments, seeds, whole
+from expunge.core.reading import as_tensor
 from expunge.core.record import CheckRecord
 from expunge.core.tree import concatenate
 from expunge.ensembles.chunks import even, run_chunks, split, worker_count
@@ -224,7 +225,7 @@ def _check_targets(targets: Tensor | None, pretrained: Ensemble, task: Task, for
     if targets is None:
         return None
     expected = (len(pretrained), len(task.train))
-    targets = torch.as_tensor(targets)
+    targets = as_tensor(targets, "targets")
     if tuple(targets.shape) != expected or not targets.is_floating_point():
         raise InputError(
             f"targets are {targets.dtype} of shape {tuple(targets.shape)}, expected floating-point margins "

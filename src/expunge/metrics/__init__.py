@@ -1,6 +1,5 @@
 """Metrics: pure functions from arrays to numbers, each with the oracle's own value beside it."""
 
-from expunge.core.margins import margins_from_logits as margins
 from expunge.metrics.distances import (
     distance_floor,
     distance_score,
@@ -24,6 +23,7 @@ from expunge.metrics.outputs import (
     accuracy_gap,
     activation_distance,
     activation_distance_reading,
+    margins,
     tug_of_war,
     tug_of_war_reading,
     zrf,

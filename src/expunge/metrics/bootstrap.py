@@ -49,6 +49,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from expunge.core.checks import whole
+from expunge.core.seeds import numpy_seed
 from expunge.metrics.arrays import CACHED, Array, slices
 from expunge.metrics.klom import SMOOTHING, Cells, Codes, Direction
 
@@ -117,7 +118,7 @@ class Bootstrap:
         # Both edges of a cell are rounded to whole members, which adds 2/12 to the variance of a count that is
         # M (1 - 1/K) / K at the floor: this share of it, times M.
         self._rounded = cells.failure / 6 / (1 - 1 / cells.failure)
-        draw = np.random.default_rng([seed, 0])
+        draw = np.random.default_rng([numpy_seed(seed), 0])
         self._weights = oracle_weights(draw, self.oracles, replicates)
         self._picked = draw.integers(0, self.examples, (replicates, self.examples)) if resample_examples else None
         self._sorted = np.sort(oracle.T, axis=1)
@@ -266,7 +267,7 @@ class Bootstrap:
 
     def _drawn(self, members: int, stream: int) -> Single:
         if (members, stream) not in self._draws:
-            draw = np.random.default_rng([self.seed, 1, stream])
+            draw = np.random.default_rng([numpy_seed(self.seed), 1, stream])
             self._draws[members, stream] = member_weights(draw, members, self.replicates)
         return self._draws[members, stream]
 
@@ -343,7 +344,7 @@ class Bootstrap:
         position = np.empty(order.shape, np.int32)
         np.put_along_axis(position, order, below, axis=1)
         position = position[:, :members]
-        lots = np.random.default_rng([self.seed, 2])
+        lots = np.random.default_rng([numpy_seed(self.seed), 2])
         for j in np.flatnonzero(self._tied):
             high = np.searchsorted(self._sorted[j], margins[j], side="right")
             block = np.maximum(high - position[j], 1)
@@ -402,7 +403,7 @@ class Bootstrap:
             return []
         scale = 1 / np.sqrt(members * (members - 1)), 1 / np.sqrt(oracles * (oracles - 1))
         values, vectors = np.linalg.eigh(_gram(sides))
-        lots = np.random.default_rng([self.seed, 3])
+        lots = np.random.default_rng([numpy_seed(self.seed), 3])
         shuffled = np.linalg.eigvalsh(_gram([lots.permuted(side, axis=1) for side in sides]))[-1]
         found = []
         for k in range(1, MOST_DIRECTIONS + 1):

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from expunge.core import Result
-from expunge.core.checks import one_of, whole
+from expunge.core.checks import one_of, plain_arguments, whole
+from expunge.core.seeds import numpy_seed
 from expunge.metrics.arrays import Array, pair, slices
 from expunge.metrics.failures import failed_members, sound_held_out
 
@@ -94,6 +95,7 @@ def _ks(ours: Array, theirs: Array) -> Array:
     return _on_sorted(ours, theirs, largest, scaled=False)
 
 
+@plain_arguments
 def jensen_shannon(unlearned: Any, oracle: Any, *, bins: int = 10) -> Array:
     """Return the Jensen-Shannon divergence of margins on cells of about equal oracle mass with open ends.
 
@@ -135,6 +137,7 @@ def jensen_shannon(unlearned: Any, oracle: Any, *, bins: int = 10) -> Array:
     return np.asarray(0.5 * terms.sum(0))
 
 
+@plain_arguments
 def gaussian_kl(unlearned: Any, oracle: Any, *, direction: str = "jeffreys") -> Array:
     """Return the KL divergence between normal laws fitted to the margins of each example.
 
@@ -180,6 +183,7 @@ DISTANCES: dict[str, Callable[[Any, Any], Array]] = {
 """Every distance of this file by name: margins in, one number an example out."""
 
 
+@plain_arguments
 def distance_floor(
     metric: Callable[[Any, Any], Array], oracle: Any, held_out: Any = None, *, members: int | None = None, seed: int = 0
 ) -> Array:
@@ -215,7 +219,7 @@ def _floor_sides(
     if members is not None:
         whole(members=members)
     half = len(theirs) // 2
-    order = np.random.default_rng(seed).permutation(len(theirs))
+    order = np.random.default_rng(numpy_seed(seed)).permutation(len(theirs))
     left, right = theirs[order[:half]], theirs[order[half:]]
     halves = _noise(metric, half, len(theirs) - half)
     if held_out is None:
@@ -240,6 +244,7 @@ def _noise(metric: Callable[[Any, Any], Array], members: int, oracles: int) -> f
     return float(metric(rng.normal(size=(members, examples)), rng.normal(size=(oracles, examples))).mean())
 
 
+@plain_arguments
 def distance_score(name: str, unlearned: Any, oracle: Any, held_out: Any = None, *, groups: int = 10) -> Result:
     """Return the mean of a distance over the examples, with interval and floor.
 

@@ -27,7 +27,7 @@ import numpy as np
 from scipy import stats
 
 from expunge.core import InputError
-from expunge.core.checks import between, positive
+from expunge.core.checks import between, plain_arguments, positive
 from expunge.metrics.arrays import Array, to_array
 from expunge.metrics.roc import Interval, clopper_pearson
 
@@ -58,6 +58,7 @@ class Gus:
     """`remembered`, `no trace`, `reversed` (mean below 0: pushed beyond forgetting), `undecided`, or `failed`."""
 
 
+@plain_arguments
 def gus(gradients: Any, noise: Any, scale: float, *, fpr: float = 0.01, tiny: float = 1e-12) -> Gus:
     """Return the Gaussian unlearning score of one model.
 

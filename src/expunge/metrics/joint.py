@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from expunge.core import InputError, Result, discrepancy
-from expunge.core.checks import one_of, positive, whole
+from expunge.core.checks import one_of, plain_arguments, positive, whole
+from expunge.core.seeds import numpy_seed
 from expunge.metrics.arrays import Array, pair, slices
 from expunge.metrics.failures import failed_members
 
@@ -54,6 +55,7 @@ class JointTest(Result):
     """Permutations behind `p_value`; the smallest possible p-value is 1 / (permutations + 1)."""
 
 
+@plain_arguments
 def classifier_two_sample(
     unlearned: Any,
     oracle: Any,
@@ -99,7 +101,7 @@ def classifier_two_sample(
     gram, examples = _gram(ours, theirs, kernel)
     m, n = len(ours), len(theirs)
     side = np.concatenate([np.ones(m), -np.ones(n)])
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(numpy_seed(seed))
     fold = np.concatenate([rng.permutation(np.arange(count) % folds) for count in (m, n)])
     smoother = _smoother(gram, fold, folds, ridge)
     shuffled = np.repeat(side[:, None], permutations, 1)
@@ -129,6 +131,7 @@ def classifier_two_sample(
     )
 
 
+@plain_arguments
 def mmd(
     unlearned: Any,
     oracle: Any,
@@ -163,7 +166,7 @@ def mmd(
         return _worst("mmd squared", 2.0, 0.0, ours, theirs, failed, permutations, ideal)
     gram, examples = _gram(ours, theirs, "gaussian", width=width, standardise=standardise)
     m, n = len(ours), len(theirs)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(numpy_seed(seed))
     side = np.arange(m + n) < m
     labels = np.concatenate([side[:, None], rng.permuted(np.repeat(side[:, None], permutations, 1), axis=0)], 1)
     values = discrepancy.mmd(torch.from_numpy(gram), torch.from_numpy(labels.T)).numpy()

@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expunge.core import InputError
-from expunge.core.checks import one_of, whole
+from expunge.core.checks import one_of, plain_arguments, whole
 from expunge.metrics.arrays import Array, pair, slices
 from expunge.metrics.failures import failed_members
 from expunge.metrics.klom_variants import PUBLISHED, Way, published_klom
@@ -53,6 +53,7 @@ REACH = 3.0
 """A margin is absurd when it lies further outside the oracles' range than this many times the range."""
 
 
+@plain_arguments
 def klom(
     unlearned: Any,
     oracle: Any,

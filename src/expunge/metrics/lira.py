@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from expunge.core import InputError
-from expunge.core.checks import one_of
+from expunge.core.checks import one_of, plain_arguments
 from expunge.metrics.arrays import Array, to_array
 from expunge.metrics.failures import Reference, failed_members
 from expunge.metrics.reading import Side, settled, side_of
@@ -84,6 +84,7 @@ class Lira:
     ideal: str = "the oracle's value; below it is over-forgetting"
 
 
+@plain_arguments
 def lira(
     target: Any,
     shadow: Any,
@@ -167,6 +168,7 @@ def _spread(rows: Array, variance: str) -> Array:
     return np.full(rows.shape[1:], np.sqrt(pooled))
 
 
+@plain_arguments
 def lira_roc(
     scores: Any,
     trained: Any,

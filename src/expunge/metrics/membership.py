@@ -23,8 +23,8 @@ import numpy as np
 from sklearn.svm import SVC
 
 from expunge.core import InputError, Result
-from expunge.core.checks import between, one_of, whole
-from expunge.core.seeds import derive
+from expunge.core.checks import between, one_of, plain_arguments, whole
+from expunge.core.seeds import derive, numpy_seed
 from expunge.metrics.arrays import Array, log_complement, log_probabilities, pair, to_array, to_labels
 from expunge.metrics.failures import failed_members
 from expunge.metrics.outputs import failed_outputs
@@ -67,6 +67,7 @@ def entropy(logits: Any) -> Array:
     return np.asarray(-(np.exp(logs) * _floor(logs)).sum(-1))
 
 
+@plain_arguments
 def modified_entropy(logits: Any, labels: Any, *, variant: str = "paper") -> Array:
     """Return the modified entropy `-(1 - p_y) log p_y - sum_{k != y} p_k log(1 - p_k)` of each example.
 
@@ -102,6 +103,7 @@ def modified_entropy(logits: Any, labels: Any, *, variant: str = "paper") -> Arr
     return np.asarray(-(correct + terms.sum(-1) - own))
 
 
+@plain_arguments
 def member_scores(logits: Any, labels: Any, feature: str = "loss") -> Array:
     """Return attack scores, higher for what looks like a training example.
 
@@ -128,6 +130,7 @@ def member_scores(logits: Any, labels: Any, feature: str = "loss") -> Array:
     return np.where(np.isnan(top), np.nan, (np.argmax(logs, -1) == y).astype(np.float64))
 
 
+@plain_arguments
 def population_attack(
     forget: Any,
     other: Any,
@@ -224,6 +227,7 @@ def _over_examples(members: Sequence[Interval], mean: float, half: float) -> tup
     return max(0.0, float(mean - np.hypot(below, half))), min(1.0, float(mean + np.hypot(above, half)))
 
 
+@plain_arguments
 def svc_attack(
     unlearned: tuple[Any, Any, Any],
     oracle: tuple[Any, Any, Any],
@@ -318,7 +322,7 @@ def _cross_fitted_accuracy(positives: Array, negatives: Array, seed: int) -> flo
             f"{len(positives)} forget and {len(negatives)} other examples, expected at least 4 of each to choose a "
             "threshold on one half; use statistic='auc'."
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(numpy_seed(seed))
     halves = [np.array_split(rng.permutation(x), 2) for x in (positives, negatives)]
     total = 0.0
     for train, test in ((0, 1), (1, 0)):

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from expunge.core import InputError
-from expunge.core.checks import between, one_of, whole
+from expunge.core.checks import between, one_of, plain_arguments, whole
 from expunge.core.seeds import derive
 from expunge.metrics.arrays import Array, pair, slices
 from expunge.metrics.failures import failed_members
@@ -88,6 +88,7 @@ class ChallengeScore:
         return self.calibration
 
 
+@plain_arguments
 def challenge_epsilons(unlearned: Any, oracle: Any, *, scan: str = "grid") -> Array:
     """Return the epsilon of each example by the challenge's attacks.
 
@@ -127,6 +128,7 @@ def challenge_points(epsilons: Any, members: int) -> Array:
     return np.where(bucket < largest, 2.0**-bucket, 0.0)
 
 
+@plain_arguments
 def challenge_score(
     unlearned: Any,
     oracle: Any,

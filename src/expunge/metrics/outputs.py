@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from expunge.core import InputError, Result
-from expunge.core.checks import one_of
+from expunge.core.checks import one_of, plain_arguments
+from expunge.core.margins import margins_from_logits
+from expunge.core.reading import as_tensor
 from expunge.metrics.arrays import (
     CACHED,
     Array,
@@ -25,6 +29,29 @@ from expunge.metrics.arrays import (
 )
 from expunge.metrics.failures import failed_members
 from expunge.metrics.reading import compare
+
+
+def margins(logits: Any, labels: Any) -> Tensor:
+    """Return margins: logit of the true class minus log-sum-exp of the others, exact where the softmax saturates.
+
+    Args:
+        logits: Shape (..., examples, classes), floating point.
+        labels: Shape (examples,), whole numbers from 0 to classes - 1.
+
+    Returns:
+        Shape (..., examples), in natural-log units. NaN where a logit is NaN.
+
+    Raises:
+        InputError: If shapes disagree or labels leave the range.
+
+    >>> round(float(margins([[2.0, 0.0, -1.0]], [0])), 6)
+    1.686738
+    """
+    scores = as_tensor(logits, "logits")
+    if scores.ndim < 2 or not scores.numel():
+        raise InputError(f"logits have shape {tuple(scores.shape)}, expected (members, examples, classes).")
+    labels = torch.from_numpy(to_labels(labels, scores.shape[-2], scores.shape[-1]))
+    return margins_from_logits(scores if scores.is_floating_point() else scores.double(), labels)
 
 
 def accuracy(logits: Any, labels: Any) -> Array:
@@ -189,6 +216,7 @@ def _log_mean(p: Array, q: Array) -> Array:
         return np.asarray(np.logaddexp(p, q) - np.log(2))
 
 
+@plain_arguments
 def zrf(outputs: Any, incompetent: Any, *, variant: str = "js") -> Array:
     """Return the zero-retrain-forgetting score of each member against a randomly initialised network.
 

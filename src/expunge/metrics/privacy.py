@@ -25,7 +25,8 @@ from scipy import optimize, stats
 from scipy.special import log_ndtr
 
 from expunge.core import InputError
-from expunge.core.checks import between, non_negative, whole
+from expunge.core.checks import between, non_negative, plain_arguments, whole
+from expunge.core.seeds import numpy_seed
 from expunge.metrics.arrays import Array, to_array
 from expunge.metrics.roc import clopper_pearson_upper
 
@@ -122,6 +123,7 @@ class OneRunBound(Bound):
         return _one_run(self.canaries, self.guesses, self.guesses, self.delta, self.significance)
 
 
+@plain_arguments
 def epsilon_from_errors(
     false_positives: int,
     negatives: int,
@@ -152,6 +154,7 @@ def epsilon_from_errors(
     return float(max(*ways, 0.0))
 
 
+@plain_arguments
 def gaussian_mu(
     false_positives: int, negatives: int, false_negatives: int, positives: int, *, significance: float = 0.05
 ) -> float:
@@ -169,6 +172,7 @@ def gaussian_mu(
     return max(0.0, float(stats.norm.ppf(1 - fpr) - stats.norm.ppf(fnr)))
 
 
+@plain_arguments
 def gaussian_delta(epsilon: float, mu: float) -> float:
     """Return delta(epsilon) of a mu-Gaussian trade-off: `Phi(-eps/mu + mu/2) - e^eps Phi(-eps/mu - mu/2)`.
 
@@ -185,6 +189,7 @@ def gaussian_delta(epsilon: float, mu: float) -> float:
     return float(max(0.0, -np.exp(first) * np.expm1(min(0.0, second - first))))
 
 
+@plain_arguments
 def gaussian_epsilon(mu: float, delta: float = 1e-5) -> float:
     """Return the epsilon of a mu-Gaussian trade-off at a delta, by bisection of `gaussian_delta`.
 
@@ -206,6 +211,7 @@ def gaussian_epsilon(mu: float, delta: float = 1e-5) -> float:
     return float(optimize.brentq(lambda epsilon: gaussian_delta(epsilon, mu) - delta, 0.0, high, xtol=1e-10))
 
 
+@plain_arguments
 def one_run_epsilon(
     canaries: int, guesses: int, correct: int, *, delta: float = 0.0, significance: float = 0.05
 ) -> OneRunBound:
@@ -267,6 +273,7 @@ def _one_run(canaries: int, guesses: int, correct: int, delta: float, significan
     return float(optimize.brentq(lambda epsilon: p_value(epsilon) - significance, 0.0, high, xtol=1e-10))
 
 
+@plain_arguments
 def audit(
     unlearned: Any,
     oracle: Any,
@@ -309,7 +316,7 @@ def audit(
     level = significance
     if isinstance(rule, Split):
         between(0, 1, share=rule.share)
-        rng = np.random.default_rng(rule.seed)
+        rng = np.random.default_rng(numpy_seed(rule.seed))
         ours, theirs = rng.permutation(ours), rng.permutation(theirs)
         cuts = round(rule.share * len(ours)), round(rule.share * len(theirs))
         if min(cuts) < 1 or cuts[0] >= len(ours) or cuts[1] >= len(theirs):

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expunge.core import InputError
-from expunge.core.checks import whole
+from expunge.core.checks import plain_arguments, whole
+from expunge.core.seeds import numpy_seed
 from expunge.metrics.arrays import Array, to_array
 from expunge.metrics.reading import Side, settled, side_of
 
@@ -89,6 +90,7 @@ def relearning_times(losses: Any, threshold: Any) -> tuple[Array, NDArray[np.boo
     return times, np.asarray(censored)
 
 
+@plain_arguments
 def relearning(unlearned: Any, oracle: Any, threshold: Any, *, replicates: int = 2000, seed: int = 0) -> Relearning:
     """Return relearning times of the unlearned members beside the oracles' under the same attack.
 
@@ -122,7 +124,7 @@ def relearning(unlearned: Any, oracle: Any, threshold: Any, *, replicates: int =
     difference = float(good.mean() - floor) if len(good) else float("nan")
     low = high = float("nan")
     if len(good) > 1 and len(oracle_times) > 1:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(numpy_seed(seed))
         drawn = rng.choice(good, (replicates, len(good))).mean(1)
         drawn -= rng.choice(oracle_times, (replicates, len(oracle_times))).mean(1)
         low, high = (float(end) for end in np.quantile(drawn, (0.025, 0.975)))

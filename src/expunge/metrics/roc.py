@@ -17,7 +17,8 @@ import numpy as np
 from scipy import special, stats
 
 from expunge.core import InputError
-from expunge.core.checks import between, whole
+from expunge.core.checks import between, plain_arguments, whole
+from expunge.core.seeds import numpy_seed
 from expunge.metrics.arrays import Array, slices, to_array
 
 CELLS = 1024
@@ -55,6 +56,7 @@ class Roc:
     """Scores of negatives."""
 
 
+@plain_arguments
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
     """Return the exact two-sided binomial interval.
 
@@ -80,6 +82,7 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> In
     return Interval(successes / trials, low, high)
 
 
+@plain_arguments
 def clopper_pearson_upper(successes: int, trials: int, significance: float = 0.05) -> float:
     """Return the one-sided upper bound that a rate exceeds with probability at most `significance`.
 
@@ -119,6 +122,7 @@ def auc(positives: Any, negatives: Any) -> Array:
     return np.asarray((ranks[..., :m].sum(-1) - m * (m + 1) / 2) / (m * k))
 
 
+@plain_arguments
 def tpr_at_fpr(positives: Any, negatives: Any, fpr: float = 0.001, confidence: float = 0.95) -> Interval:
     """Return the share of positives above the lowest threshold that keeps false positives at or below a rate.
 
@@ -167,6 +171,7 @@ def _numbers(scores: Any, what: str, ndim: int = 1) -> Array:
     return values
 
 
+@plain_arguments
 def balanced_accuracy(positives: Any, negatives: Any, threshold: float) -> float:
     """Return the mean of the shares of positives above and negatives not above a threshold, ties counted one half.
 
@@ -183,6 +188,7 @@ def _above(scores: Array, threshold: float) -> float:
     return float((scores > threshold).mean() + 0.5 * (scores == threshold).mean())
 
 
+@plain_arguments
 def roc(positives: Any, negatives: Any, *, threshold: float | None = None, fpr: float = 0.001) -> Roc:
     """Return area, balanced accuracy and true-positive rate at a low false-positive rate together.
 
@@ -290,7 +296,7 @@ def pooled_roc(
 
 def _weights(groups: Any, replicates: int, seed: int) -> Array:
     """Return how often each replicate draws each model, (replicates, models)."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(numpy_seed(seed))
     weights = np.zeros((replicates, len(groups)))
     for name in np.unique(groups):
         rows = np.flatnonzero(groups == name)

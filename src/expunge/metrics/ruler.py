@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from expunge.core import InputError, Result
-from expunge.core.checks import one_of, whole
+from expunge.core.checks import one_of, plain_arguments, whole
 from expunge.metrics.arrays import Array, pair, to_array
 from expunge.metrics.bootstrap import SUMMARIES, Bootstrap, Ranked, Summary, summarise
 from expunge.metrics.failures import Reference, failed_members, sound_held_out
@@ -73,6 +73,7 @@ class Ruler:
         InputError: If an array cannot be used; the message says which.
     """
 
+    @plain_arguments
     def __init__(
         self,
         oracle: Any,

@@ -30,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expunge.core import InputError
-from expunge.core.checks import between
+from expunge.core.checks import between, plain_arguments
+from expunge.core.seeds import numpy_seed
 from expunge.metrics.arrays import Array, pair
 from expunge.metrics.failures import failed_members, sound_held_out
 from expunge.metrics.reading import Side, mean_interval, settled
@@ -87,6 +88,7 @@ class ULira:
     ideal: str = "0.5: unlearned and never-seen models are called alike"
 
 
+@plain_arguments
 def ulira(
     unlearned: Any,
     oracle: Any,
@@ -258,7 +260,7 @@ def _both_ways(ours: Array, theirs: Array, broken: NDArray[np.bool_], seed: int)
     if len(alive) < 4:
         # Too few to fit: broken models are recognised as such.
         return attack
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(numpy_seed(seed))
     halves = [np.array_split(rng.permutation(rows), 2) for rows in (alive, np.arange(len(theirs)))]
     ways = []
     for fit, call in ((0, 1), (1, 0)):
@@ -292,7 +294,7 @@ def _relabelled(
     if sound < 4:
         return float("nan")
     parts = (ours[~broken], theirs) if refit else (attack.ours[~broken], attack.theirs)
-    pooled, rng = np.concatenate(parts), np.random.default_rng([seed, 1])
+    pooled, rng = np.concatenate(parts), np.random.default_rng([numpy_seed(seed), 1])
     found = []
     for _ in range(min(RELABELLED, max(1, ENOUGH // ours.shape[1]))):
         dealt = rng.permutation(pooled) if refit else rng.permuted(pooled, axis=0)

@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expunge.core import InputError, Result
-from expunge.core.checks import positive
+from expunge.core.checks import plain_arguments, positive
 from expunge.core.record import SPLITS, JointRecord, MissedRecord, RowsRecord, SplitName, VerdictName
 from expunge.metrics.arrays import Array
 from expunge.metrics.bootstrap import summarise
@@ -139,6 +139,7 @@ class Judge:
         InputError: If a split is missing or an array cannot be used.
     """
 
+    @plain_arguments
     def __init__(
         self,
         oracle: Mapping[SplitName, Any],
@@ -397,6 +398,7 @@ class Judge:
         return math.ceil(needed)
 
 
+@plain_arguments
 def judge(
     unlearned: Mapping[SplitName, Any],
     oracle: Mapping[SplitName, Any],

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from expunge.core import ForgetSet, InputError, Task
-from expunge.core.checks import plain_arguments, seeds, whole
+from expunge.core.checks import as_path, instance, plain_arguments, seeds, whole
 from expunge.core.forget_set import Indices
+from expunge.core.reading import as_tensor
 from expunge.core.seeds import derive
 from expunge.tasks.id_column import read_id_column
 
@@ -121,6 +122,7 @@ def cluster(task: Task, size: int, seed: int = 0, features: Any = None) -> Forge
     Raises:
         InputError: If the size or the features do not fit.
     """
+    instance(Task, "an expunge.Task", task=task)
     options = {} if features is None else {"features": _check_features(task, features)}
     return _forget_set(task, "cluster", size, seed, **options)
 
@@ -158,7 +160,8 @@ def from_file(task: Task, path: str | Path, *, id_column: str | None = None) -> 
         InputError: If the file is missing or of another kind, or a line is not a position; the line is named. If ids
             are unknown or repeated; they are named.
     """
-    path = Path(path)
+    instance(Task, "an expunge.Task", task=task)
+    path = as_path(path, "the file of a forget set")
     if path.suffix.lower() not in FILES:
         raise InputError(f"{path} ends in {path.suffix!r}, expected a file of indices: {', '.join(FILES)}.")
     if not path.is_file():
@@ -195,7 +198,7 @@ def choose(task: Task, spec: str | Path | ForgetSet, seed: int = 0) -> Choice:
     >>> len(choice.forget), len(choice.calibration), set(choice.task.train.y[choice.calibration.indices].tolist())
     (20, 20, {3})
     """
-    seeds(seed=seed)
+    instance(Task, "an expunge.Task", task=task)
     draws: list[Draw] = []
     if isinstance(spec, ForgetSet):
         spec.check(task)
@@ -341,6 +344,7 @@ def _named(task: Task, chooser: str, size: int, seed: int, draw: Draw) -> Forget
 
 
 def _draw(task: Task, chooser: str, size: int, seed: int, avoid: Indices | None, options: Mapping[str, Any]) -> Draw:
+    instance(Task, "an expunge.Task", task=task)
     whole(size=size)
     seeds(seed=seed)
     if CHOOSERS[chooser].classes and not task.outcome.has_groups:
@@ -385,7 +389,7 @@ def _parse(spec: str | Path) -> Path | tuple[str, int, dict[str, Any]]:
         raise InputError(f"forget set is a {type(spec).__name__}, expected a ForgetSet, a file, or one of: {known}.")
     name, *parts = spec.split(":")
     if name not in CHOOSERS:
-        if Path(spec).suffix.lower() in FILES or Path(spec).is_file():
+        if Path(spec).suffix.lower() in FILES or as_path(spec, "forget set").is_file():
             return Path(spec)
         raise InputError(f"forget set {spec!r} is not known, expected one of: {known}, or a file {'|'.join(FILES)}.")
     argument = CHOOSERS[name].argument
@@ -415,15 +419,18 @@ def _read_npy(path: Path) -> np.ndarray[Any, Any]:
 def _read_lines(path: Path, examples: int) -> list[int]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file ({error}), expected one position a line.") from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} cannot be read as text ({error}), expected one position a line.") from error
     values: list[int] = []
     header_allowed = True
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(re.split("\r\n|\n|\r", text), start=1):
         content = line.strip()
         if not content or content.startswith("#"):
             continue
-        cells = [cell.strip() for cell in next(csv.reader([content])) if cell.strip()]
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([content], strict=True)) if cell.strip()]
+        except csv.Error as error:
+            raise InputError(f"{path}, line {number}: {error}, expected one whole number a line.") from error
         if len(cells) > 1:
             raise InputError(f"{path}, line {number}: {content[:60]!r} has {len(cells)} values, expected one position.")
         cell = cells[0] if cells else content
@@ -441,12 +448,12 @@ def _read_lines(path: Path, examples: int) -> list[int]:
 
 
 def _check_features(task: Task, features: Any) -> np.ndarray[Any, Any]:
-    raw = features.detach().cpu().numpy() if isinstance(features, Tensor) else np.asarray(features)
+    raw = as_tensor(features, "features").cpu().double().numpy()
     if raw.ndim < 2 or len(raw) != len(task.train):
         raise InputError(
             f"features have shape {raw.shape}, expected (training examples, ...) = ({len(task.train)}, ...)."
         )
-    space = raw.reshape(len(raw), -1).astype(np.float64)
+    space = raw.reshape(len(raw), -1)
     if not np.isfinite(space).all():
         raise InputError("features hold non-finite values, expected finite numbers.")
     return space

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core import InputError, Recipe, Task
-from expunge.core.checks import whole
+from expunge.core.checks import as_path, whole
 from expunge.core.renamed import renamed
 from expunge.tasks.models import Norm, resnet9, small_cnn
 from expunge.tasks.plain_pickle import read_plain_pickle
@@ -54,6 +54,9 @@ CHECKSUMS: dict[str, dict[str, str]] = {
         "test_batch": "ecc0a6ddb5cb58330ce4f06c1825ec8c68baeade5baaacbb3cbdf8f385599213",
     },
 }
+
+LARGEST = 2**28
+"""Bytes of a file, unpacked; the largest of the original ones has 47 million."""
 
 CIFAR_PARTS = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 
@@ -87,7 +90,7 @@ def mnist(
     Source:
         Y. LeCun, C. Cortes, C. Burges, The MNIST database of handwritten digits, 1998.
     """
-    return _idx_task("mnist", "MNIST", Path(root), norm, train, validation, verify, recipe)
+    return _idx_task("mnist", "MNIST", as_path(root, "root"), norm, train, validation, verify, recipe)
 
 
 @renamed("batch", "optimiser")
@@ -105,7 +108,7 @@ def fashion_mnist(
     Source:
         H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST" (arXiv 1708.07747).
     """
-    return _idx_task("fashion_mnist", "FashionMNIST", Path(root), norm, train, validation, verify, recipe)
+    return _idx_task("fashion_mnist", "FashionMNIST", as_path(root, "root"), norm, train, validation, verify, recipe)
 
 
 @renamed("batch", "optimiser")
@@ -139,7 +142,7 @@ def cifar10(
     Source:
         A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
-    root = Path(root)
+    root = as_path(root, "root")
     parts = {name: _read_cifar(root, name, verify) for name in CIFAR_PARTS}
     kept = [parts[name] for name in CIFAR_PARTS[:-1]]
     x, y = np.concatenate([p[0] for p in kept]), np.concatenate([p[1] for p in kept])
@@ -285,16 +288,17 @@ def _find(root: Path, folders: Sequence[str], *names: str) -> Path:
 
 def _content(path: Path) -> bytes:
     try:
-        if path.suffix == ".gz":
-            return gzip.decompress(path.read_bytes())
-        if path.suffix == ".xz":
-            return lzma.decompress(path.read_bytes())
-        return path.read_bytes()
+        opened: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+        with opened(path, "rb") as file:
+            content: bytes = file.read(LARGEST + 1)
     except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); the file is damaged, get it again.") from error
     except Exception as error:
         # zlib's error has no public base class of its own.
         raise InputError(f"{path} cannot be decompressed ({error}); the file is damaged, get it again.") from error
+    if len(content) > LARGEST:
+        raise InputError(f"{path} holds more than {LARGEST >> 20} MiB, expected the original file; get it again.")
+    return content
 
 
 def _check(path: Path, name: str, part: str, arrays: Sequence[Bytes], verify: bool) -> None:

@@ -9,6 +9,7 @@ refused by name.
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +96,8 @@ def read_plain_pickle(content: bytes, what: str) -> Any:
             if name == "STOP":
                 if len(stack) != 1:
                     raise InputError(f"{what} is a damaged pickle ({len(stack)} values at its end, expected 1).")
-                return _finished(stack[0], what)
+                # Every value takes a byte at least, unless one list stands in many places.
+                return _finished(stack[0], what, iter(range(len(content))))
             _step(name, argument, stack, memo, what)
     except InputError:
         raise
@@ -183,7 +185,7 @@ def _reduce(function: _Name, arguments: tuple[Any, ...], what: str) -> Any:
     if function.name == _ENCODE and len(arguments) == 2 and arguments[1] == "latin1":
         return _expect(arguments[0], str).encode("latin1")
     raise InputError(
-        f"{what} calls {function.name.replace(' ', '.')} in a way that plain arrays do not; it is not read."
+        f"{what} calls {function.name.replace(' ', '.')} as plain arrays do not, expected those; it is not read."
     )
 
 
@@ -214,8 +216,17 @@ def _expect(value: Any, kind: type[Any]) -> Any:
     return value
 
 
-def _finished(value: Any, what: str, depth: int = 0) -> Any:
-    """Replace arrays by their values; refuse what was never completed, and lists that hold themselves."""
+def _finished(value: Any, what: str, left: Iterator[int], depth: int = 0) -> Any:
+    """Replace arrays by their values; refuse what was never completed, and lists that hold themselves.
+
+    Args:
+        value: What the pickle stands for, or a part of it.
+        what: How messages call the pickle.
+        left: One item for each value that there may still be.
+        depth: How many lists the part lies in.
+    """
+    if next(left, None) is None:
+        raise InputError(f"{what} holds more values than bytes, expected plain values and arrays; it is not read.")
     if depth > 20:
         raise InputError(f"{what} is nested more than 20 levels deep, expected a dictionary of lists and arrays.")
     if isinstance(value, _Array):
@@ -223,9 +234,9 @@ def _finished(value: Any, what: str, depth: int = 0) -> Any:
             raise InputError(f"{what} holds an array without values.")
         return value.value
     if isinstance(value, dict):
-        return {key: _finished(item, what, depth + 1) for key, item in value.items()}
+        return {key: _finished(item, what, left, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_finished(item, what, depth + 1) for item in value)
+        return type(value)(_finished(item, what, left, depth + 1) for item in value)
     if isinstance(value, _Name | _Dtype) or value is _MARK:
         raise InputError(f"{what} holds a {type(value).__name__.strip('_')}, expected plain values and arrays.")
     return value

@@ -10,12 +10,13 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import train_test_split
 
 from expunge.core import InputError, Recipe, Task
-from expunge.core.checks import one_of, whole
+from expunge.core.checks import one_of, plain_arguments, whole
 from expunge.core.renamed import renamed
 from expunge.tasks.models import Norm, mlp, small_cnn
 
 
 @renamed("batch", "optimiser")
+@plain_arguments
 def digits(
     model: Literal["mlp", "cnn"] = "mlp",
     norm: Norm = None,
@@ -60,6 +61,7 @@ def digits(
 
 
 @renamed("batch", "optimiser")
+@plain_arguments
 def tabular(norm: Norm = None, validation: int = 114, seed: int = 0, **recipe: Any) -> Task:
     """Return the Wisconsin diagnostic breast-cancer data (569 patients, 30 measurements, 2 classes) as a task.
 

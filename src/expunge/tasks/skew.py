@@ -19,9 +19,10 @@ import torch
 from torch import nn
 
 from expunge.core import ForgetSet, Recipe, Task
-from expunge.core.checks import between, one_of, positive, whole
+from expunge.core.checks import between, one_of, plain_arguments, positive, whole
 from expunge.core.errors import InputError
 from expunge.core.renamed import renamed
+from expunge.core.seeds import numpy_seed
 
 Array = np.ndarray[Any, Any]
 Group = Literal["minority", "majority"]
@@ -55,6 +56,7 @@ class SkewProblem(NamedTuple):
 
 
 @renamed("batch", "optimiser")
+@plain_arguments
 def statistical_skew(
     *,
     examples: int = 400,
@@ -79,6 +81,7 @@ def statistical_skew(
 
 
 @renamed("batch", "optimiser")
+@plain_arguments
 def geometric_skew(
     *,
     examples: int = 200,
@@ -121,7 +124,7 @@ def _skew(
     between(0.5, 1.0, agreement=agreement)
     between(0.0, 1.0, share=share)
     one_of(("minority", "majority"), forget=forget)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(numpy_seed(seed))
     agrees = np.arange(examples) < round(agreement * examples)
     label = np.where(np.arange(examples) % 2 == 0, 1.0, -1.0)
     order = rng.permutation(examples)

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from expunge.core import ForgetSet, InputError, Recipe, Task
-from expunge.core.checks import between, positive, whole
+from expunge.core.checks import between, plain_arguments, positive, whole
 from expunge.core.renamed import renamed
+from expunge.core.seeds import numpy_seed
 
 Array = np.ndarray[Any, Any]
 
@@ -54,6 +55,7 @@ class MixtureProblem(NamedTuple):
 
 
 @renamed("batch", "optimiser")
+@plain_arguments
 def teacher_mixture(
     *,
     dimension: int = 100,
@@ -102,7 +104,7 @@ def teacher_mixture(
             f"similarity = {similarity} and correlation = {correlation} belong to no three vectors; bring the two "
             "correlations closer together or the similarity closer to 0."
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(numpy_seed(seed))
     basis, _ = np.linalg.qr(rng.normal(size=(dimension, 3)))
     vectors = math.sqrt(dimension) * (axes * np.sqrt(np.maximum(values, 0))) @ axes.T @ basis.T
 

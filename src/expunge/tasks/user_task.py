@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -13,8 +14,9 @@ from types import ModuleType
 from typing import Any
 
 from expunge.core import InputError, Task
-from expunge.core.checks import described
+from expunge.core.checks import as_path, described, of_kind
 from expunge.core.digest import digest_json
+from expunge.core.errors import told
 from expunge.tasks.images import cifar10, fashion_mnist, mnist
 from expunge.tasks.shipped import digits, tabular
 
@@ -52,6 +54,7 @@ def load_task(spec: str) -> Task:
     >>> load_task("digits").classes
     10
     """
+    of_kind((str,), task=spec)
     if spec in BUILT_IN:
         return BUILT_IN[spec]()
     kind, _, folder = spec.partition(":")
@@ -100,7 +103,8 @@ def _load(spec: str, default: str, kind: type | tuple[type, ...], expected: str)
     """Run a file and return its path, and the name and the object that were asked for."""
     match = _FILE.match(spec)
     assert match
-    path, name = Path(match["file"]).expanduser(), default if match["name"] is None else match["name"]
+    path = Path(os.path.expanduser(as_path(match["file"], "task")))  # a home that there is not stays as it is
+    name = default if match["name"] is None else match["name"]
     if not path.is_file():
         raise InputError(f"{path} does not exist, expected a Python file that defines {name or default}.")
     if not name.isidentifier():
@@ -126,12 +130,11 @@ def _run(path: Path) -> ModuleType:
     sys.path.insert(0, folder)
     try:
         found.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:
         del sys.modules[unique]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise InputError(_describe(path, error, "running it")) from error
-    except SystemExit as error:
-        del sys.modules[unique]
-        raise InputError(f"{path} called sys.exit({error.code!r}) while it was imported; remove that call.") from error
     finally:
         if folder in sys.path:
             sys.path.remove(folder)
@@ -148,16 +151,20 @@ def _call(path: Path, name: str, function: Callable[[], object]) -> object:
         pass
     try:
         return function()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise InputError(_describe(path.resolve(), error, f"calling {name}()")) from error
 
 
-def _describe(path: Path, error: Exception, doing: str) -> str:
+def _describe(path: Path, error: BaseException, doing: str) -> str:
     """Return what went wrong, at the last line of the user's own file."""
-    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit):
+        return f"{path} called sys.exit({error.code!r:.80}) where it should define its task; remove that call."
+    what = told(error, path).rpartition(" (")[0] or told(error)
     if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{path}, line {error.lineno}: {what}\n    {(error.text or '').strip()}"
+        return f"{path}, line {error.lineno}: {what}\n    {(error.text or '').strip()[:200]}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     if not own:
         return f"{path}: {doing} failed with {what}"
-    return f"{path}, line {own[-1].lineno}: {doing} failed with {what}\n    {own[-1].line}"
+    return f"{path}, line {own[-1].lineno}: {doing} failed with {what}\n    {own[-1].line or ''}"

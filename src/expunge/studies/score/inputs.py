@@ -11,8 +11,9 @@ under `NAME/forget` and so on, or the single array `NAME`: the margins of an aud
 from __future__ import annotations
 
 import csv
+import itertools
+import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
 from expunge import metrics
 from expunge.core import Ensemble, InputError, Split
+from expunge.core.checks import as_path
+from expunge.core.errors import told
 from expunge.core.outcomes import Classes
+from expunge.core.reading import check_memory
 from expunge.core.record import SPLITS, SplitName
 from expunge.metrics.arrays import refuse_probabilities, to_array, to_labels
 from expunge.studies.run.measure import Parts
@@ -164,7 +167,7 @@ def read_arrays(path: Path_) -> dict[str, NDArray[Any]]:
     Raises:
         InputError: If the file is missing, of another kind, damaged, or holds Python objects.
     """
-    file = Path(path)
+    file = as_path(path, "the file")
     if not file.is_file():
         raise InputError(f"{file} is not a file, expected .npy, .npz, .safetensors or .csv.")
     try:
@@ -178,13 +181,13 @@ def read_arrays(path: Path_) -> dict[str, NDArray[Any]]:
             return _read_safetensors(file)
         if file.suffix == ".csv":
             return {"": _read_csv(file)}
-    except (ValueError, OSError, EOFError, MemoryError, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged file does to a reader, the answer is the same
         if str(error).startswith("Object arrays"):
             raise InputError(f"{file} {PICKLED}") from error
         damaged = "is damaged or cut short" if file.suffix in MAGIC else "cannot be read"
-        raise InputError(f"{file} {damaged} ({error}); save it again as {file.suffix}.") from error
+        raise InputError(f"{file} {damaged} ({told(error)}); save it again as {file.suffix}.") from error
     raise InputError(f"{file} ends in {file.suffix or 'nothing'!r}, expected .npy, .npz, .safetensors or .csv.")
 
 
@@ -207,8 +210,17 @@ def _check_magic(file: Path) -> None:
 
 
 def _read_npz(file: Path) -> dict[str, NDArray[Any]]:
-    with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    names = [entry.filename.removesuffix(".npy") for entry in entries]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise InputError(f"{file} holds {double!r} twice, expected each name once; save it again with numpy.savez.")
+    if any(entry.flag_bits & 1 for entry in entries):
+        raise InputError(f"{file} is encrypted, expected an archive that anybody can read; save it with numpy.savez.")
+    check_memory(2 * sum(entry.file_size for entry in entries), f"{file}, unpacked,")
+    with file.open("rb") as handle, np.load(handle, allow_pickle=False) as loaded:
+        arrays = {name: loaded[name] for name in loaded.files}
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise InputError(f"{file} holds {name!r}, which is no array; save it again with numpy.savez.")
@@ -224,36 +236,61 @@ def _read_safetensors(file: Path) -> dict[str, NDArray[Any]]:
 
 
 def _read_csv(file: Path) -> NDArray[np.float64]:
-    rows: list[list[float]] = []
-    numbered = False
+    """Return a table of numbers, a row a member; a first row of names, and one of 0, 1, 2, ..., is a header."""
     with file.open(newline="", encoding="utf-8-sig") as handle:
-        for number, row in enumerate(csv.reader(handle), 1):
-            if not row:
-                continue
-            try:
-                rows.append([float(cell) for cell in row])
-            except ValueError as error:
-                if number == 1 and not any(_is_number(cell) for cell in row):
-                    continue  # a header; a row with some numbers is a mistake, not a header
-                raise InputError(f"{file}, row {number}: {error}; expected numbers.") from error
-            if number == 1 and len(row) > 2:
-                # pandas heads columns that have no names with 0, 1, 2, ...: that is no member.
-                numbered = row == [str(column) for column in range(len(row))]
-            if len(rows[-1]) != len(rows[0]):
-                raise InputError(f"{file}, row {number} has {len(rows[-1])} values, the first has {len(rows[0])}.")
-    if numbered and len(rows) > 1:
-        del rows[0]
-    if not rows:
+        rows = [(number, row) for number, row in enumerate(csv.reader(handle, strict=True), 1) if row]
+    header: list[str] = []
+    # A row with some numbers is a mistake, not a header.
+    if rows and rows[0][0] == 1 and not any(_is_number(cell) for cell in rows[0][1]):
+        header = rows.pop(0)[1]
+    values: list[list[float]] = []
+    for number, row in rows:
+        if len(row) != len(rows[0][1]):
+            raise InputError(
+                f"{file}, row {number} has {len(row)} values, the first has {len(rows[0][1])}; expected as many."
+            )
+        strange = next((cell for cell in row if not _is_number(cell)), None)
+        if strange is not None:
+            raise InputError(f"{file}, row {number}: {strange[:40]!r}, expected numbers such as 1.5 between commas.")
+        values.append([float(cell) for cell in row])
+    if header and values and len(header) != len(values[0]):
+        raise InputError(
+            f"{file}: the header has {len(header)} names, the rows {len(values[0])} values; expected as many."
+        )
+    if any("\n" in name or "\r" in name for name in header):
+        raise InputError(f'{file}: a quote opens in row 1 and closes in another, expected it closed; write "name".')
+    if len(values) > 1 and _numbers_columns(file, rows[0][1], values[1:]):
+        del values[0]
+    if not values:
         raise InputError(f"{file} has no rows of numbers, expected one row a member, one column an example.")
-    return np.asarray(rows)
+    return np.asarray(values)
+
+
+def _numbers_columns(file: Path, first: list[str], others: list[list[float]]) -> bool:
+    """Return whether the first row is the numbers 0, 1, 2, ... by which pandas heads columns that have no names.
+
+    Raises:
+        InputError: If it may be other numbers of columns, and whether it is only the user can tell.
+    """
+    if len(first) > 2 and first == [str(column) for column in range(len(first))]:
+        return True
+    whole = [int(cell) for cell in first if re.fullmatch(r" *[0-9]{1,15} *", cell)]
+    rising = len(whole) == len(first) > 2 and all(a < b for a, b in itertools.pairwise(whole))
+    if rising and not np.equal(np.mod(others, 1), 0).all():
+        raise InputError(
+            f"{file}: the first row counts up in whole numbers ({first[0]}, {first[1]}, ...) and the others do not; "
+            f"remove it where it numbers the columns, or write {first[0].strip()}.0 where it is a member."
+        )
+    return False
 
 
 def _is_number(cell: str) -> bool:
+    """Return whether a cell is a number as other programs write it: not 1_000, which Python would read."""
     try:
         float(cell)
     except ValueError:
         return False
-    return True
+    return cell.isascii() and "_" not in cell
 
 
 def _select(path: Path_) -> tuple[dict[str, NDArray[Any]], str]:
@@ -320,7 +357,7 @@ def _as_margins(side: Side, who: str, answers: Mapping[SplitName, NDArray[Any] |
             y = to_labels(answer, array.shape[1], array.shape[2])
             refuse_probabilities(array, f"{who} {split}")
             side.logits[split] = array
-            side.margins[split] = metrics.margins(torch.from_numpy(side.logits[split]), torch.from_numpy(y)).numpy()
+            side.margins[split] = metrics.margins(array, y).numpy()
         else:
             raise InputError(
                 f"{who} {split} has shape {array.shape}, expected margins (members, examples) or logits (members, "
