@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json as json_text
-import multiprocessing
-import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +13,9 @@ import typer
 from rich.console import Console
 
 from expunge import report
-from expunge.core import DamagedFileError, DivergedError, ForgetSet, InputError, Record, Task
+from expunge.boundary import console as _console
+from expunge.boundary import guarded
+from expunge.core import ForgetSet, InputError, Record, Task
 from expunge.core.forecast import ForecastRun
 from expunge.core.schema import RECORDS
 from expunge.methods import METHODS
@@ -129,11 +128,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings
 
 NOT_SO = 3
 """Exit code where the answer is not the one that `--fail-unless` asks for."""
-
-
-def _console(*, stderr: bool = False) -> Console:
-    """Return a console that prints names as they are: not as markup, not as emoji."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def _version(show: bool) -> None:
@@ -603,26 +597,11 @@ def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     _console(stderr=True).print(f"warning: {message}", soft_wrap=True)
 
 
-def _stop(*_: object) -> None:
-    """End at once on Ctrl-C, and say how to go on: what is finished was kept, and no file is ever half written."""
-    for child in multiprocessing.active_children():
-        child.kill()
-    hint = "; add --resume to go on where it was" if _takes_resume(sys.argv[1:]) else ""
-    cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # the progress bar hides it
-    os.write(2, f"{cursor}\nstopped{hint}\n".encode())
-    os._exit(130)
-
-
 def main() -> None:
-    """Run the command line; what a person can correct ends in one clear line, not in a traceback."""
+    """Run the command line; whatever happens ends in one clear line, not in a traceback (see `boundary`)."""
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     warnings.showwarning = _show_warning
-    signal.signal(signal.SIGINT, _stop)
-    try:
-        app(prog_name="expunge")
-    except (InputError, DamagedFileError, DivergedError) as error:
-        _console(stderr=True).print(f"error: {error}", soft_wrap=True)
-        sys.exit(2)
+    guarded(lambda: app(prog_name="expunge"), resumable=_takes_resume(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import threading
@@ -146,6 +147,10 @@ def inside(folder: Path, name: str) -> Path:
     raise DamagedFileError(f"{name!r} leads out of {folder}, expected a file below it. {REPAIR}")
 
 
+WRITING: set[Path] = set()
+"""Temporary files of this process, which must not outlive it."""
+
+
 def write_atomically(path: Path, content: bytes) -> Path:
     """Write a file so that a crash leaves the old one or the new one, never a part: temporary file, fsync, rename.
 
@@ -153,6 +158,7 @@ def write_atomically(path: Path, content: bytes) -> Path:
         InputError: If it cannot be written; nothing is left of the attempt.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    WRITING.add(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -161,14 +167,26 @@ def write_atomically(path: Path, content: bytes) -> Path:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}); {_cure(path, error)}.") from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}); make room for it, then go on."
-        ) from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        WRITING.discard(temporary)
+    with contextlib.suppress(OSError):  # a system or a file system that cannot flush a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     return path
+
+
+def _cure(path: Path, error: OSError) -> str:
+    if path.is_dir():
+        return "move that folder away, then go on"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "make room for it, then go on"
+    places = [place for place in path.parents if place.exists() and not place.is_dir()]
+    if places:
+        return f"{places[0]} is a file where a folder should be: move it away, then go on"
+    return "make its folder writable, then go on"

@@ -21,7 +21,7 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 from rich.console import Console
 
-from expunge.core import InputError
+from expunge.core import DamagedFileError, DivergedError, InputError
 from expunge.core.schema import RunRecord
 from expunge.studies.run.environment import describe_environment
 from expunge.studies.run.parts import PartStore
@@ -130,6 +130,10 @@ class Run(Generic[R]):
         if self.finished:
             return
         self.reporter.__exit__(kind, error, trace)
+        if error is not None and not isinstance(error, InputError | DamagedFileError | DivergedError):
+            # For the command line, and for whoever called from Python.
+            vars(error)["run_folder"] = self.folder
+            error.add_note(f"What is finished is kept in {self.folder}: the same call with resume=True goes on there.")
         if kind is None:
             self.record.status = "complete"
             self.save()
