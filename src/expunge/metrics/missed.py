@@ -22,7 +22,7 @@ from scipy import special, stats
 
 from expunge.metrics.arrays import Array
 from expunge.metrics.rows import Ranks, combine, deal, row_test
-from expunge.metrics.traces import traces
+from expunge.metrics.traces import Halves, traces
 
 POWER = 0.9
 """Chance of being told that makes a shift one that would not have been missed."""
@@ -74,7 +74,7 @@ def smallest_share(
     spread: Array,
     members: int,
     shift: Array,
-    pretrained: Array | None,
+    pretrained: Halves | None,
     *,
     row_level: float,
     joint_level: float,
@@ -88,7 +88,7 @@ def smallest_share(
         spread: Their standard deviations, above 0, (examples,).
         members: Unlearned members.
         shift: Shift of every row that is shifted, oracle standard deviations with sign, (examples,).
-        pretrained: Mean margins of the pretrained members of even and odd index, (2, examples), or None.
+        pretrained: The pretrained members, or None.
         row_level: Family-wise level of the test over rows.
         joint_level: Level of the test over all rows together.
         draws: Simulated splits.
@@ -105,7 +105,7 @@ def smallest_share(
     if examples > ROWS:
         some = np.sort(rng.permutation(examples)[:ROWS])
         reference, spread, shift = reference[:, some], spread[some], shift[some]
-        pretrained = None if pretrained is None else pretrained[:, some]
+        pretrained = None if pretrained is None else pretrained.take(some)
     step = spread * shift * np.sqrt((members + oracles) / oracles)
     label = deal(side, oracles - side, 0, seed)
     critical, shares = 0.0, np.empty(draws)

@@ -29,7 +29,7 @@ from expunge.metrics.arrays import Array
 from expunge.metrics.missed import POWER, smallest_row, smallest_share
 from expunge.metrics.rows import PERMUTATIONS, row_test
 from expunge.metrics.ruler import Prepared, Ruler, deviations
-from expunge.metrics.traces import traces
+from expunge.metrics.traces import Halves, traces
 
 LEVELS: dict[SplitName, float] = {"forget": 0.02, "retain": 0.005, "validation": 0.005}
 """Chance that any row of a split is told when both sides follow one law."""
@@ -53,8 +53,8 @@ class Side:
     """(examples,)"""
     spread: Array
     """Standard deviation of each row, never 0, (examples,)."""
-    pretrained: Array | None
-    """Mean margin of the pretrained members of even and of odd index, (2, examples)."""
+    pretrained: Halves | None
+    """The pretrained members; None without some of even and some of odd index."""
     before: float
     """1 where pretrained margins are larger than the oracles' on average or where that is not clear, else -1."""
     towards: Array
@@ -74,7 +74,7 @@ class Side:
         error = np.sqrt(standard.var(0) / len(standard) + 1 / len(reference))
         before = -1.0 if members.mean() < -CLEAR * members.std() / np.sqrt(len(members)) else 1.0
         towards = np.where(np.abs(gap) > CLEAR * error, np.sign(gap), before)
-        halves = np.stack([pretrained[~odd].mean(0), pretrained[odd].mean(0)]) if 0 < odd.sum() < len(odd) else None
+        halves = Halves.of(pretrained, odd) if 0 < odd.sum() < len(odd) else None
         return cls(reference, mean, spread, halves, before, towards)
 
 

@@ -14,7 +14,9 @@ one is the p-value of both.
 
 An unlearned member starts from its pretrained member, and what is random in one is in the other: a direction from the
 same members would find their noise. So members of even index are looked at along the direction of the pretrained
-members of odd index, and the other way round, each beside half of the oracles, with labels dealt inside the halves.
+members of odd index, and the other way round, each beside half of the oracles, with labels dealt inside the halves. Of
+the direction only rows count where the gap is 3 standard errors: else, with nothing to unlearn, both halves would find
+the same noise, and agree.
 
 The accuracy is with which a member that the classifier has not seen is told by its sign (leave-one-out from the same
 matrix), or along the direction, by Phi(d / 2) at d standard deviations; the larger of the two.
@@ -45,6 +47,29 @@ SHARPNESS = 2.0
 """Width of the kernel: squared, half the median squared distance, which sees spread at little cost for shifts."""
 
 
+CLEAR_GAP = 3.0
+"""Standard errors from which a row's gap between pretrained members and others is part of the direction."""
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The pretrained members of even and of odd index."""
+
+    mean: Array
+    """Mean margins (2, examples)."""
+    members: tuple[int, int]
+
+    @classmethod
+    def of(cls, pretrained: Array, odd: NDArray[np.bool_] | None = None) -> Halves:
+        """Return the halves of margins (members, examples), by default every second member."""
+        odd = np.arange(len(pretrained)) % 2 == 1 if odd is None else odd
+        return cls(np.stack([pretrained[~odd].mean(0), pretrained[odd].mean(0)]), (int((~odd).sum()), int(odd.sum())))
+
+    def take(self, rows: NDArray[np.int64]) -> Halves:
+        """Return some rows."""
+        return Halves(self.mean[:, rows], self.members)
+
+
 @dataclass(frozen=True)
 class TracesTest:
     """What the test says."""
@@ -62,7 +87,7 @@ class TracesTest:
 def traces(
     unlearned: Array,
     reference: Array,
-    pretrained: Array | None = None,
+    pretrained: Halves | None = None,
     odd: NDArray[np.bool_] | None = None,
     *,
     permutations: int = PERMUTATIONS,
@@ -73,8 +98,7 @@ def traces(
     Args:
         unlearned: Margins of sound members (members, examples), at least 2.
         reference: Margins of oracles (oracles, examples), held-out ones included, at least 2.
-        pretrained: Mean margins of the pretrained members of even and of odd index, (2, examples); None leaves the
-            direction out.
+        pretrained: The pretrained members; None leaves the direction out.
         odd: Which unlearned members have an odd index, (members,); by default every second. With fewer than two of
             them or of the others, or fewer than four oracles, the direction is left out.
         permutations: The smallest p-value is 2 / (permutations + 1) with a direction.
@@ -95,7 +119,7 @@ def traces(
     sums, sizes = np.zeros(1 + permutations), []
     for half, ours in enumerate((unlearned[~odd], unlearned[odd])):
         theirs = reference[half::2]
-        score = _along(np.concatenate([ours, theirs]), pretrained[1 - half])
+        score = _along(np.concatenate([ours, theirs]), pretrained.mean[1 - half], pretrained.members[1 - half])
         sums += score @ _labels(len(ours), len(theirs), permutations, seed + 1 + half)
         sizes.append(score[: len(ours)].mean() - score[len(ours) :].mean())
     # Scores have variance 1 in the pooled members; with d between the sides the variance inside them is 1 less d^2 p q.
@@ -112,12 +136,13 @@ def normal_scores(margins: Array) -> Array:
     return np.asarray(Ranks.of(margins.T).scores("normal")[0].T, np.float64)
 
 
-def _along(members: Array, pretrained: Array) -> Array:
-    """Return where members lie along the way to pretrained margins, with mean 0 and variance 1, (members,)."""
+def _along(members: Array, pretrained: Array, behind: int) -> Array:
+    """Return where members lie along the way to the mean of so many pretrained ones: mean 0, variance 1, (members,)."""
     x = normal_scores(members)
     spread, gap = members.std(0), pretrained - members.mean(0)
     varies = spread > 1e-12 * np.maximum(1.0, np.abs(members).max(0))
-    way = np.clip(np.divide(gap, spread, out=np.zeros_like(gap), where=varies), -MOST, MOST)
+    clear = varies & (np.abs(gap) > CLEAR_GAP * spread * np.sqrt(1 / behind + 1 / len(members)))
+    way = np.clip(np.divide(gap, spread, out=np.zeros_like(gap), where=clear), -MOST, MOST)
     score = ridge_solve(x @ x.T, x @ way)
     score = score - score.mean()
     size = float(score.std())
