@@ -438,6 +438,9 @@ def _fail_unless(asked: str | None, missed: Sequence[str]) -> NoReturn:
 @app.command(name="report")
 def draw_report(
     run: Annotated[Path, typer.Argument(help="Folder of an audit, a forecast, a proof of forecasts or a theory run.")],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print an audit's table as Markdown, and draw nothing.")
+    ] = False,
 ) -> None:
     """Draw the page of a run again.
 
@@ -450,6 +453,9 @@ def draw_report(
     if not found:
         raise InputError(f"{run} holds no run, expected a folder with one of: {', '.join(RECORDS)}.")
     console, folder = _console(), run.parent if run.is_file() else run
+    if markdown:
+        typer.echo(report.markdown(Record.load(folder)), nl=False)
+        return
     for kind in found:
         if kind == "theory.json":
             path = theory_report.draw(folder)

@@ -7,12 +7,13 @@ configuration, and `split` one of `forget`, `retain`, `validation`; each is (mem
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from expunge.core.errors import DamagedFileError, InputError
 from expunge.core.forecast import ForecastRecord
@@ -29,6 +30,7 @@ __all__ = [
     "ForgetRecord",
     "JointRecord",
     "MissedRecord",
+    "PictureRecord",
     "Record",
     "RowRecord",
     "RowsRecord",
@@ -249,6 +251,24 @@ class ExampleRecord(Strict):
     """Its class."""
 
 
+class PictureRecord(Strict):
+    """A small picture of an example, as the report shows it."""
+
+    width: int = Field(ge=1, le=256)
+    height: int = Field(ge=1, le=256)
+    channels: Literal[1, 3]
+    """Grey, or red, green and blue."""
+    pixels: str
+    """8-bit values, row by row from the upper left corner, channels innermost, in base64."""
+
+    @model_validator(mode="after")
+    def _has_its_pixels(self) -> PictureRecord:
+        expected = self.width * self.height * self.channels
+        if len(base64.b64decode(self.pixels, validate=True)) != expected:
+            raise ValueError(f"pixels of a picture are not {expected} bytes")
+        return self
+
+
 class ForgetRecord(Strict):
     """All that was found about one forget set."""
 
@@ -279,6 +299,8 @@ class ForgetRecord(Strict):
     selections: list[SelectionRecord]
     worst: list[ExampleRecord]
     """Forget examples on which the pretrained ensemble differs most from the oracles."""
+    pictures: dict[int, PictureRecord] = Field(default_factory=dict)
+    """Pictures of the examples that the report names, by index in the training data; none unless inputs are images."""
     margins: str
     """Path of the margin arrays, relative to the run's folder."""
     margins_digest: str = ""

@@ -222,6 +222,8 @@ class Task:
     def _probe(self) -> Tensor:
         """Return a fresh model's outputs for the first two training examples."""
         module = self.build(0)
+        self.picture: tuple[int, int] | None = None
+        """Height and width of inputs that are pictures laid out flat, so that a report can show them; set by hand."""
         self.common_start = False
         """Whether all members start from the same weights, so that they differ by their batches alone."""
         if self.model is not None:

@@ -131,6 +131,7 @@ def _method(row: wording.Row) -> dict[str, Any]:
         "scores": _scores(row.chosen.scores),
         "failed_checks": _failed(row),
         "failed_members": row.chosen.failed,
+        "rows": {split: {"examples": r.examples, "counted": r.counted} for split, r in row.chosen.verdict.rows.items()},
         "illusion_gap": row.selection.illusion_gap,
         "gap_low": row.selection.gap_low,
         "gap_high": row.selection.gap_high,

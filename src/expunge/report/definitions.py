@@ -59,6 +59,13 @@ DEFINITIONS: list[tuple[str, str]] = [
         "failed), or undecided (too few members to say).",
     ),
     (
+        "Rows that count",
+        "A verdict looks at every single row as well. A row counts against it when its margins are told from the "
+        "oracles' by a test that allows for the number of rows, and differ by more than the tolerance. One such "
+        "forget row is enough to be under-forgotten (remembered) or over-forgotten; on retain and validation such "
+        "rows are shown as damage, and the percentile decides.",
+    ),
+    (
         "Cost",
         "Training examples pushed forward and backward through the model, as a share of what retraining on the "
         "retain set takes. 100 % is as dear as retraining; a method that costs more has no purpose.",

@@ -28,6 +28,7 @@ from expunge.report.headline import Headline, headline
 from expunge.report.html import made_facts, render_page, task_facts
 from expunge.report.margin_grid import CELL_HEIGHT, CELL_WIDTH, MarginGrid, margin_grid
 from expunge.report.outcome import Outcome, changes_figure, configurations_figure, method_colours, outcome
+from expunge.report.pictures import png
 from expunge.report.strip import Strip, strip
 
 Margins = Mapping[str, np.ndarray[Any, Any]]
@@ -93,6 +94,8 @@ def render(record: Record, margins: Mapping[str, Margins]) -> str:
         gap_text=wording.gap_text,
         chip=wording.chip,
         tails=wording.tails,
+        told_rows=wording.told_rows,
+        png=png,
         gap_interval=wording.gap_interval,
         beside_floor=wording.beside_floor,
         failed_ensembles=[e for e in record.ensembles if e.failed],
@@ -356,6 +359,12 @@ def _cautions(forget: ForgetRecord, record: Record) -> list[str]:
             f"With {numbers.count(record.members, 'member')} the floor itself is only known to within "
             f"{numbers.number(width)} nats, more than twice the tolerance of {record.tolerance:g}. "
             "More members would sharpen every verdict here."
+        )
+    rules = {row.chosen.verdict.rule for row in wording.rows(forget) if row.chosen}
+    if rules == {"percentile"}:
+        found.append(
+            "Verdicts here were judged by the 95th percentile over rows alone, as in earlier versions: up to 5 % of "
+            "the forget rows may be remembered unseen. Audit again to have every row judged."
         )
     failed = [check for check in forget.checklist if not check.passed]
     if failed and not forget.nothing_to_unlearn:

@@ -94,6 +94,13 @@ def _table(forget: ForgetRecord, *, intervals: bool = False, beneath: bool = Fal
         c = row.chosen
         failed = [check.name for check in c.checks if not check.passed]
         remarks = [f"FAILED: {', '.join(failed)}"] * bool(failed)
+        seen = c.verdict.rows.get("forget")
+        remarks += (
+            [f"{seen.counted} of {numbers.count(seen.examples, 'row')} told"] * bool(seen and seen.counted)
+            if seen
+            else []
+        )
+        remarks += wording.tails(c.verdict)
         remarks += [f"{numbers.count(c.failed, 'member')} failed"] * bool(c.failed)
         remarks += ["edge of grid"] * bool(row.selection and row.selection.edge)
         cells = [

@@ -195,6 +195,37 @@ def chip(verdict: VerdictRecord) -> str:
     return f"{verdict.name} ({seen.counted} of {numbers.count(seen.examples, 'row')})"
 
 
+@dataclass(frozen=True)
+class ToldRow:
+    """A forget row that counts against a verdict."""
+
+    index: int
+    """In the training data."""
+    text: str
+    """Its direction and size."""
+
+
+SIDES = {"remembered": "remembered", "beyond": "forgotten beyond retraining", "spread": "of another spread"}
+MOST_SHOWN = 6
+"""Told rows that a page lists a method."""
+
+
+def told_rows(verdict: VerdictRecord) -> tuple[list[ToldRow], int]:
+    """Return the largest forget rows that count against a verdict, and how many more there are."""
+    seen = verdict.rows.get("forget")
+    if seen is None or not seen.counted:
+        return [], 0
+    found = [
+        ToldRow(
+            row.position if row.index is None else row.index,
+            f"{SIDES[row.side]}, {numbers.signed(row.shift)} sd",
+        )
+        for row in seen.rows
+        if row.counts
+    ][:MOST_SHOWN]
+    return found, seen.counted - len(found)
+
+
 def tails(verdict: VerdictRecord) -> list[str]:
     """Say on how many retain and validation rows more is wrong than the tolerance allows; nothing if on none."""
     return [

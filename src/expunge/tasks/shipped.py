@@ -57,7 +57,9 @@ def digits(
         factory = partial(mlp, inputs=64, norm=norm)
     fields = {"batch_size": 64, "lr": 0.2 if model == "mlp" else 0.1, **recipe}
     name = "-".join(["digits", *(["cnn"] if model == "cnn" else []), *(["batchnorm"] if norm else [])])
-    return _task(name, x, labels, validation, seed, factory, fields)
+    task = _task(name, x, labels, validation, seed, factory, fields)
+    task.picture = (8, 8)
+    return task
 
 
 @renamed("batch", "optimiser")

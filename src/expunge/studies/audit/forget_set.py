@@ -37,6 +37,7 @@ from expunge.studies.audit.checklist import check_recipe, run_checklist
 from expunge.studies.audit.given import Given
 from expunge.studies.audit.illusion import Halves
 from expunge.studies.audit.judging import Bench
+from expunge.studies.audit.pictures import pictures
 from expunge.studies.audit.selection import select_all
 from expunge.studies.run.forecasting import (
     FORECAST_WORK,
@@ -124,6 +125,13 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
     sides = sides if predicted is None else {**sides, "forecast": predicted.oracle}
     digest = _save_margins(study.folder / path, {**sides, **{key: margins[key] for key in margins if key in kept}})
     floor, pretrained_scores = target.floors(), target.pretrained_scores()
+    worst = target.worst(WORST_EXAMPLES)
+    told = {
+        row.position
+        for c in configurations
+        if c.id in kept and "forget" in c.verdict.rows
+        for row in c.verdict.rows["forget"].rows
+    }
     labels = task.outcome.groups(task.train.y[torch.from_numpy(forget.indices)])
     return ForgetRecord(
         name=forget.name,
@@ -145,10 +153,8 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
         pretrained_accuracy=target.accuracy["pretrained"],
         configurations=configurations,
         selections=selections,
-        worst=[
-            ExampleRecord(position=row, index=int(forget.indices[row]), label=int(labels[row]))
-            for row in target.worst(WORST_EXAMPLES)
-        ],
+        worst=[ExampleRecord(position=row, index=int(forget.indices[row]), label=int(labels[row])) for row in worst],
+        pictures=pictures(task, sorted(int(forget.indices[row]) for row in told | set(worst))),
         margins=path,
         margins_digest=digest,
         forecast=None if predicted is None else compact(predicted.record),
