@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,9 @@ from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject, predict_
 from expunge.studies.run.progress import Reporter, Share
 from expunge.studies.run.seeds import digest_forget, pretrained_seed, unlearning_seed
 from expunge.tasks import Choice
+
+Found = tuple[ConfigurationRecord, Mapping[SplitName, np.ndarray[Any, Any]]]
+"""What was found about a stopping time, and its margins by split."""
 
 WORST_EXAMPLES = 6
 """Forget examples whose histograms a report shows."""
@@ -105,16 +108,24 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
     target, parts = _bench(study, task, pretrained, forget, forget.name)
     own, _ = _bench(study, task, pretrained, calibration, f"{forget.name}, calibration")
 
-    configurations: list[ConfigurationRecord] = []
-    margins: dict[str, Mapping[SplitName, np.ndarray[Any, Any]]] = {}
-    for group in by_method(runs):
-        calibrate = calibrated(group)
-        for run in group:
-            for configuration, seen in _run(
-                study, task, pretrained, run, (forget, target), (calibration, own), calibrate, aims
-            ):
-                configurations.append(configuration)
-                margins[configuration.id] = seen
+    # What was measured of a setting is read while the next one runs, so that no core waits for the others.
+    found: list[Future[Found]] = []
+    with one_thread_each(), ThreadPoolExecutor(worker_count(torch.device("cpu"))) as pool:
+        try:
+            for group in by_method(runs):
+                calibrate = calibrated(group)
+                for run in group:
+                    if task.fit is not None or "modules" in run.needs:
+                        wait(found)  # processes are forked, which only a quiet process may be
+                    found += _run(
+                        study, task, pretrained, run, (forget, target), (calibration, own), calibrate, aims, pool
+                    )
+            read = [each.result() for each in found]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    configurations = [configuration for configuration, _ in read]
+    margins = {configuration.id: seen for configuration, seen in read}
 
     sides = target.margins()
     halves = Halves(sides["oracle"], sides["held_out"], margins)
@@ -261,42 +272,46 @@ def _run(
     calibrated_on: tuple[ForgetSet, Bench],
     calibrate: bool,
     aims: Mapping[str, Aims],
-) -> Sequence[tuple[ConfigurationRecord, Mapping[SplitName, np.ndarray[Any, Any]]]]:
-    """Run one setting on the target, and on the calibration set if asked, and score every stopping time."""
-    name, (forget, target), (calibration, own) = run_name(method), judged_on, calibrated_on
-    study.reporter.step(f"{forget.name}: {name}")
+    pool: ThreadPoolExecutor,
+) -> list[Future[Found]]:
+    """Run one setting on the target, and on the calibration set if asked, and have every stopping time scored."""
+    forget, calibration = judged_on[0], calibrated_on[0]
+    study.reporter.step(f"{forget.name}: {run_name(method)}")
     stops = _stops(study, task, pretrained, method, forget, aims)
     others = _stops(study, task, pretrained, method, calibration, aims) if calibrate else [None] * len(stops)
-    with one_thread_each(), ThreadPoolExecutor(worker_count(torch.device("cpu"))) as pool:
-        readings = list(pool.map(target.read, [stop.measured for stop in stops]))
-    out = []
-    for stop, other, judged in zip(stops, others, readings, strict=True):
-        seen = margins_of(stop.measured)
-        configuration = ConfigurationRecord(
-            id=f"{name}@{stop.epoch}",
-            run=name,
-            method=method.name,
-            label=method.label,
-            options=relative_options(method, task),
-            statistics=method.statistics,
-            epoch=stop.epoch,
-            cost=stop.cost,
-            control=method.role == "control",
-            certificate=method.certificate,
-            still="still" in method.checks,
-            scores=judged.scores,
-            means=judged.means,
-            shifts=judged.shifts,
-            accuracy=accuracy_of(stop.measured),
-            public=judged.public,
-            others=judged.others,
-            calibration=None if other is None else own.excess(other.measured),
-            failed=judged.failed,
-            checks=list(stop.checks),
-            verdict=judged.verdict,
-        )
-        out.append((configuration, seen))
-    return out
+    return [
+        pool.submit(_judged, task, method, stop, other, judged_on[1], calibrated_on[1])
+        for stop, other in zip(stops, others, strict=True)
+    ]
+
+
+def _judged(task: Task, method: Method, stop: Stop, other: Stop | None, target: Bench, own: Bench) -> Found:
+    """Score one stopping time, on the calibration set as well if it was run there."""
+    name, judged = run_name(method), target.read(stop.measured)
+    configuration = ConfigurationRecord(
+        id=f"{name}@{stop.epoch}",
+        run=name,
+        method=method.name,
+        label=method.label,
+        options=relative_options(method, task),
+        statistics=method.statistics,
+        epoch=stop.epoch,
+        cost=stop.cost,
+        control=method.role == "control",
+        certificate=method.certificate,
+        still="still" in method.checks,
+        scores=judged.scores,
+        means=judged.means,
+        shifts=judged.shifts,
+        accuracy=accuracy_of(stop.measured),
+        public=judged.public,
+        others=judged.others,
+        calibration=None if other is None else own.excess(other.measured),
+        failed=judged.failed,
+        checks=list(stop.checks),
+        verdict=judged.verdict,
+    )
+    return configuration, margins_of(stop.measured)
 
 
 def _stops(

@@ -14,6 +14,7 @@ from expunge.core.record import SPLITS, SplitName, VerdictRecord
 from expunge.metrics.from_margins import read_published
 from expunge.metrics.metric import Sample, Side
 from expunge.metrics.registry import KLOM, METRICS, PUBLIC
+from expunge.metrics.ruler import Prepared
 from expunge.metrics.verdict import Judge
 from expunge.studies.run.measure import accuracy_of, margins_of
 
@@ -70,8 +71,7 @@ class Bench:
     def read(self, measured: Mapping[str, Tensor]) -> Reading:
         """Return the verdict of a measured ensemble, and what every audited metric of the registry reads."""
         side = _side(measured)
-        marked, failed = self._without_failed(side.margins)
-        ready = {split: self.rulers[split].prepare(marked[split], f"unlearned {split}") for split in SPLITS}
+        ready, failed = self._prepared(side.margins)
         verdict = self._judge(ready)
         found: dict[str, dict[SplitName, Result]] = {}
         for split in SPLITS:
@@ -104,20 +104,22 @@ class Bench:
 
     def excess(self, measured: Mapping[str, Tensor]) -> dict[SplitName, float]:
         """Return the P95 excess over the floor by split, without intervals: what selection reads."""
-        margins, _ = self._without_failed(margins_of(measured))
-        scores = {split: self.rulers[split].score(margins[split], intervals=False) for split in SPLITS}
+        ready, _ = self._prepared(margins_of(measured))
+        scores = {split: self.rulers[split].score(ready[split], intervals=False) for split in SPLITS}
         return {split: score.excess for split, score in scores.items()}
 
-    def _without_failed(self, margins: Margins) -> tuple[dict[SplitName, np.ndarray[Any, Any]], int]:
-        """Mark a member that failed on one split as failed on all: its NaN margins then count as the worst outcome."""
-        failed = np.any([self.rulers[split].failed(margins[split]) for split in SPLITS], axis=0)
-        if not failed.any():
-            return dict(margins), 0
-        marked = {}
-        for split in SPLITS:
-            marked[split] = np.array(margins[split], copy=True)
-            marked[split][failed] = np.nan
-        return marked, int(failed.sum())
+    def _prepared(self, margins: Margins) -> tuple[dict[SplitName, Prepared], int]:
+        """Return margins as the rulers see them, a member that failed on one split as failed on all, and their number.
+
+        Its margins are NaN then, and count as the worst outcome.
+        """
+        ready = {split: self.rulers[split].prepare(margins[split], f"unlearned {split}") for split in SPLITS}
+        failed = np.any([ready[split].failed for split in SPLITS], axis=0)
+        for split in SPLITS if failed.any() else ():
+            marked = np.array(margins[split], copy=True)
+            marked[failed] = np.nan
+            ready[split] = self.rulers[split].prepare(marked)
+        return ready, int(failed.sum())
 
     def floors(self) -> dict[SplitName, Result]:
         """Return held-out oracles scored against oracles."""
@@ -143,7 +145,7 @@ class Bench:
 
     def failed(self, who: str) -> int:
         """Return how many members of `oracle`, `held_out` or `pretrained` failed."""
-        return self._without_failed(self._margins[who])[1]
+        return self._prepared(self._margins[who])[1]
 
     def worst(self, number: int) -> list[int]:
         """Return the forget examples on which pretrained and oracles differ most, worst first."""
