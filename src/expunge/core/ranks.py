@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
+import scipy
 
 Array = np.ndarray[Any, Any]
 
@@ -24,7 +24,7 @@ def spearman(a: Array, b: Array) -> float:
 
 def spearman_rows(a: Array, b: Array) -> Array:
     """Return Spearman's rank correlation of each row, (rows,)."""
-    x, y = rankdata(a, axis=1), rankdata(b, axis=1)
+    x, y = scipy.stats.rankdata(a, axis=1), scipy.stats.rankdata(b, axis=1)
     x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
     scale = np.sqrt((x**2).sum(1) * (y**2).sum(1))
     return np.asarray(np.divide((x * y).sum(1), scale, out=np.full(len(x), np.nan), where=scale > 0))

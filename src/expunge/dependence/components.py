@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, svds
+import scipy
 
 from expunge.core import ForgetSet, InputError, Task
 from expunge.core.checks import one_of, whole
@@ -74,7 +74,7 @@ def principal_components(datamodel: Datamodel, components: int = 2) -> Component
     else:
         operator, total = _operator(datamodel, order)
         start = np.random.default_rng(0).normal(size=n)
-        _, values, right = svds(operator, k=components, v0=start, return_singular_vectors="vh")
+        _, values, right = scipy.sparse.linalg.svds(operator, k=components, v0=start, return_singular_vectors="vh")
         values, right = values[::-1], right[::-1]
     if total <= 0:
         raise InputError("the datamodel matrix is constant, so it has no principal component; train more subsets.")
@@ -142,7 +142,7 @@ def one_of_sides(side: str) -> Side:
     return side  # type: ignore[return-value]
 
 
-def _operator(datamodel: Datamodel, order: Array) -> tuple[LinearOperator, float]:
+def _operator(datamodel: Datamodel, order: Array) -> tuple[Any, float]:
     """Return the centred embeddings as an operator, made block by block, and their total variance."""
     n = datamodel.examples
     mean, square = datamodel.apply(np.ones((n, 1)), order)[:, 0] / n, 0.0
@@ -157,4 +157,6 @@ def _operator(datamodel: Datamodel, order: Array) -> tuple[LinearOperator, float
         u = u.reshape(-1)
         return np.asarray(datamodel.apply_transposed(u[None], order)[0] - mean @ u)
 
-    return LinearOperator((n, n), matvec=forward, rmatvec=backward, dtype=np.float64), square - n * float(mean @ mean)
+    return scipy.sparse.linalg.LinearOperator(
+        (n, n), matvec=forward, rmatvec=backward, dtype=np.float64
+    ), square - n * float(mean @ mean)

@@ -23,8 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import Lasso
 
 from expunge.core import ForgetSet, InputError
 from expunge.core.checks import between, whole
@@ -178,6 +176,9 @@ def _largest(z: Array, m: Array) -> Array:
 
 def _paths(z: Array, m: Array, shares: Sequence[float], workers: int | None = None) -> Array:
     """Return the weights at falling strengths, shape (shares, examples, targets); each starts from the one before."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import Lasso
+
     largest = _largest(z, m)
     out = np.zeros((len(shares), z.shape[1], m.shape[1]))
     design = np.asfortranarray(z)

@@ -20,8 +20,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from expunge.core import InputError
@@ -197,7 +197,7 @@ def _masks(labels: Tensor, index: Tensor, permutations: int, seed: int) -> Tenso
 
 def _area(scores: Array, inside: Array) -> Array:
     """Return the area under the ROC curve of each row (rows, examples); ties count one half."""
-    ranks = rankdata(scores, axis=1)
+    ranks = scipy.stats.rankdata(scores, axis=1)
     m = inside.sum(1)
     return np.asarray(((ranks * inside).sum(1) - m * (m + 1) / 2) / (m * (inside.shape[1] - m)))
 

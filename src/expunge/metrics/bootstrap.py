@@ -45,8 +45,8 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from expunge.core.checks import whole
 from expunge.core.seeds import numpy_seed
@@ -443,7 +443,7 @@ def member_weights(draw: np.random.Generator, members: int, replicates: int) -> 
     The set follows the quantiles of a Poisson(1) law, moved and scaled so that its sum and the sum of its squared
     deviations from 1 are both the number of members.
     """
-    return _permuted(draw, stats.poisson.ppf((np.arange(members) + 0.5) / members, 1), replicates)
+    return _permuted(draw, scipy.stats.poisson.ppf((np.arange(members) + 0.5) / members, 1), replicates)
 
 
 def oracle_weights(draw: np.random.Generator, members: int, replicates: int) -> Single:

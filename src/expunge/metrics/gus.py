@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from expunge.core import InputError
 from expunge.core.checks import between, plain_arguments, positive
@@ -101,9 +101,9 @@ def gus(gradients: Any, noise: Any, scale: float, *, fpr: float = 0.01, tiny: fl
         nan = float("nan")
         return Gus(nan, nan, nan, 1.0, Interval(nan, 0.0, 1.0), fpr, values, 0, excluded, "undecided")
     mean = float(values.mean())
-    half = float(stats.norm.ppf(0.975)) / np.sqrt(used)
-    p_value = float(2 * stats.norm.sf(np.sqrt(used) * abs(mean)))
-    threshold = float(stats.norm.isf(fpr))
+    half = float(scipy.stats.norm.ppf(0.975)) / np.sqrt(used)
+    p_value = float(2 * scipy.stats.norm.sf(np.sqrt(used) * abs(mean)))
+    threshold = float(scipy.stats.norm.isf(fpr))
     if p_value <= 0.05:
         conclusion = "remembered" if mean > 0 else "reversed"
     else:

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from expunge.core import InputError, Result, discrepancy
 from expunge.core.checks import one_of, plain_arguments, positive, whole
@@ -249,7 +249,7 @@ def _p_value(value: float, null: Array) -> float:
 def _table_p_value(called: NDArray[np.bool_], unlearned: NDArray[np.bool_]) -> float:
     """Return Fisher's one-sided p-value of which members are called unlearned and which are."""
     hits = int((called & unlearned).sum())
-    return float(stats.hypergeom.sf(hits - 1, len(called), int(unlearned.sum()), int(called.sum())))
+    return float(scipy.stats.hypergeom.sf(hits - 1, len(called), int(unlearned.sum()), int(called.sum())))
 
 
 def _worst(

@@ -34,8 +34,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from expunge.core import InputError
 from expunge.core.checks import one_of, plain_arguments
@@ -144,9 +144,9 @@ def lira(
     if variance == "fixed_published" and mode == "online":
         spread[False] = spread[True]
     tiny = 1e-30
-    out = stats.norm(centre[False], np.maximum(spread[False], tiny))
+    out = scipy.stats.norm(centre[False], np.maximum(spread[False], tiny))
     if mode == "online":
-        inside = stats.norm(centre[True], np.maximum(spread[True], tiny))
+        inside = scipy.stats.norm(centre[True], np.maximum(spread[True], tiny))
         scores = inside.logpdf(phi) - out.logpdf(phi)
     elif mode == "offline":
         scores = out.logcdf(phi)

@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sklearn.svm import SVC
 
 from expunge.core import InputError, Result
 from expunge.core.checks import between, one_of, plain_arguments, whole
@@ -257,6 +256,8 @@ def svc_attack(
     sides = [[to_array(part, "logits", ndim=3) for part in side] for side in (unlearned, oracle)]
     for part in range(3):
         pair(sides[0][part], sides[1][part], ndim=3, minimum=1)
+    from sklearn.svm import SVC
+
     y = [to_labels(part, sides[0][i].shape[1], sides[0][i].shape[2]) for i, part in enumerate(labels)]
     count = min(limit, len(y[0]), len(y[1]))
     rng = np.random.default_rng(derive(seed, "svc attack"))
@@ -295,7 +296,7 @@ def _svc_feature(logits: Array, labels: Any, feature: str) -> Array:
     return np.asarray(member_scores(logits, labels, feature)[0][:, None])
 
 
-def _predict(classifier: SVC, features: Array) -> Any:
+def _predict(classifier: Any, features: Array) -> Any:
     """Predict; with one feature only where it can matter, since 100 models times 60,000 examples would take minutes.
 
     The decision is a smooth function of one number on the scale of the kernel, 1. Between two of many neighbouring

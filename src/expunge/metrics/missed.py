@@ -18,7 +18,7 @@ from __future__ import annotations
 from math import ceil
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 from expunge.metrics.arrays import Array
 from expunge.metrics.rows import Ranks, combine, deal, row_test
@@ -138,5 +138,5 @@ def members_for(shift: float, examples: int, ratio: float, level: float) -> floa
         ratio: Unlearned members to each oracle.
         level: Family-wise level.
     """
-    critical = float(np.sqrt(stats.chi2.isf(level / (3 * examples), 1)))
-    return float((1 + ratio) * ((critical + special.ndtri(POWER)) / (RANKS_SEE * shift)) ** 2)
+    critical = float(np.sqrt(scipy.stats.chi2.isf(level / (3 * examples), 1)))
+    return float((1 + ratio) * ((critical + scipy.special.ndtri(POWER)) / (RANKS_SEE * shift)) ** 2)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 from scipy.special import log_ndtr
 
 from expunge.core import InputError
@@ -169,7 +169,7 @@ def gaussian_mu(
     """
     fpr = clopper_pearson_upper(false_positives, negatives, significance / 2)
     fnr = clopper_pearson_upper(false_negatives, positives, significance / 2)
-    return max(0.0, float(stats.norm.ppf(1 - fpr) - stats.norm.ppf(fnr)))
+    return max(0.0, float(scipy.stats.norm.ppf(1 - fpr) - scipy.stats.norm.ppf(fnr)))
 
 
 @plain_arguments
@@ -208,7 +208,7 @@ def gaussian_epsilon(mu: float, delta: float = 1e-5) -> float:
     high = 1.0
     while gaussian_delta(high, mu) > delta:
         high *= 2
-    return float(optimize.brentq(lambda epsilon: gaussian_delta(epsilon, mu) - delta, 0.0, high, xtol=1e-10))
+    return float(scipy.optimize.brentq(lambda epsilon: gaussian_delta(epsilon, mu) - delta, 0.0, high, xtol=1e-10))
 
 
 @plain_arguments
@@ -260,8 +260,8 @@ def _one_run(canaries: int, guesses: int, correct: int, delta: float, significan
         return 0.0
 
     def p_value(epsilon: float) -> float:
-        q = float(stats.logistic.cdf(epsilon))
-        tails = stats.binom.sf(np.arange(correct, -1, -1) - 1, guesses, q)  # Pr[Bin >= v - i], i = 0..v
+        q = float(scipy.stats.logistic.cdf(epsilon))
+        tails = scipy.stats.binom.sf(np.arange(correct, -1, -1) - 1, guesses, q)  # Pr[Bin >= v - i], i = 0..v
         alpha = float(np.max((tails[1:] - tails[0]) / np.arange(1, correct + 1)))
         return float(tails[0] + 2 * canaries * delta * alpha)
 
@@ -270,7 +270,7 @@ def _one_run(canaries: int, guesses: int, correct: int, delta: float, significan
     high = 1.0
     while p_value(high) < significance:
         high *= 2
-    return float(optimize.brentq(lambda epsilon: p_value(epsilon) - significance, 0.0, high, xtol=1e-10))
+    return float(scipy.optimize.brentq(lambda epsilon: p_value(epsilon) - significance, 0.0, high, xtol=1e-10))
 
 
 @plain_arguments

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from expunge.core import InputError, Result
 from expunge.metrics.arrays import Array, to_array
@@ -31,7 +31,9 @@ def mean_interval(values: Any, confidence: float = 0.95) -> tuple[float, float, 
     mean = float(numbers.mean())
     if len(numbers) < 2:
         return mean, float("nan"), float("nan")
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
+    half = float(
+        scipy.stats.t.ppf(0.5 + confidence / 2, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers))
+    )
     return mean, mean - half, mean + half
 
 
@@ -133,7 +135,7 @@ def _difference(ours: Array, theirs: Array) -> tuple[float, float]:
     spread = a + b
     if spread > 0:
         freedom = spread**2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
-        half = float(stats.t.ppf(0.975, freedom) * np.sqrt(spread))
+        half = float(scipy.stats.t.ppf(0.975, freedom) * np.sqrt(spread))
     else:
         # Constants that differ are told apart; rounding is not a difference.
         half = 1e-12 * max(1.0, abs(float(theirs.mean())))

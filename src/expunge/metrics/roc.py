@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 from expunge.core import InputError
 from expunge.core.checks import between, plain_arguments, whole
@@ -77,8 +77,8 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> In
             f"successes = {successes} of trials = {trials}, expected 0 <= successes <= trials, trials >= 1."
         )
     tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else float(special.betaincinv(successes, trials - successes + 1, tail))
-    high = 1.0 if successes == trials else float(special.betaincinv(successes + 1, trials - successes, 1 - tail))
+    low = 0.0 if successes == 0 else float(scipy.special.betaincinv(successes, trials - successes + 1, tail))
+    high = 1.0 if successes == trials else float(scipy.special.betaincinv(successes + 1, trials - successes, 1 - tail))
     return Interval(successes / trials, low, high)
 
 
@@ -117,7 +117,7 @@ def auc(positives: Any, negatives: Any) -> Array:
         raise InputError(
             f"{int(np.isnan(p).sum() + np.isnan(n).sum())} scores are NaN, expected numbers (or infinities)."
         )
-    ranks = stats.rankdata(np.concatenate([p, n], -1), axis=-1)
+    ranks = scipy.stats.rankdata(np.concatenate([p, n], -1), axis=-1)
     m, k = p.shape[-1], n.shape[-1]
     return np.asarray((ranks[..., :m].sum(-1) - m * (m + 1) / 2) / (m * k))
 
@@ -153,7 +153,7 @@ def tpr_at_fpr(positives: Any, negatives: Any, fpr: float = 0.001, confidence: f
     if fpr == 1:
         return Interval(value, low, high)
     tail = (1 - confidence) / 2
-    fewest, most = (int(stats.binom.ppf(level, len(n), fpr)) for level in (tail, 1 - tail))
+    fewest, most = (int(scipy.stats.binom.ppf(level, len(n), fpr)) for level in (tail, 1 - tail))
     strict = _share_above(p, n, fewest - 1) if fewest > 0 else 0.0
     down, up = np.hypot(value - low, value - strict), np.hypot(high - value, _share_above(p, n, most) - value)
     return Interval(value, max(0.0, float(value - down)) if fewest > 0 else 0.0, min(1.0, float(value + up)))
@@ -285,7 +285,9 @@ def pooled_roc(
     fewest = int(np.unique(groups, return_counts=True)[1].min())
     wider = float("nan")
     if fewest > 1:
-        wider = float(stats.t.ppf(0.975, fewest - 1) / stats.norm.ppf(0.975) * np.sqrt(fewest / (fewest - 1)))
+        wider = float(
+            scipy.stats.t.ppf(0.975, fewest - 1) / scipy.stats.norm.ppf(0.975) * np.sqrt(fewest / (fewest - 1))
+        )
     bias = middle - centre
     low, high = (found + wider * (end - middle) for end in ends)
     low = np.clip(np.minimum(low + bias, low - bias), 0, 1)

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special, stats
 
 from expunge.metrics.arrays import CACHED, Array, slices
 
@@ -115,7 +115,7 @@ class Ranks:
         ordered = np.take_along_axis(margins, order, axis=1)
         tied = np.asarray((ordered[:, 1:] == ordered[:, :-1]).any(1))
         if tied.any():
-            doubled[tied] = np.rint(2 * stats.rankdata(margins[tied], axis=1) - 1)
+            doubled[tied] = np.rint(2 * scipy.stats.rankdata(margins[tied], axis=1) - 1)
         return cls(doubled, tied)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Ranks:
@@ -169,7 +169,7 @@ def _table(members: int, kind: str) -> NDArray[np.float32]:
     """Return scores at every doubled rank, scaled for a row without equal margins, (orders, 2 members)."""
     u = np.arange(2 * members) / members - 1
     if kind == "normal":
-        table = special.ndtri((u + 1) / 2)[None]
+        table = scipy.special.ndtri((u + 1) / 2)[None]
         table[:, 0] = 0  # No rank is 0.
     else:
         table = np.stack([np.polynomial.Legendre.basis(k)(u) for k in range(1, ORDERS + 1)])

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 
 from expunge.core import InputError, Recipe, Task
 from expunge.core.checks import described
@@ -65,6 +64,8 @@ class EstimatorFit:
 
     def fitted(self, rows: NDArray[np.int64], y: NDArray[Any], seed: int) -> Any:
         """Return a clone fitted on rows (positions in x) with targets y, all that is random in it from the seed."""
+        from sklearn.base import clone
+
         estimator = clone(self.estimator)
         names = estimator.get_params(deep=True)
         estimator.set_params(**{name: seed for name in names if name.split("__")[-1] == "random_state"})
@@ -134,6 +135,8 @@ def from_estimator(
     Raises:
         InputError: If it is no such estimator, or data do not fit; and when trained, if all members are the same.
     """
+    from sklearn.base import BaseEstimator, is_classifier, is_regressor
+
     if not isinstance(estimator, BaseEstimator) or isinstance(estimator, type):
         raise InputError(
             f"estimator is {described(estimator)}, expected one of scikit-learn's, such as RandomForestClassifier()."

@@ -6,8 +6,6 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.datasets import load_breast_cancer, load_digits
-from sklearn.model_selection import train_test_split
 
 from expunge.core import InputError, Recipe, Task
 from expunge.core.checks import one_of, plain_arguments, whole
@@ -48,6 +46,8 @@ def digits(
         `sklearn.datasets.load_digits`.
     """
     one_of(("mlp", "cnn"), model=model)
+    from sklearn.datasets import load_digits
+
     data, labels = load_digits(return_X_y=True)
     x = (data / 16.0).astype(np.float32)
     if model == "cnn":
@@ -85,6 +85,8 @@ def tabular(norm: Norm = None, validation: int = 114, seed: int = 0, **recipe: A
         Street, Wolberg and Mangasarian, "Nuclear feature extraction for breast tumor diagnosis", 1993; as shipped in
         `sklearn.datasets.load_breast_cancer`.
     """
+    from sklearn.datasets import load_breast_cancer
+
     data, labels = load_breast_cancer(return_X_y=True)
     fields = {"batch_size": 32, "lr": 0.05, **recipe}
     factory = partial(mlp, inputs=data.shape[1], hidden=(32,), classes=2, norm=norm)
@@ -117,6 +119,8 @@ def _task(
     # A shorter training keeps the shape of the schedule: the rate peaks after a sixth of it.
     fields = {"epochs": 30, **fields}
     fields = {"peak_epoch": fields["epochs"] / 6, **fields}
+    from sklearn.model_selection import train_test_split
+
     kept, held = train_test_split(np.arange(len(y)), test_size=validation, stratify=y, random_state=seed)
     kept, held = np.sort(kept), np.sort(held)
     if standardise:

@@ -23,7 +23,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from expunge.core.objective import objective
 from expunge.core.record import SPLITS, SplitName
@@ -72,7 +72,7 @@ class Halves:
             spreads.append(self._spread(chosen, best, half) if best != chosen else 0.0)
         value = float(np.mean(values))
         members = len(self._margins[chosen]["forget"])
-        reach = float(stats.t.ppf(0.975, max(members - 2, 1))) * math.hypot(*spreads) / 2
+        reach = float(scipy.stats.t.ppf(0.975, max(members - 2, 1))) * math.hypot(*spreads) / 2
         return Gap(value, value - reach, value + reach)
 
     def _objectives(self, name: str) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import t as student
+import scipy
 
 from expunge.core import InputError
 from expunge.core.checks import between
@@ -68,7 +68,7 @@ def linear_datamodeling_score(predicted: Any, margins: Any, confidence: float = 
     group = np.arange(len(a)) * groups // len(a)
     left = np.array([_mean(spearman_rows(a[group != g].T, b[group != g].T), score) for g in range(groups)])
     error = np.sqrt((groups - 1) / groups * ((left - left.mean()) ** 2).sum())
-    half = float(student.ppf(0.5 + confidence / 2, groups - 1) * error)
+    half = float(scipy.stats.t.ppf(0.5 + confidence / 2, groups - 1) * error)
     return LinearScore(score, max(-1.0, score - half), min(1.0, score + half), by_target)
 
 

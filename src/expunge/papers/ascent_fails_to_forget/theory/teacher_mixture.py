@@ -42,9 +42,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from scipy.optimize import brentq
 from scipy.special import expit
-from scipy.stats import multivariate_normal, norm
 
 from expunge.core.checks import between, non_negative, one_of, positive
 from expunge.core.errors import InputError
@@ -206,14 +206,14 @@ def group_errors(mixture: Mixture, teacher: Array, group: float, overlap: float,
         spread = math.sqrt(mixture.variance[index])
         mean = (c * mixture.correlation[index] + mixture.bias[index]) / spread
         if overlap < 1e-14:
-            agree = norm.cdf(mean if bias >= 0 else -mean)
+            agree = scipy.stats.norm.cdf(mean if bias >= 0 else -mean)
             found.append(1 - float(agree))
             continue
         other = (c * group + bias) / (spread * math.sqrt(overlap))
         r = float(np.clip(teacher[index] / math.sqrt(overlap), -1 + 1e-12, 1 - 1e-12))
-        both = float(multivariate_normal.cdf([mean, other], mean=[0, 0], cov=[[1, r], [r, 1]]))
+        both = float(scipy.stats.multivariate_normal.cdf([mean, other], mean=[0, 0], cov=[[1, r], [r, 1]]))
         # P(both positive) = both; P(both negative) follows from the margins.
-        found.append(1 - (both + 1 - norm.cdf(mean) - norm.cdf(other) + both))
+        found.append(1 - (both + 1 - scipy.stats.norm.cdf(mean) - scipy.stats.norm.cdf(other) + both))
     return float(found[0]), float(found[1])
 
 
@@ -329,8 +329,8 @@ def _solve_square(mixture: Mixture, estimators: Sequence[Estimator], errors: boo
 
     # Fields of each subgroup: mean of the teacher field, mean label, E[y nu] = 2 phi(mean).
     means = [_teacher_mean(mixture, c) for c, _, _ in mixture.subgroups]
-    labels = [2 * float(norm.cdf(mean)) - 1 for mean in means]
-    slopes = [2 * float(norm.pdf(mean)) for mean in means]
+    labels = [2 * float(scipy.stats.norm.cdf(mean)) - 1 for mean in means]
+    slopes = [2 * float(scipy.stats.norm.pdf(mean)) for mean in means]
     ones = np.ones(k)
     u = np.zeros((3, k))
     for (c, _, size), t, slope in zip(mixture.subgroups, gains, slopes, strict=True):
@@ -399,8 +399,8 @@ def _solve_general(
             left = math.sqrt(max(1 - float(link @ link), 1e-12))
             mean = (_teacher_mean(mixture, c) + grid @ link) / left
             for y in (1.0, -1.0):
-                chance = measure * norm.cdf(y * mean)
-                tilt = measure * y * norm.pdf(mean) / left
+                chance = measure * scipy.stats.norm.cdf(y * mean)
+                tilt = measure * y * scipy.stats.norm.pdf(mean) / left
                 f, bend = _forces(loss, y, start, a, delta, response)
                 if f is None or bend is None:
                     return None
