@@ -30,6 +30,12 @@ from expunge.metrics.ulira import ulira
 EXAMPLES, UNSEEN, CLASSES = 70, 80, 3
 CHALLENGED = 10
 """Examples that the challenge's scan, tens of milliseconds each, is made on."""
+LAWS = {
+    "Gaussian": (lambda rng, shape: rng.normal(size=shape), 1.0),
+    "log-normal": (lambda rng, shape: np.exp(rng.normal(size=shape)), np.sqrt((np.e - 1) * np.e)),
+    "exponential": (lambda rng, shape: rng.exponential(size=shape), 1.0),
+}
+"""Margins, and their standard deviation."""
 BLIND = 0.2
 """Power below which a change is called missed."""
 
@@ -168,8 +174,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, default=100)
     parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--reach", action="store_true", help="only the shifts that the tolerance stands for")
     parser.add_argument("--only", nargs="+", choices=METRICS, default=list(METRICS))
     options = parser.parse_args()
+    if options.reach:
+        return reach(options.members)
     n, start = options.members, time.process_time()
     floor = readings("none", n, 3 * options.runs, options.only)
     changes = list(CHANGES)[1:]
@@ -184,15 +193,27 @@ def main():
         missed = ", ".join(change for change in changes if power[change] < BLIND) or "–"
         print(f"| {name} | {zero:.3f} | " + " | ".join(cells) + f" | {missed} |", flush=True)
     print(f"\n{time.process_time() - start:.0f} s of one core")
-    for share, who in ((1.0, "all examples"), (0.1, "a tenth of the examples")):
-        moved = np.arange(2000) < share * 2000
-        rng = np.random.default_rng(n)
-        oracle, members, other = rng.normal(size=(3, n, 2000))
-        zero = p95(klom(other, oracle))
-        for d in np.arange(0.05, 2, 0.01):
-            if p95(klom(members + d * moved, oracle)) - zero > DEFAULT_TOLERANCE:
-                print(f"P95 excess reaches {DEFAULT_TOLERANCE} nats when {who} shift by {d:.2f} standard deviations")
-                break
+    reach(n)
+
+
+def reach(members, examples=2000):
+    """Print the shift at which the P95 excess reaches the default tolerance, for margins of several laws."""
+    for law, (draw, spread) in LAWS.items():
+        for direction in (1, -1) if law != "Gaussian" else (1,):
+            found = []
+            for share in (1.0, 0.1):
+                moved = direction * spread * (np.arange(examples) < share * examples)
+                rng = np.random.default_rng(members)
+                oracle, unlearned, other = draw(rng, (3, members, examples))
+                zero = p95(klom(other, oracle))
+                shifts = np.arange(0.05, 2, 0.01)
+                over = (d for d in shifts if p95(klom(unlearned + d * moved, oracle)) - zero > DEFAULT_TOLERANCE)
+                found.append(f"{next(over, np.nan):.2f}")
+            where = "" if law == "Gaussian" else f" {'towards' if direction > 0 else 'away from'} the long tail"
+            print(
+                f"{law} margins: P95 excess reaches {DEFAULT_TOLERANCE} nats when all examples shift by {found[0]} "
+                f"standard deviations{where}, or a tenth of them by {found[1]}"
+            )
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ called indistinguishable; that has to be shown.
 Default tolerance 0.125 nats. A shift of d oracle standard deviations is a divergence of d^2 / 2, so 0.125 is half a
 standard deviation at the 95th percentile of the examples: somebody who holds one model and knows both distributions
 exactly tells unlearned from retrained by such an example's margin with accuracy Phi(d / 2) = 0.60 at best, instead of
-0.50. As measured, with 100 members on each side, the P95 excess reaches 0.125 when all examples shift by 0.40 standard
-deviations, or a tenth of them by 0.70 (`benchmarks/sensitivity.py` prints both).
+0.50. As measured, with 100 members on each side and Gaussian margins, the P95 excess reaches 0.125 when all examples
+shift by 0.40 standard deviations, or a tenth of them by 0.70. Of skewed margins most lie closer together than a
+standard deviation: 0.08 to 0.22 reach it, or 0.14 to 0.37 of a tenth (`benchmarks/sensitivity.py --reach`).
 
 Source: Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987), for two one-sided tests. That all three splits must pass
 needs no correction for three tests (Berger, Technometrics 24, 1982).
