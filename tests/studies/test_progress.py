@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 
 import pytest
 from rich.console import Console
 
-from expunge.studies.run.progress import Reporter
+from expunge.studies.run.progress import Pulse, Reporter
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
@@ -36,3 +38,35 @@ def test_a_pipe_gets_a_line_a_step() -> None:
         reporter.advance(1)
         reporter.step("read")
     assert file.getvalue().splitlines() == ["[  0%] train oracles of [random-70], members 0 to 100", "[ 50%] read"]
+
+
+def lines_of(file: io.StringIO, count: int) -> list[str]:
+    """Return what was printed once it is so many lines; a minute is short here."""
+    deadline = time.monotonic() + 60
+    while len(file.getvalue().splitlines()) < count and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return file.getvalue().splitlines()
+
+
+def test_a_pipe_gets_a_line_a_minute_in_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("expunge.studies.run.progress.PULSE_SECONDS", 0.01)
+    file = io.StringIO()
+    with Reporter(Console(file=file, width=30)).start(4) as reporter:
+        reporter.advance(1)
+        reporter.step("train [oracles]")
+        seen = lines_of(file, 4)
+    assert "[ 25%] train [oracles]" in seen
+    assert re.fullmatch(r"\[ 25%\] train \[oracles\], for 0 s now", seen[-1])
+    time.sleep(0.05)
+    after = len(file.getvalue())
+    time.sleep(0.05)
+    assert len(file.getvalue()) == after  # and none when it is over
+
+
+def test_what_comes_before_a_run_has_a_pulse_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("expunge.studies.run.progress.PULSE_SECONDS", 0.01)
+    file = io.StringIO()
+    with Pulse(Console(file=file), lambda: "trying [forms]"):
+        assert lines_of(file, 2)[:2] == ["trying [forms]"] * 2
+    with Pulse(None, lambda: "nothing"):
+        time.sleep(0.03)

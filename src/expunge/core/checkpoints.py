@@ -30,13 +30,13 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from expunge.core.checks import described, instance
-from expunge.core.digest import digest_tensors
+from expunge.core.digest import digest_tensors, own_digest
 from expunge.core.ensemble import Ensemble
 from expunge.core.errors import DamagedFileError, InputError
 from expunge.core.modules import plain_attributes
 from expunge.core.modules import state as state_of
 from expunge.core.reading import check_memory
-from expunge.core.schema import write_atomically
+from expunge.core.schema import inside, write_atomically
 from expunge.core.task import Task
 from expunge.core.tree import State
 
@@ -308,8 +308,10 @@ def save(ensemble: Ensemble, folder: Path | str) -> Path:
         "members": members,
         "provenance": dict(ensemble.provenance),
     }
+    manifest = json.loads(json.dumps(manifest, default=str))
+    manifest["sha256"] = own_digest(manifest)
     # Written last: a folder without it is not a saved ensemble.
-    write_atomically(place / "manifest.json", json.dumps(manifest, indent=1, default=str).encode())
+    write_atomically(place / "manifest.json", json.dumps(manifest, indent=1).encode())
     return place
 
 
@@ -332,7 +334,11 @@ def load(folder: Path | str, task: Task | None = None) -> Ensemble:
         manifest = json.loads((place / "manifest.json").read_text())
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']}, expected {FORMAT}")
-        members = [(int(each["id"]), place / Path(each["file"]).name, each["sha256"]) for each in manifest["members"]]
+        if manifest.get("sha256", own_digest(manifest)) != own_digest(manifest):
+            raise ValueError("it was changed: its SHA-256 is not that of what it says")
+        members = [
+            (int(each["id"]), inside(place, Path(each["file"]).name), each["sha256"]) for each in manifest["members"]
+        ]
         seed, own, provenance = int(manifest["seed"]), list(manifest["params"]), dict(manifest["provenance"])
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedFileError(

@@ -37,6 +37,11 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def own_digest(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a manifest says beside its own `sha256`."""
+    return digest_json({key: value for key, value in manifest.items() if key != "sha256"})
+
+
 def digest_function(function: Callable[..., Any]) -> str:
     """Return the SHA-256 (hex) of what a user's function does: its source, and what it holds on to or calls.
 

@@ -361,7 +361,8 @@ def load_margins(folder: Path, forget: ForgetRecord) -> dict[str, np.ndarray[Any
     path = inside(folder, forget.margins)
     if not path.is_file():
         raise InputError(
-            f"{path} does not exist; the run's folder is incomplete, run the study again into another --out."
+            f"{path} does not exist; the run's folder is incomplete: restore the file, or run the study again into "
+            "another --out."
         )
     content = path.read_bytes()
     if forget.margins_digest and hashlib.sha256(content).hexdigest() != forget.margins_digest:

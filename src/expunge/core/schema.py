@@ -24,7 +24,8 @@ LONGEST_INPUT = 40
 """Characters of a wrong value that a message repeats."""
 
 
-REPAIR = "Restore the file, or make the run again in another folder."
+REPAIR = "Restore the file, or delete it and repeat the command of the run with --resume, which finds what was kept."
+OUTSIDE = "Nothing is read or written there; leave the file out, or take the run from somebody you trust."
 
 
 class Strict(BaseModel):
@@ -108,7 +109,7 @@ class StudyRecord(Strict):
             DamagedFileError: If it is not such a record, or of another format.
         """
         path = folder if folder.is_file() else folder / cls.FILE
-        return read_record(cls, path, cls.model_fields["schema_version"].default)
+        return read_record(cls, inside(path.parent, path.name), cls.model_fields["schema_version"].default)
 
 
 class RunRecord(StudyRecord):
@@ -144,7 +145,7 @@ def inside(folder: Path, name: str) -> Path:
             return folder / name
     except (ValueError, OSError):  # no path at all, or links in a circle
         pass
-    raise DamagedFileError(f"{name!r} leads out of {folder}, expected a file below it. {REPAIR}")
+    raise DamagedFileError(f"{name!r} leads out of {folder}, expected a file below it. {OUTSIDE}")
 
 
 WRITING: set[Path] = set()
@@ -161,7 +162,8 @@ def write_atomically(path: Path, content: bytes) -> Path:
     WRITING.add(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:  # never through a link that somebody left there
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -37,7 +37,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from expunge.core import DamagedFileError, InputError
-from expunge.core.digest import digest_json
+from expunge.core.digest import digest_json, own_digest
 from expunge.core.record import inside, write_atomically
 from expunge.core.tree import State
 
@@ -154,7 +154,7 @@ class Shelf:
         if raw.get("format") != FORMAT or not complete:
             raise DamagedFileError(f"{path} has another format; {cure}")
         # Manifests of earlier versions have no checksum, so what they say must at least agree with itself.
-        if "sha256" in raw and raw["sha256"] != _checksum(raw):
+        if "sha256" in raw and raw["sha256"] != own_digest(raw):
             raise DamagedFileError(f"{path} was changed: its SHA-256 is not that of what it says; {cure}")
         if specification != self.specification:
             raise DamagedFileError(f"{path} belongs to another specification; delete the folder {self.folder}.")
@@ -183,7 +183,7 @@ class Shelf:
             "chunk": self.chunk,
             "shards": sorted(self._shards, key=lambda shard: shard["ids"]),
         }
-        manifest["sha256"] = _checksum(manifest)
+        manifest["sha256"] = own_digest(manifest)
         write_atomically(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
 
     def members(self) -> set[int]:
@@ -326,10 +326,6 @@ def _hold(file: IO[str], *, wait: bool = True) -> bool:
     except (ImportError, OSError):  # a system or a file system without locks
         pass
     return True
-
-
-def _checksum(manifest: Mapping[str, Any]) -> str:
-    return digest_json({key: value for key, value in manifest.items() if key != "sha256"})
 
 
 def _is_shard(value: Any) -> bool:

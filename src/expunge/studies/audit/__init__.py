@@ -41,6 +41,7 @@ from expunge.studies.run.forget_specs import choose_all
 from expunge.studies.run.grid import plan_runs, runs_work
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.prediction import FOLLOWED
+from expunge.studies.run.progress import Pulse
 from expunge.studies.run.python_call import python_call
 from expunge.studies.run.run_folder import check_folder
 from expunge.studies.run.seeds import digest_forget
@@ -90,8 +91,10 @@ def audit(
             "to be seen; 100 is what the paper uses."
         )
     where = pick_device(device)
+    with Pulse(console, lambda: f"still trying how models of {task.name} are best computed"):
+        network = task.network
     if task.fit is None:  # members of a fit lie in files
-        check_size(task, task.network, members)
+        check_size(task, network, members)
     given = Given.of(task, pretrained, oracles, held_out, FEWEST_MEMBERS)
     starting = len(given.models.get(("pretrained", ""), range(members)))
     reason = _no_forecast(task, starting, where) if forecast else ""

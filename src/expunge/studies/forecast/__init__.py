@@ -40,7 +40,7 @@ from expunge.studies.run.forget_specs import choose_all
 from expunge.studies.run.grid import on_scale, plan_runs
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject
-from expunge.studies.run.progress import Reporter, Share
+from expunge.studies.run.progress import Pulse, Reporter, Share
 from expunge.studies.run.python_call import python_call
 from expunge.studies.run.run_folder import check_folder
 from expunge.studies.run.seeds import digest_forget, pretrained_seed
@@ -81,7 +81,8 @@ def forecast_run(
     positive(tolerance=tolerance)
     followed = min(followed, members)
     where = pick_device(device)
-    check_size(task, task.network, members)
+    with Pulse(console, lambda: f"still trying how models of {task.name} are best computed"):
+        check_size(task, task.network, members)
     runs = plan_runs(task, methods, predicted=True)
     check_forecastable(task, followed, where)
     check_folder(out, ForecastRun.FILE, resume)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -13,12 +15,52 @@ STEP, BAR = 44, 30
 NUMBERS = 36
 """Columns that the share, the time left and the clock take, with the gaps between them."""
 
+PULSE_SECONDS = 60.0
+"""How long a log file is left without a line."""
+
+
+class Pulse:
+    """Prints a line whenever there was none for a minute, as long as the block lasts.
+
+    Args:
+        console: Where to print; None is silent.
+        say: Returns the line.
+    """
+
+    def __init__(self, console: Console | None, say: Callable[[], str]) -> None:
+        self.console, self.say = console, say
+        self.last = time.monotonic()
+        """When the last line was printed; moved on by others who print."""
+        self._over = threading.Event()
+
+    def __enter__(self) -> Pulse:
+        self.last = time.monotonic()
+        if self.console is not None:
+            threading.Thread(target=self._run, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _run(self) -> None:
+        while not self._over.wait(max(0.001, self.last + PULSE_SECONDS - time.monotonic())):
+            if self.console is not None and time.monotonic() >= self.last + PULSE_SECONDS:
+                self.last = time.monotonic()
+                self.console.print(self.say(), markup=False, highlight=False, soft_wrap=True)
+
+
+def minutes(since: float) -> str:
+    """Return how long something has taken, in words."""
+    seconds = time.monotonic() - since
+    return f"{seconds / 60:.0f} min" if seconds >= 59.5 else f"{seconds:.0f} s"
+
 
 class Reporter:
     """One bar over the whole study, in units of work, with the current step beside it.
 
     Args:
-        console: Where to draw; a terminal gets a live bar, anything else one line a step. None is silent.
+        console: Where to draw; a terminal gets a live bar, anything else one line a step, and one a minute in steps
+            that take longer. None is silent.
     """
 
     def __init__(self, console: Console | None) -> None:
@@ -30,6 +72,8 @@ class Reporter:
         self._live = bool(console and console.is_terminal)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._what, self._since = "starting", self.began
+        self._pulse = Pulse(None if self._live else console, self._still)
         room = max(0, console.width - NUMBERS) if console else 0
         self._bar_width = min(BAR, room // 3)
         self._step_width = min(STEP, room - self._bar_width)
@@ -40,7 +84,8 @@ class Reporter:
         return self
 
     def __enter__(self) -> Reporter:
-        self.began = time.monotonic()
+        self.began = self._since = time.monotonic()
+        self._pulse.__enter__()
         if self._live:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -58,16 +103,24 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._pulse.__exit__()
         if self._bar is not None:
             self._bar.stop()
 
     def step(self, what: str) -> None:
         """Say what runs now."""
+        self._what, self._since = what, time.monotonic()
+        self._pulse.last = self._since
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=self._named(what))
         elif self.console is not None:
-            share = min(1.0, self.done / self.total)
-            self.console.print(f"[{share:4.0%}] {what}{self._left()}", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(f"{self._share()} {what}{self._left()}", markup=False, highlight=False, soft_wrap=True)
+
+    def _still(self) -> str:
+        return f"{self._share()} {self._what}, for {minutes(self._since)} now{self._left()}"
+
+    def _share(self) -> str:
+        return f"[{min(1.0, self.done / self.total):4.0%}]"
 
     def advance(self, amount: float, *, spent: bool = True) -> None:
         """Add work done; `spent=False` for work that was found finished, which says nothing about speed."""

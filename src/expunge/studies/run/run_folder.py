@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from expunge.core import InputError
-from expunge.core.schema import RECORDS
+from expunge.core.schema import RECORDS, inside
 
 TOGETHER = frozenset({"record.json", "forecast.json"})
 """Records that may lie in one folder: an audit finds the ensembles of a forecast there, and their pages differ."""
@@ -41,6 +41,11 @@ def _check_contents(out: Path, file: str, resume: bool) -> None:
     others = [name for name in RECORDS if name != file and (out / name).exists()]
     if any(not {name, file} <= TOGETHER for name in others):
         raise InputError(f"{out} holds the run of another study ({', '.join(others)}); choose another --out.")
+    for name in ("parts", "margins", "figures", "ensembles"):
+        if (out / name).exists() and not (out / name).is_dir():
+            raise InputError(f"{out / name} is a file, expected a folder; move it away, then go on.")
+        if name != "ensembles":  # which may lie on a disk of their own
+            inside(out, name)
     if (out / file).exists() and not resume:
         raise InputError(f"{out} holds a run already; add --resume to go on with it, or choose another --out.")
     if out.exists() and any(out.iterdir()) and not resume:
