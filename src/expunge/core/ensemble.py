@@ -16,6 +16,7 @@ from expunge.core.errors import InputError
 from expunge.core.interface import Interface
 from expunge.core.modules import copied, fill
 from expunge.core.outcomes import Outcome
+from expunge.core.stopping import check_stopped
 from expunge.core.tree import State
 
 if TYPE_CHECKING:
@@ -298,6 +299,7 @@ class Ensemble:
             x = x.to(reference.dtype)
         examples = max(1, budget // max(1, self.network.widest * len(self)))
         for start in range(0, len(x), examples):
+            check_stopped()
             batch = x[start : start + examples].to(self.device)
             try:
                 logits = self.network(self.params, self.buffers, batch.unsqueeze(0))

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core import Ensemble, InputError, margins_from_logits
+from expunge.core.stopping import check_stopped
 from expunge.core.tree import State
 from expunge.dependence.losses import CrossEntropy, Loss
 from expunge.ensembles.example_gradients import check_separable, trainable
@@ -249,6 +250,7 @@ class Linearised:
         if len(x) == 0:
             raise InputError("x has no examples, expected at least one.")
         for start in range(0, len(x), self._batch):
+            check_stopped()
             yield self.place(x[start : start + self._batch])
 
     @staticmethod

@@ -26,6 +26,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 from expunge.core import InputError
+from expunge.core.stopping import check_stopped, stop_at, stops
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -95,32 +96,13 @@ def even(members: int, chunk: int, workers: int) -> int:
     return -(-members // parts)
 
 
-class StoppedError(Exception):
-    """The work of this thread is not waited for any longer: the caller was interrupted, or another chunk failed."""
-
-
-_thread = threading.local()
-"""Of a thread that works on chunks, `stops`: what is set when it, or the work that it is part of, is to end."""
-
-
-def stop_asked() -> bool:
-    """Return whether the work of this thread is to end; asked between two steps, of which each is left whole."""
-    return any(stop.is_set() for stop in getattr(_thread, "stops", ()))
-
-
-def check_stopped() -> None:
-    """Raise `StoppedError` if the work of this thread is to end."""
-    if stop_asked():
-        raise StoppedError
-
-
 def run_chunks(work: Callable[[P], T], chunks: Sequence[P], device: torch.device, workers: int) -> list[T]:
     """Return `work(chunk)` for every chunk, in order; the first error or interrupt stops the rest and is raised."""
     stop, cpu = threading.Event(), device.type == "cpu"
-    stops = (*getattr(_thread, "stops", ()), stop)
+    outer = stops()
 
     def begin() -> None:
-        _thread.stops = stops
+        stop_at(*outer, stop)
         if cpu:
             prepare_thread()
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core import Ensemble, InputError
+from expunge.core.stopping import check_stopped
 from expunge.core.tree import State
 
 CHUNK = 2**22
@@ -99,6 +100,7 @@ def gradient_batches(ensemble: Ensemble, member: int, x: Tensor, y: Tensor, cota
     precision = next(iter(params.values())).dtype
     rows = max(1, CHUNK // max(sum(tensor[0].numel() for tensor in params.values()), network.widest))
     for start in range(0, len(x), rows):
+        check_stopped()
         batch = x[start : start + rows].to(ensemble.device)
         batch = batch.to(precision) if batch.is_floating_point() else batch
         # Batch norm reads its statistics as one flat row, which a view of repeated numbers is not.

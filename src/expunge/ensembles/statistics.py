@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from expunge.core import Ensemble, InputError
 from expunge.core.modules import copied, updating
 from expunge.core.renamed import renamed
+from expunge.core.stopping import check_stopped
 
 
 @renamed("batch")
@@ -38,6 +39,7 @@ def recalibrate(ensemble: Ensemble, x: Tensor, *, batch_size: int = 256) -> Ense
     counts = {f"{name}.num_batches_tracked" for name in norm_layers}
     means = {key: torch.zeros_like(start[key]) for key in keys}
     for part in parts:
+        check_stopped()
         # From statistics of 0 and a count of 0, a layer stores `momentum` times those of the batch (1 times without a
         # momentum); what was stored before, however large or broken, has no part in it.
         scratch = {n: torch.zeros_like(t) if n in means or n in counts else t.clone() for n, t in start.items()}

@@ -19,17 +19,9 @@ from expunge.core.checks import between, instance, plain_arguments, seeds, whole
 from expunge.core.modules import state
 from expunge.core.reading import as_tensor, check_memory
 from expunge.core.seeds import derive, generator
+from expunge.core.stopping import StoppedError, check_stopped, stop_asked
 from expunge.ensembles.batches import batches, epoch_order, gather
-from expunge.ensembles.chunks import (
-    StoppedError,
-    check_stopped,
-    measure_chunk,
-    pick_device,
-    run_chunks,
-    split,
-    stop_asked,
-    worker_count,
-)
+from expunge.ensembles.chunks import measure_chunk, pick_device, run_chunks, split, worker_count
 from expunge.ensembles.descent import Descent, Steps
 from expunge.ensembles.initialise import initialise
 from expunge.ensembles.own_loop import fit_ensemble, member_seeds, row_digest

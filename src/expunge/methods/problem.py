@@ -18,10 +18,10 @@ from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.recipe import Optimizer
 from expunge.core.renamed import renamed
 from expunge.core.seeds import derive, generator
+from expunge.core.stopping import check_stopped
 from expunge.core.tree import State, clone, distance, finite_members
 from expunge.ensembles import Descent, Steps, recalibrate
 from expunge.ensembles.batches import batches, epoch_order, gather
-from expunge.ensembles.chunks import check_stopped
 
 Treatment = Literal["frozen", "updated", "recalibrated"]
 """What happens to normalisation statistics while unlearning.
