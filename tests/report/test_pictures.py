@@ -50,7 +50,7 @@ def test_rows_that_count_are_listed_with_their_pictures(record: Record) -> None:
     page = render(record, {})
     assert "under-forgotten (8 of 70 rows)" in page
     assert page.count("remembered, +") == 6
-    assert "row 41" not in page
+    assert "training row 41" not in page
     assert "and 2 more rows" in page
     assert page.count(png(forget.pictures[42])) == 1
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from expunge.core.record import SPLITS, Record
+from expunge.core.record import SPLITS, Record, RowsRecord
 from expunge.report import numbers, print_table, wording
 from expunge.report.fitting import print_fitting
 from expunge.report.headline import headline
@@ -117,3 +117,15 @@ def test_tables_become_lists_where_their_columns_do_not_fit(width: int) -> None:
     for word in ("[a]", "first", "0.123", "0.456", "[b]it[/b]", "second"):
         assert word in text
     assert ("│" in text) == (width >= 40)
+
+
+def test_rows_that_count_are_told_briefly(record: Record) -> None:
+    forget = record.forget_sets[0]
+    chosen = next(c for c in forget.configurations if c.id == forget.selections[0].chosen)
+    for split, counted in (("forget", 3), ("retain", 4), ("validation", 2)):
+        chosen.verdict.rows[split] = RowsRecord(
+            examples=70, told=counted, counted=counted, remembered=counted, beyond=0, level=0.01, rows=[]
+        )
+    chosen.verdict.name = "under-forgotten"
+    text = printed(record, 200)
+    assert "3 of 70 rows; damage on 6 kept rows" in text

@@ -188,12 +188,14 @@ def test_rows_that_count_stand_beside_the_verdict(forget: ForgetRecord) -> None:
         )
 
     verdict = forget.configurations[0].verdict.model_copy(update={"name": "under-forgotten"})
-    assert (wording.chip(verdict), wording.tails(verdict)) == ("under-forgotten", [])
+    assert (wording.chip(verdict), wording.tails(verdict)) == ("under-forgotten", "")
     verdict.rows = {"forget": seen(70, 3), "retain": seen(500, 4), "validation": seen(1360, 0)}
     assert wording.chip(verdict) == "under-forgotten (3 of 70 rows)"
-    assert wording.tails(verdict) == ["damage on 4 of 500 retain rows"]
+    assert wording.tails(verdict) == "damage on 4 of 500 retain rows"
+    verdict.rows["validation"] = seen(1360, 2)
+    assert wording.tails(verdict) == "damage on 4 of 500 retain rows and 2 of 1,360 validation rows"
     verdict.name = "damaged"
-    assert wording.chip(verdict) == "damaged"
+    assert (wording.chip(verdict), wording.tails(verdict)) == ("damaged", "")
 
 
 def test_nothing_to_unlearn_overrules_all(forget: ForgetRecord) -> None:

@@ -274,6 +274,16 @@ def test_report_alone_draws_the_same_page(run, shell):
     done = shell("report", str(run.folder))
     assert done.returncode == 0, done.stderr
     assert run.report.read_text() == before
+    printed = shell("report", str(run.folder), "--markdown")
+    assert printed.stdout.count("| cost | illusion gap |") == len(Record.load(run.folder).forget_sets)
+
+
+def test_told_rows_are_named_by_their_index_in_the_training_data(run):
+    forget = Record.load(run.folder).forget_sets[0]
+    read = [c.verdict.rows["forget"].rows for c in forget.configurations if "forget" in c.verdict.rows]
+    indices = {row.position: row.index for rows in read for row in rows}
+    assert None not in indices.values()
+    assert all(indices.get(example.position, example.index) == example.index for example in forget.worst)
 
 
 def test_finished_run_is_refused_and_resumed_for_free(run):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from expunge.core.record import MOVED_ENOUGH, ConfigurationRecord, ForgetRecord
 from expunge.report import numbers
-from expunge.report.wording import AS_DEAR, Row, is_noise, rows, setting, worst_excess
+from expunge.report.wording import AS_DEAR, Row, chip, is_noise, rows, setting, worst_excess
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _bad_news(forget: ForgetRecord, judged: list[Row]) -> Headline:
 def _closest(judged: list[Row]) -> str:
     row = min(judged, key=lambda row: worst_excess(row.chosen) if row.chosen else math.inf)
     assert row.chosen is not None
-    near = f"The closest is {row.label} at {numbers.percent(row.chosen.cost)} of the cost: {row.chosen.verdict.name}"
+    near = f"The closest is {row.label} at {numbers.percent(row.chosen.cost)} of the cost: {chip(row.chosen.verdict)}"
     score = row.chosen.scores.get("forget")
     if score is None:
         return near

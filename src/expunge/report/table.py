@@ -94,13 +94,11 @@ def _table(forget: ForgetRecord, *, intervals: bool = False, beneath: bool = Fal
         c = row.chosen
         failed = [check.name for check in c.checks if not check.passed]
         remarks = [f"FAILED: {', '.join(failed)}"] * bool(failed)
-        seen = c.verdict.rows.get("forget")
-        remarks += (
-            [f"{seen.counted} of {numbers.count(seen.examples, 'row')} told"] * bool(seen and seen.counted)
-            if seen
-            else []
-        )
-        remarks += wording.tails(c.verdict)
+        if wording.chip(c.verdict) != c.verdict.name:
+            remarks.append(wording.chip(c.verdict).partition(" (")[2].removesuffix(")"))
+        if wording.tails(c.verdict):
+            kept = sum(seen.counted for split, seen in c.verdict.rows.items() if split != "forget")
+            remarks.append(f"damage on {numbers.count(kept, 'kept row')}")
         remarks += [f"{numbers.count(c.failed, 'member')} failed"] * bool(c.failed)
         remarks += ["edge of grid"] * bool(row.selection and row.selection.edge)
         cells = [

@@ -190,9 +190,26 @@ def other_results(forget: ForgetRecord) -> list[tuple[Row, str, Mapping[SplitNam
 def chip(verdict: VerdictRecord) -> str:
     """Write a verdict's name, with how many forget rows count against it where every row was looked at."""
     seen = verdict.rows.get("forget")
-    if seen is None or not seen.counted or verdict.name not in ("under-forgotten", "over-forgotten"):
+    if seen is None or verdict.name not in ("under-forgotten", "over-forgotten"):
         return verdict.name
-    return f"{verdict.name} ({seen.counted} of {numbers.count(seen.examples, 'row')})"
+    if seen.counted:
+        return f"{verdict.name} ({seen.counted} of {numbers.count(seen.examples, 'row')})"
+    traces = verdict.joint is not None and verdict.joint.counts
+    return f"{verdict.name} (traces over all rows)" if traces else verdict.name
+
+
+def tails(verdict: VerdictRecord) -> str:
+    """Say on how many retain and validation rows more is wrong than the tolerance allows; nothing if on none.
+
+    Nor where the percentile says it already, or says that the models are still where they were.
+    """
+    found = [
+        f"{seen.counted} of {seen.examples:,} {split} rows"
+        for split, seen in verdict.rows.items()
+        if split != "forget" and seen.counted
+    ]
+    told = verdict.name in ("damaged", "diverged")
+    return "" if told or not found else f"damage on {numbers.listing(found)}"
 
 
 @dataclass(frozen=True)
@@ -224,15 +241,6 @@ def told_rows(verdict: VerdictRecord) -> tuple[list[ToldRow], int]:
         if row.counts
     ][:MOST_SHOWN]
     return found, seen.counted - len(found)
-
-
-def tails(verdict: VerdictRecord) -> list[str]:
-    """Say on how many retain and validation rows more is wrong than the tolerance allows; nothing if on none."""
-    return [
-        f"damage on {seen.counted} of {seen.examples:,} {split} rows"
-        for split, seen in verdict.rows.items()
-        if split != "forget" and seen.counted
-    ]
 
 
 def beside_floor(result: Result | None) -> str:

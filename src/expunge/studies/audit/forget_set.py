@@ -137,12 +137,11 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
     digest = _save_margins(study.folder / path, {**sides, **{key: margins[key] for key in margins if key in kept}})
     floor, pretrained_scores = target.floors(), target.pretrained_scores()
     worst = target.worst(WORST_EXAMPLES)
-    told = {
-        row.position
-        for c in configurations
-        if c.id in kept and "forget" in c.verdict.rows
-        for row in c.verdict.rows["forget"].rows
-    }
+    told: set[int] = set()
+    for c in configurations:
+        for row in c.verdict.rows["forget"].rows if "forget" in c.verdict.rows else []:
+            row.index = int(forget.indices[row.position])
+            told |= {row.position} if c.id in kept else set()
     labels = task.outcome.groups(task.train.y[torch.from_numpy(forget.indices)])
     return ForgetRecord(
         name=forget.name,
