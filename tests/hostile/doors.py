@@ -263,7 +263,9 @@ def _or_none(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 FIELDS: dict[str, Callable[[Any], bool]] = {
     "epochs": COUNT, "batch_size": COUNT, "forget_batch_size": COUNT, "lr": AT_LEAST_0, "weight_decay": AT_LEAST_0,
-    "momentum": MOMENTUM, "temperature": POSITIVE, "gamma": AT_LEAST_0, "alpha": AT_LEAST_0, "decay": POSITIVE,
+    "momentum": MOMENTUM, "temperature": lambda v: is_fraction(v, 0, 1e15, open_low=True), "gamma": AT_LEAST_0,
+    "alpha": AT_LEAST_0,
+    "decay": POSITIVE,
 }  # fmt: skip
 """What options of methods may be; others are words, or hang together, and are only tried."""
 LONG = {"x": "y"}
@@ -296,7 +298,11 @@ def option_doors() -> Iterator[OptionDoor]:
 
         return kept
 
-    recipe = dict(FIELDS) | {"lr": POSITIVE, "momentum": lambda v: is_fraction(v, 0, 1) and number(v) != 1}
+    recipe = dict(FIELDS) | {
+        "lr": POSITIVE,
+        "weight_decay": AT_LEAST_0,
+        "momentum": lambda v: is_fraction(v, 0, 1) and number(v) != 1,
+    }
     for kind, fits in ((ex.Recipe, recipe), *((method, FIELDS) for method in METHODS.values())):
         for each in dataclasses.fields(kind):
             rule = fits.get(each.name)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from expunge.core import DivergedError, Ensemble, ForgetSet, InputError, Network, Recipe, Split, Task
 from expunge.core import tree as trees
-from expunge.core.checks import between, instance, plain_arguments, seeds, whole
+from expunge.core.checks import as_path, between, described, instance, plain_arguments, seeds, whole
 from expunge.core.modules import state
 from expunge.core.reading import as_tensor, check_memory
 from expunge.core.seeds import derive, generator
@@ -142,7 +142,10 @@ def train(
             "build the task with a recipe of the same precision."
         )
     where = pick_device(device)
+    if network is not None and not hasattr(network, "template"):
+        raise InputError(f"network is {described(network)}, expected what build_network returns; leave it out.")
     network = network or task.network
+    store = None if store is None else as_path(store, "store")
     sets = _example_sets(task, members, without, examples)
     if task.model is None or (task.fit is not None and epochs != 0):
         return _train_own(task, network, sets, first, seed, recipe, epochs, store, where, workers, progress, begin)

@@ -75,6 +75,7 @@ class MarginMatching(Trained):
         non_negative(retain_weight=self.retain_weight)
         between(1e-6, 1.0, retain_share=self.retain_share)
         positive(delta=self.delta)
+        between(0, 1e15, delta=self.delta)  # float32 holds its square
 
     def planned_examples(self, forget: int, retain: int) -> float:
         """Return what all epochs visit: a share of R, and a batch of F beside each batch of R."""

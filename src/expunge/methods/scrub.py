@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core import InputError, Recipe
-from expunge.core.checks import non_negative, positive
+from expunge.core.checks import between, non_negative, positive
 from expunge.core.outcomes import Classes, Outcome, Sequences
 from expunge.core.renamed import renamed
 from expunge.ensembles import Descent, Loss, WrittenLoss, cross_entropy_with_gradient
@@ -76,6 +76,7 @@ class Scrub(Trained):
         self.check_steps()
         non_negative(gamma=self.gamma, alpha=self.alpha)
         positive(temperature=self.temperature, decay=self.decay)
+        between(0, 1e15, temperature=self.temperature)  # float32 holds its square
         first_epochs(self, 3, "msteps")
         self._check_decay()
 

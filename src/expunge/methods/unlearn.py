@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
-from expunge.core.checks import instance, non_negative, plain_arguments, seeds, whole
+from expunge.core.checks import described, instance, non_negative, plain_arguments, seeds, whole
 from expunge.core.reading import as_tensor
 from expunge.core.record import CheckRecord
 from expunge.core.tree import concatenate
@@ -139,6 +139,8 @@ def unlearn(
         whole(chunk=chunk)
     if workers is not None:
         whole(minimum=0, workers=workers)
+    if evaluate is not None and not callable(evaluate):
+        raise InputError(f"evaluate is {described(evaluate)}, expected a function of some members; leave it out.")
     forget.check(task)
     if isinstance(pretrained, nn.Module):
         one, like = Ensemble.from_modules([pretrained], task), next(pretrained.parameters())
@@ -179,7 +181,7 @@ def unlearn(
         before = problem.forget_margins(start) if "enough" in method.checks else None
         for checkpoint in method.stops(problem):
             last = checkpoint.ensemble
-            measured = evaluate(last) if evaluate else {}
+            measured = _measured(evaluate(last), len(last)) if evaluate else {}
             facts = dict(checkpoint.facts)
             if before is not None:
                 facts |= {"forget-margins-start": before, "forget-margins": problem.forget_margins(last)}
@@ -202,6 +204,18 @@ def unlearn(
         trace=Trace(method, tuple(stops)),
         provenance={"method": method.name, "options": method.options(), "seed": seed, "from": pretrained.provenance},
     )
+
+
+def _measured(found: Any, members: int) -> Mapping[str, Tensor]:
+    """Return what `evaluate` found, or raise `InputError` if that cannot be joined over members."""
+    if not isinstance(found, Mapping) or not all(
+        isinstance(value, Tensor) and value.ndim and len(value) == members for value in found.values()
+    ):
+        raise InputError(
+            f"evaluate returned {described(found)}, expected a mapping from names to tensors (members, ...) for the "
+            f"{members} members that it was given."
+        )
+    return found
 
 
 def _check_architecture(pretrained: Ensemble, task: Task) -> None:

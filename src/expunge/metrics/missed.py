@@ -20,6 +20,7 @@ from math import ceil
 import numpy as np
 import scipy
 
+from expunge.core.seeds import numpy_seed
 from expunge.metrics.arrays import Array
 from expunge.metrics.rows import Ranks, combine, deal, row_test
 from expunge.metrics.traces import Halves, traces
@@ -49,7 +50,7 @@ def smallest_row(reference: Array, spread: Array, members: int, *, level: float,
     Returns:
         None where no shift of up to 10 is told.
     """
-    rng = np.random.default_rng([seed, members])
+    rng = np.random.default_rng([numpy_seed(seed), members])
     total = members + len(reference)
     # Members that were drawn twice are no ties: noise far below every difference puts one before the other.
     drawn = reference[rng.integers(len(reference), size=total)]
@@ -97,7 +98,7 @@ def smallest_share(
     Returns:
         None where not even all rows are told, or there are too few oracles to split.
     """
-    rng = np.random.default_rng([seed, members, 1])
+    rng = np.random.default_rng([numpy_seed(seed), members, 1])
     oracles, examples = reference.shape
     side = round(oracles * members / (members + oracles))
     if min(side, oracles - side) < 2:

@@ -33,6 +33,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from expunge.core.seeds import numpy_seed
 from expunge.metrics.arrays import CACHED, Array, slices
 
 PERMUTATIONS = 999
@@ -156,7 +157,7 @@ def combine(z: NDArray[np.float32]) -> NDArray[np.float32]:
 @lru_cache(8)
 def deal(members: int, others: int, permutations: int, seed: int) -> NDArray[np.float32]:
     """Return labels of the unlearned side: as they are in the first column, dealt again in each of the others."""
-    rng = np.random.default_rng([seed, members, others])
+    rng = np.random.default_rng([numpy_seed(seed), members, others])
     labels = np.zeros((members + others, 1 + permutations), np.float32)
     labels[:members] = 1
     rng.permuted(labels[:, 1:], axis=0, out=labels[:, 1:])

@@ -63,6 +63,7 @@ def load_task(spec: str) -> Task:
             raise InputError(f"task {spec!r} names no folder, expected {kind}:FOLDER with the original files.")
         return FROM_FOLDER[kind](folder)
     if not _FILE.match(spec):
+        as_path(spec, "task")
         known = ", ".join([*BUILT_IN, *(f"{key}:FOLDER" for key in FROM_FOLDER)])
         raise InputError(f"task {spec!r} is not known, expected one of: {known}, or path/to/task.py[:name].")
     path, name, found = _load(spec, "task", Task, "task = expunge.Task(...), or a function {name}()")
@@ -166,5 +167,5 @@ def _describe(path: Path, error: BaseException, doing: str) -> str:
         return f"{path}, line {error.lineno}: {what}\n    {(error.text or '').strip()[:200]}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     if not own:
-        return f"{path}: {doing} failed with {what}"
-    return f"{path}, line {own[-1].lineno}: {doing} failed with {what}\n    {own[-1].line or ''}"
+        return f"{path}: {doing} failed with {what}; expected a file that runs."
+    return f"{path}, line {own[-1].lineno}: {doing} failed with {what}; change this:\n    {own[-1].line or ''}"

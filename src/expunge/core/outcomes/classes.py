@@ -34,6 +34,11 @@ class Classes(Outcome):
         """Return labels as int64 class numbers, (examples,); words are numbered in alphabetical order."""
         words = _words(targets)
         if words is not None:
+            if not self.labels and part != "train":
+                raise InputError(
+                    f"{part} labels are words (first: {words[0][:20]!r}), expected class numbers 0, 1, 2, ..., as the "
+                    "training labels are."
+                )
             return self._numbered(words, part)
         y = numbers(targets, part)
         if y.ndim == 2 and y.shape[1] == 1:

@@ -39,7 +39,7 @@ from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.papers.ascent_fails_to_forget.forecast_proof.judge import comparisons, correlations
 from expunge.papers.ascent_fails_to_forget.forecast_proof.outcomes import Halves, Measured, choose, damage_at_target
 from expunge.papers.ascent_fails_to_forget.forecast_proof.pooled import pooled_comparisons
-from expunge.papers.ascent_fails_to_forget.forecast_proof.sets import Case, cases, dial_cases
+from expunge.papers.ascent_fails_to_forget.forecast_proof.sets import Case, cases, check_size, dial_cases
 from expunge.papers.ascent_fails_to_forget.proof import ForgetSetOutcome, MethodOutcome, ProofRecord
 from expunge.studies.run.grid import run_name
 from expunge.studies.run.lifecycle import Run
@@ -121,6 +121,9 @@ def prove(
     if not tasks:
         raise InputError("no task was given, expected at least one, such as digits.")
     loaded = {name: None if name == DIAL else load_task(name) for name in tasks}
+    for task in loaded.values():
+        if task is not None:
+            check_size(task)
     where = pick_device(device)
     with Run.open(
         ProofRecord,

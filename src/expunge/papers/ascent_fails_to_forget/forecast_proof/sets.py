@@ -16,12 +16,15 @@ import numpy as np
 import torch
 
 from expunge import tasks
-from expunge.core import ForgetSet, Task
+from expunge.core import ForgetSet, InputError, Task
 from expunge.core.seeds import derive
 from expunge.dependence import component_forget_set, fit_ridge, principal_components, train_subsets
 from expunge.dependence.components import Side
 from expunge.papers.ascent_fails_to_forget.dependence.memorisation import memorisation
 from expunge.papers.ascent_fails_to_forget.proof import Half
+
+FEWEST = 200
+"""Training examples below which two of the sets would be one."""
 
 SUBSETS = 1000
 """Half-data models behind principal components and memorisation."""
@@ -44,17 +47,28 @@ class Case:
     dial: float | None = None
 
 
+def check_size(task: Task) -> None:
+    """Raise `InputError` if a task is too small for the forget sets of the proof to differ."""
+    if len(task.train) < FEWEST:
+        raise InputError(
+            f"task {task.name!r} has {len(task.train)} training examples, expected at least {FEWEST} for the forget "
+            "sets of the proof; choose a larger task."
+        )
+
+
 def cases(task: Task, store: Path, seed: int = 0) -> list[Case]:
     """Return the forget sets of the proof for a task.
 
     Args:
-        task: Any task with at least 200 training examples.
+        task: Any task with at least `FEWEST` training examples.
         store: Where the subset models are kept.
         seed: Another seed gives other sets.
+
+    Raises:
+        InputError: If the task is too small.
     """
+    check_size(task)
     found = [*_chosen(task, seed), *_ranked(task, store, seed), *_planted(task, seed)]
-    names = [case.forget.name for case in found]
-    assert len(set(names)) == len(names), "two forget sets of the proof share a name"
     return found
 
 
