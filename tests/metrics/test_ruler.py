@@ -171,3 +171,15 @@ def test_one_unlearned_model_is_no_ensemble():
     ruler = Ruler(rng.normal(size=(40, 30)))
     with pytest.raises(InputError, match="unlearned has 1 member, expected at least 2"):
         ruler.score(rng.normal(size=(1, 30)))
+
+
+def test_many_examples_read_the_same_in_threads_and_without_kept_edges(monkeypatch):
+    rng = np.random.default_rng(5)
+    oracle, held_out, unlearned = rng.normal(size=(30, 400)), rng.normal(size=(30, 400)), rng.normal(0.5, 1, (30, 400))
+    usual = Ruler(oracle, held_out, replicates=30)
+    monkeypatch.setattr("expunge.metrics.bootstrap.KEPT", 0)
+    monkeypatch.setattr("expunge.metrics.bootstrap.SHARED", 0)
+    shared = Ruler(oracle, held_out, replicates=30)
+    for summary in ("p95", "mean"):
+        assert shared.score(unlearned, summary) == usual.score(unlearned, summary)
+        assert shared.excess_interval(unlearned, summary) == usual.excess_interval(unlearned, summary)

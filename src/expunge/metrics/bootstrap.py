@@ -39,7 +39,9 @@ tests/metrics/test_intervals.py and benchmarks/coverage.py measure what the inte
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -69,6 +71,10 @@ THINNED = 256
 """Examples at most from which these directions are found."""
 POOLED = 400_000
 """About how many readings of replicates the distribution of all of them is taken from."""
+KEPT = 2**25
+"""Ranks of edges that are kept at most; of more examples they are made again for each reading."""
+SHARED, MOST_THREADS = 2**28, 8
+"""Sums from which on a reading of all replicates is shared among threads, and how many at most."""
 CLEAR = 1.1
 """A direction counts when its eigenvalue exceeds the largest of shuffled members by this factor."""
 
@@ -124,10 +130,14 @@ class Bootstrap:
         self._sorted = np.sort(oracle.T, axis=1)
         self._tied = (np.diff(self._sorted, axis=1) == 0).any(1)
         # Equal oracles are ordered by lot, so that an atom is noise like any other rather than none.
-        lot = np.lexsort((draw.random(oracle.T.shape), oracle.T), axis=1)
-        self._position = np.argsort(lot, axis=1).astype(np.int32)
-        self._oracle = Ranked(lot.astype(np.int32), np.zeros((self.examples, 1), np.float32), np.zeros(self.examples))
-        self._moved = self._moved_edges()
+        lot, self._position = (np.empty((self.examples, self.oracles), np.int32) for _ in range(2))
+        for part in slices(self.examples, 4 * self.oracles):
+            theirs = oracle.T[part]
+            lot[part] = np.lexsort((draw.random(theirs.shape), theirs), axis=1)
+            self._position[part] = np.argsort(lot[part], axis=1)
+        self._oracle = Ranked(lot, np.zeros((self.examples, 1), np.float32), np.zeros(self.examples))
+        few = self.examples * replicates * (len(self.edges) - 2) <= KEPT
+        self._moved = self._moved_edges(slice(None), replicates) if few else None
         self._draws: dict[tuple[int, int], Single] = {}
 
     def rank(self, margins: Array, codes: Codes, failed: Logical, klom: Array) -> Ranked:
@@ -142,14 +152,16 @@ class Bootstrap:
         position = self._positions(margins.T)
         self._move_failures(position, margins, codes, failed)
         members = len(margins)
-        flat = (position + (self.oracles + 1) * np.arange(self.examples)[:, None]).ravel()
-        counts = np.bincount(flat, minlength=self.examples * (self.oracles + 1)).reshape(self.examples, -1)
-        # A margin with r oracles below it is at or below the oracles of rank r + 1 and more.
-        curve = np.zeros((self.examples, self.oracles + 1))
-        curve[:, 1:] = np.cumsum(counts[:, :-1], axis=1) / members
-        curve -= self._levels
-        small = position.astype(np.int16) if self.oracles < 2**15 else position
-        order = np.argsort(small, axis=1, kind="stable").astype(np.int32)
+        curve, order = np.zeros((self.examples, self.oracles + 1)), np.empty_like(position)
+        for part in slices(self.examples, 4 * (members + self.oracles)):
+            own, out = position[part], curve[part]
+            flat = (own + (self.oracles + 1) * np.arange(len(own))[:, None]).ravel()
+            counts = np.bincount(flat, minlength=out.size).reshape(out.shape)
+            # A margin with r oracles below it is at or below the oracles of rank r + 1 and more.
+            out[:, 1:] = np.cumsum(counts[:, :-1], axis=1) / members
+            out -= self._levels
+            small = own.astype(np.int16) if self.oracles < 2**15 else own
+            order[part] = np.argsort(small, axis=1, kind="stable")
         sides = self._sides(position)
         return Ranked(order, self._start(position, curve, self._together(sides)), klom, directions_of(sides))
 
@@ -243,9 +255,20 @@ class Bootstrap:
 
     def _values(self, ranked: Ranked, weight: float, members: int, stream: int) -> Array:
         out = np.empty((self.replicates, self.examples))
-        for part in slices(self.examples, self.replicates * ranked.order.shape[1], 4 * CACHED):
+        self._drawn(ranked.order.shape[1], stream)
+
+        def fill(part: slice) -> None:
             count = self._noise(ranked, members, stream, part, self.replicates)
             out[:, part] = self._read(ranked, weight, members, count, part)
+
+        numbers = self.replicates * ranked.order.shape[1]
+        parts = slices(self.examples, numbers, 4 * CACHED)
+        if numbers * self.examples < SHARED:
+            for part in parts:
+                fill(part)
+        else:
+            with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+                list(pool.map(fill, parts))
         return out
 
     def _noise(self, ranked: Ranked, members: int, stream: int, part: slice, replicates: int) -> Single:
@@ -274,7 +297,7 @@ class Bootstrap:
     def _read(self, ranked: Ranked, weight: float, members: int, count: Single, part: slice) -> Array:
         """KLoM of the replicates that `count` is for, (replicates, examples of the part)."""
         ranks, examples, replicates = count.shape
-        moved = self._moved[part, :replicates]
+        moved = self._moved_edges(part, replicates) if self._moved is None else self._moved[part, :replicates]
         share = moved / np.float32(self.oracles + 1)
         if weight > 0:
             rank = moved.astype(np.intp)
@@ -312,19 +335,19 @@ class Bootstrap:
             return np.asarray(-q * ratio)
         return np.asarray((p - q) * ratio / 2)
 
-    def _moved_edges(self) -> Single:
-        """Ranks of the inner edges in every replicate, (examples, replicates, cells - 1).
+    def _moved_edges(self, which: slice, replicates: int) -> Single:
+        """Ranks of the inner edges in the first replicates, (examples of the part, replicates, cells - 1).
 
         An edge moves by the weighted count of the oracles below it, less their number: the first-order term (Bahadur's)
         of where a weighted quantile lies, with the sign turned, because then the gaps between edges lean to the right,
         as gaps between order statistics do. Moves are scaled to the variance of the Beta law of their ranks.
         """
         goals, n = self.edges[1:-1], self.oracles
-        out = np.empty((self.examples, self.replicates, len(goals)), np.float32)
-        for part in slices(self.examples, self.replicates * n, 4 * CACHED):
-            order = self._oracle.order[part]
-            total = np.zeros((len(order), self.replicates), np.float32)
-            for rank, step in enumerate(_in_order(self._weights - 1, order), 1):
+        orders = self._oracle.order[which]
+        out = np.empty((len(orders), replicates, len(goals)), np.float32)
+        for part in slices(len(orders), replicates * n, 4 * CACHED):
+            total = np.zeros((len(orders[part]), replicates), np.float32)
+            for rank, step in enumerate(_in_order(self._weights[:replicates] - 1, orders[part]), 1):
                 total += step
                 for edge in np.flatnonzero(goals == rank):
                     out[part, :, edge] = total
@@ -339,11 +362,12 @@ class Bootstrap:
     def _positions(self, margins: Array) -> Ranks:
         """Oracles below each margin (examples, members); among equal oracles by lot."""
         members = margins.shape[1]
-        order = np.argsort(np.concatenate([margins, self._sorted], axis=1), axis=1, kind="stable")
-        below = np.cumsum(order >= members, axis=1)
-        position = np.empty(order.shape, np.int32)
-        np.put_along_axis(position, order, below, axis=1)
-        position = position[:, :members]
+        position = np.empty(margins.shape, np.int32)
+        for part in slices(self.examples, 4 * (members + self.oracles)):
+            order = np.argsort(np.concatenate([margins[part], self._sorted[part]], axis=1), axis=1, kind="stable")
+            both = np.empty(order.shape, np.int32)
+            np.put_along_axis(both, order, np.cumsum(order >= members, axis=1), axis=1)
+            position[part] = both[:, :members]
         lots = np.random.default_rng([numpy_seed(self.seed), 2])
         for j in np.flatnonzero(self._tied):
             high = np.searchsorted(self._sorted[j], margins[j], side="right")
@@ -363,7 +387,7 @@ class Bootstrap:
         position[bad] = middle[np.minimum(codes.T[bad], len(middle) - 1)]
 
     def _start(self, position: Ranks, curve: Array, together: list[tuple[Array, Array]]) -> Single:
-        """Take off what is noise, direction by direction; see the module."""
+        """Take off what is noise, direction by direction; see the module. The curve is overwritten."""
         members, edges = position.shape[1], self.edges
         inner = np.zeros((self.examples, len(edges)))
         inner[:, 1:-1] = curve[:, edges[1:-1]]
@@ -375,7 +399,7 @@ class Bootstrap:
         rest = difference * unit
         noise = float((p * (1 - p) * unit**2).sum()) / (members - 1)
         noise += float((q * (1 - q) * unit**2).sum()) / (self.oracles - 1)
-        smooth, left = np.zeros_like(curve), curve.copy()
+        smooth, left = np.zeros_like(curve), curve
         for ours, theirs in together:
             shape = (self._loaded(position, ours) + self._loaded(self._position, theirs)) * unit
             size = float((shape**2).sum())
@@ -383,12 +407,16 @@ class Bootstrap:
             rest -= along * shape
             noise -= size
             ends = np.concatenate([np.zeros((self.examples, 1)), np.cumsum(along * shape / unit, axis=1)], axis=1)
-            bent = _between(ends, edges)
-            left -= bent
-            smooth += np.sqrt(max(0.0, 1 - 1 / max(along**2, 1e-300))) * bent
+            kept = np.sqrt(max(0.0, 1 - 1 / max(along**2, 1e-300)))
+            for part in slices(self.examples, 4 * len(self._levels)):
+                bent = _between(ends[part], edges)
+                left[part] -= bent
+                smooth[part] += kept * bent
         size = float((rest**2).sum())
         keep = np.sqrt(min(1.0, max(0.0, 1 - noise / size))) if size > 0 else 0.0
-        return np.asarray(smooth + keep * left, np.float32)
+        left *= keep
+        left += smooth
+        return np.asarray(left, np.float32)
 
     def _sides(self, position: Ranks) -> list[Array]:
         """Return the scores of members and of oracles, scaled to the noise of a mean, each (2 examples, members)."""
@@ -416,10 +444,13 @@ class Bootstrap:
     def _loaded(self, position: Ranks, loads: Array) -> Array:
         """Return the sum of the loads of the members in each cell, (examples, cells)."""
         cells = len(self.edges) - 1
-        cell = np.searchsorted(self.edges[1:-1], np.arange(self.oracles + 1), side="right")[position]
-        flat = (cell + cells * np.arange(len(cell))[:, None]).ravel()
-        weights = np.broadcast_to(loads, cell.shape).ravel()
-        return np.asarray(np.bincount(flat, weights, cells * len(cell)).reshape(len(cell), cells), np.float64)
+        cell_of = np.searchsorted(self.edges[1:-1], np.arange(self.oracles + 1), side="right")
+        out = np.empty((len(position), cells))
+        for part in slices(len(position), 4 * position.shape[1]):
+            flat = (cell_of[position[part]] + cells * np.arange(len(out[part]))[:, None]).ravel()
+            weights = np.broadcast_to(loads, position[part].shape).ravel()
+            out[part] = np.bincount(flat, weights, out[part].size).reshape(-1, cells)
+        return out
 
 
 def _in_order(weights: Single, order: Ranks) -> Iterator[Single]:
