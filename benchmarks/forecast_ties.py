@@ -1,6 +1,6 @@
 """How forecasts rank forget sets that KLoM cannot tell apart, because both ends of its scale are reached.
 
-    OMP_NUM_THREADS=1 python benchmarks/forecast_ties.py [--task tabular] [--members 40] [--seed 0]
+    OMP_NUM_THREADS=1 python benchmarks/forecast_ties.py [--task tabular] [--members 40] [--epochs 30] [--seed 0]
 
 Twelve forget sets of a task: at random, parts of classes and clusters, in four sizes. Plain gradient ascent is forecast
 over its grid, then run, against oracles; its best setting is the one with the least objective (worst P95 KLoM above the
@@ -65,9 +65,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=("tabular", "digits"), default="tabular")
     parser.add_argument("--members", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    task = getattr(ex.tasks, options.task)()
+    task = getattr(ex.tasks, options.task)(epochs=options.epochs)
     pretrained = ex.train(task, members=options.members, seed=100 + options.seed)
     subject = Subject.of(task, pretrained)
     runs = list(GradientAscent.grid(task.recipe))

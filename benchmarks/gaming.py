@@ -1,16 +1,26 @@
 """What rulers read for ensembles that were manipulated, not unlearned: the table of docs/metrics/gaming.md.
 
     OMP_NUM_THREADS=1 python benchmarks/gaming.py [--seed 0]
+    OMP_NUM_THREADS=1 python benchmarks/gaming.py --traces [--runs 50]
 
 Mean KLoM over 60 examples; 100 oracles N(3, 1), the honest pretrained ensemble N(9, 1). Each manipulation takes the
 honest ensemble and brings it no closer to the oracles, so none may read less. In bold what does, as printed.
+
+With `--traces` another table: ensembles that are as good as oracles but for a trace (`tests/metrics/gaming.py`), 100
+members a side, drawn again in each run. How often the verdict calls them indistinguishable, and how often the test on
+the 95th percentile over rows alone would.
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import numpy as np
 
-from expunge.metrics import klom
+from expunge.metrics import Judge, klom
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.metrics.gaming import FAR, TRACES
 
 MEMBERS, EXAMPLES = 100, 60
 RULERS = {"easydub": "easydub", "dub": "dub", "a2d": "a2d", "trail": "trail", "ours": "expunge"}
@@ -48,10 +58,41 @@ def cell(value, honest):
     return f"**{text}**" if round(value, 2) < round(honest, 2) else text
 
 
+def traces(runs, seed, sizes=(70, 300), others=200):
+    """Print how often a trace passes, by the percentile alone and by the verdict."""
+    splits = ("forget", "retain", "validation")
+    cells = {name: [] for name in ("none", *TRACES)}
+    for rows in sizes:
+        passed = {name: [0, 0] for name in cells}
+        for run in range(runs):
+            rng = np.random.default_rng([seed, rows, run])
+            counts = dict(zip(splits, (rows, others, others), strict=True))
+            oracle, held_out, fresh = ({s: rng.normal(3, 1, (MEMBERS, n)) for s, n in counts.items()} for _ in range(3))
+            pretrained = {s: rng.normal(3 + FAR * (s == "forget"), 1, (MEMBERS, n)) for s, n in counts.items()}
+            decide = Judge(oracle, held_out, pretrained, seed=run)
+            for name in cells:
+                forget = fresh["forget"] if name == "none" else TRACES[name](fresh["forget"], pretrained["forget"])
+                verdict = decide({**fresh, "forget": forget})
+                within = [abs(x) < verdict.tolerance for v in verdict.splits.values() for x in (v.low90, v.high90)]
+                passed[name][0] += all(within)
+                passed[name][1] += verdict.name == "indistinguishable"
+        for name, counted in passed.items():
+            cells[name] += [f"{count / runs:.0%}" for count in counted]
+    print(f"| trace, {runs} runs | " + " | ".join(f"{rows} rows: P95 alone | verdict" for rows in sizes) + " |")
+    print("|---" * (1 + 2 * len(sizes)) + "|")
+    for name, row in cells.items():
+        print(f"| {name} | {' | '.join(row)} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    seed = parser.parse_args().seed
+    parser.add_argument("--traces", action="store_true")
+    parser.add_argument("--runs", type=int, default=50)
+    options = parser.parse_args()
+    seed = options.seed
+    if options.traces:
+        return traces(options.runs, seed)
     oracle, others, pretrained = draw(seed, 0, 3), draw(seed, 1, 3), draw(seed, 2, 9)
     honest = {name: klom(pretrained, oracle, variant).mean() for name, variant in RULERS.items()}
     print(f"| what is handed in | {' | '.join(RULERS)} |")

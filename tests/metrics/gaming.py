@@ -64,3 +64,57 @@ MANIPULATIONS = {
     "label-swapped predictions": lambda margins, oracle: -margins,
     "copies of one model": lambda margins, oracle: np.repeat(margins[:1], len(margins), axis=0),
 }
+
+
+FAR = 5.0
+"""How far above the oracles' the pretrained margins of a trace lie, in oracle standard deviations."""
+
+
+def _rows_left(share=None, rows=None):
+    """Leave some rows as pretrained: one, a share of all (rounded down), or a group of neighbours."""
+
+    def leave(fresh, pretrained):
+        count = rows or int(share * fresh.shape[1])
+        changed = fresh.copy()
+        changed[:, :count] = pretrained[:, :count]
+        return changed
+
+    return leave
+
+
+def _wrong_in_one_way(fresh, pretrained):
+    """A few rows are "forgotten" by answering one wrong class, with the same certainty in every model."""
+    changed = fresh.copy()
+    count = int(0.049 * fresh.shape[1])
+    changed[:, :count] = 3 - FAR + 0.1 * (fresh[:, :count] - 3)
+    return changed
+
+
+def _half_untouched(fresh, pretrained):
+    changed = fresh.copy()
+    changed[::2] = pretrained[::2]
+    return changed
+
+
+def _copies(fresh, pretrained, noise):
+    """Ten models, each handed in ten times: every row's law is right, and no sample."""
+    return fresh[np.arange(len(fresh)) // 10] + noise * (fresh - 3)
+
+
+def _in_step(fresh, pretrained):
+    """Every row's law is right, and a member that is high on one row is high on all: one model at many temperatures."""
+    return np.sort(fresh, axis=0)
+
+
+TRACES = {
+    "one row remembered": _rows_left(rows=1),
+    "1 % of the rows remembered": _rows_left(share=0.0143),
+    "4.9 % of the rows remembered": _rows_left(share=0.049),
+    "the rows of one group remembered": _rows_left(share=0.1),
+    "4.9 % of the rows wrong in one way": _wrong_in_one_way,
+    "half of the members untouched": _half_untouched,
+    "copies": lambda fresh, pretrained: _copies(fresh, pretrained, 0.0),
+    "copies with a little noise": lambda fresh, pretrained: _copies(fresh, pretrained, 0.05),
+    "right row by row, all in step": _in_step,
+}
+"""What is handed in for a perfectly unlearned ensemble (`fresh`, margins of other oracles) with a trace in it."""
