@@ -6,6 +6,7 @@ import json as json_text
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -200,6 +201,14 @@ def audit(
             "method; controls can be named too.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Measure a few steps and say how long all of it would take, and how much memory and disk; nothing is "
+            "written.",
+        ),
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -209,26 +218,37 @@ def audit(
     choose settings without looking at the answer, judge, and write a report.
     """
     from expunge.api import audit as run_audit
+    from expunge.studies.audit import estimate_audit
 
     if fail_unless is not None:
         _check_runs(fail_unless, _names(methods))
     console = _progress(json, quiet)
     chosen = _task(task, train)
+    asked: dict[str, Any] = {
+        "forget": _forget(chosen, forget, id_column),
+        "methods": _names(methods),
+        "pretrained": pretrained,
+        "oracles": _by_forget_set(oracles),
+        "held_out": _by_forget_set(held_out),
+        "members": members,
+        "out": out,
+        "seed": seed,
+        "resume": resume,
+        "forecast": forecast,
+        "device": device,
+        "chunk": chunk,
+    }
+    if dry_run:
+        found = estimate_audit(chosen, **asked)
+        if json:
+            _print_json(asdict(found))
+        elif console is not None:
+            console.print(str(found))
+        return
     run = run_audit(
         chosen,
-        forget=_forget(chosen, forget, id_column),
-        methods=_names(methods),
-        pretrained=pretrained,
-        oracles=_by_forget_set(oracles),
-        held_out=_by_forget_set(held_out),
-        members=members,
-        out=out,
-        seed=seed,
+        **asked,
         tolerance=tolerance,
-        resume=resume,
-        forecast=forecast,
-        device=device,
-        chunk=chunk,
         console=console,
         command=typed_again(context),
     )

@@ -23,6 +23,8 @@ from expunge.core import DamagedFileError, InputError, Record
 from expunge.core.record import SPLITS, load_margins
 from expunge.methods import DoNothing, FineTune, GradientAscent, GradientDescentAscent, MarginMatching, Retrain
 from expunge.methods.problem import Problem
+from expunge.studies.audit import estimate_audit
+from expunge.studies.audit.estimate import PAGE_BYTES
 from expunge.studies.run.prediction import Subject, prediction_cost
 
 MEMBERS = 20
@@ -446,3 +448,19 @@ def test_margins_recorded_are_those_of_the_models(run):
     again = ex.train(task, members=MEMBERS, seed=pretrained.seed, chunk=pretrained.chunk)
     by_hand = again.margins(task.validation.x, task.validation.y)
     assert torch.allclose(torch.from_numpy(margins), by_hand, atol=1e-4)
+
+
+def test_a_dry_run_tells_the_ensembles_runs_and_disk_of_the_audit(run, tmp_path):
+    """Times are not compared: they are of this machine, now."""
+    asked = {"forget": ["random:20"], "methods": METHODS, "members": MEMBERS, "seed": 3, "chunk": 10}
+    told = estimate_audit(small_task(norm=True), **asked, out=tmp_path / "a" / "run")
+    assert list(tmp_path.iterdir()) == []
+    record = Record.load(run.folder)
+    assert told.ensembles == len({(each.role, each.seed) for each in record.ensembles}) == 5
+    made = {c.run for c in record.forget_sets[0].configurations}
+    assert len(made) <= told.runs <= 2 * len(made)
+    weights = sum(tensor.nbytes for tensor in small_task(norm=True).build(0).state_dict().values())
+    arrays = (run.folder / record.forget_sets[0].margins).stat().st_size
+    assert 0 < told.disk - PAGE_BYTES - 5 * MEMBERS * weights < 2 * arrays
+    assert all(seconds > 0 for seconds in told.seconds.values())
+    assert told.memory > 0

@@ -449,6 +449,20 @@ def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device
     return measure_chunk(trial, len(plan.ids), device, workers, limit=max(1, free // bytes_each))
 
 
+def fastest_chunk(task: Task, members: int, device: torch.device) -> int:
+    """Return how many members of a task are best computed together, by trying.
+
+    Args:
+        task: One that trains by its recipe.
+        members: How many there will be.
+        device: Where.
+    """
+    examples = torch.arange(len(task.train)).expand(members, len(task.train))
+    plan = Plan(task, task.recipe, examples, tuple(range(members)), 0, task.recipe.epochs)
+    data = Split(task.train.x.to(device), task.train.y.to(device))
+    return choose_chunk(plan, task.network, data, device, worker_count(device))
+
+
 def check_size(task: Task, network: Network, members: int) -> None:
     """Refuse, with the sizes, an ensemble whose weights and example sets do not fit into memory."""
     numbers = sum(tensor.numel() for tensor in network.template.state_dict().values())

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ from expunge.ensembles.trial import NAMES
 from expunge.methods import METHODS, Method, check_fits, unlearn
 from expunge.methods.method import lacking
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
+from expunge.studies.audit.estimate import Estimate, estimate
 from expunge.studies.audit.forget_set import Study, audit_forget_set
 from expunge.studies.audit.given import Given, Models
 from expunge.studies.run.check import NEEDED, check
 from expunge.studies.run.forecasting import FORECAST_WORK, check_forecastable
-from expunge.studies.run.forget_specs import choose_all
+from expunge.studies.run.forget_specs import choose_all, is_component, parse_component
 from expunge.studies.run.grid import plan_runs, runs_work
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.prediction import FOLLOWED
@@ -45,7 +47,8 @@ from expunge.studies.run.progress import Pulse
 from expunge.studies.run.python_call import python_call
 from expunge.studies.run.run_folder import check_folder
 from expunge.studies.run.seeds import digest_forget
-from expunge.tasks import Choice
+from expunge.studies.run.subset_models import SUBSETS
+from expunge.tasks import Choice, random_forget_set
 
 FEWEST_MEMBERS = 20
 """Below this an interval says nothing, so an audit is refused."""
@@ -78,36 +81,25 @@ def audit(
     Raises:
         InputError: If something given cannot be used; before any training.
     """
-    whole(members=members)
-    if chunk is not None:
-        whole(chunk=chunk)
     asked = {"members": members, "out": out, "seed": seed, "tolerance": tolerance, "forecast": forecast}
     asked |= {"device": device, "chunk": chunk, "pretrained": pretrained, "oracles": oracles, "held_out": held_out}
     tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
     positive(tolerance=tolerance)
-    if members < FEWEST_MEMBERS:
-        raise InputError(
-            f"members = {members}, expected at least {FEWEST_MEMBERS}: with fewer, the floor is as high as the effects "
-            "to be seen; 100 is what the paper uses."
-        )
-    where = pick_device(device)
-    with Pulse(console, lambda: f"still trying how models of {task.name} are best computed"):
-        network = task.network
-    if task.fit is None:  # members of a fit lie in files
-        check_size(task, network, members)
-    given = Given.of(task, pretrained, oracles, held_out, FEWEST_MEMBERS)
-    starting = len(given.models.get(("pretrained", ""), range(members)))
-    reason = _no_forecast(task, starting, where) if forecast else ""
-    forecasts = forecast and not reason
-    runs = plan_runs(task, methods, predicted=forecasts, why=reason or "as --no-forecast asks")
-    check_folder(out, Record.FILE, resume)
-    choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
-    given = given.of_sets(task, choices, FEWEST_MEMBERS)
-    for choice in choices:
-        network = choice.task.network
-        for method in runs:
-            for each in (choice.forget, choice.calibration):
-                check_fits(method, network, choice.task, each, targets=forecasts)
+    ready = _prepare(
+        task,
+        forget,
+        methods,
+        (pretrained, oracles, held_out),
+        members,
+        out,
+        seed,
+        resume,
+        forecast,
+        device,
+        chunk,
+        console,
+    )
+    choices, runs, given, forecasts, where = ready.choices, ready.runs, ready.given, ready.forecasts, ready.device
     if not (out / Record.FILE).exists():
         _try_fit(task, console)
         _try_functions(choices[0], runs)
@@ -122,7 +114,7 @@ def audit(
         work=_work(task, choices, runs, forecasts),
         study="audit",
         task=task.describe(),
-        members=starting,
+        members=ready.starting,
         tolerance=tolerance,
         statistic=task.outcome.statistic_name,
         utility=task.outcome.utility_name,
@@ -134,8 +126,116 @@ def audit(
             run.record.forget_sets.append(audit_forget_set(study, choice, runs))
             run.record.ensembles = study.ensembles
             run.save()
-        run.record.notes = [*([f"No forecast was made: {reason}"] if reason else []), *_notes(run.record, study)]
+        run.record.notes = [
+            *([f"No forecast was made: {ready.reason}"] if ready.reason else []),
+            *_notes(run.record, study),
+        ]
     return out, run.record
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """An audit that has been checked and can begin."""
+
+    choices: list[Choice]
+    runs: list[Method]
+    given: Given
+    forecasts: bool
+    reason: str
+    """Why no forecast can be made, where one was asked for."""
+    starting: int
+    """Members that methods start from."""
+    device: torch.device
+
+
+def _prepare(
+    task: Task,
+    forget: Sequence[ForgetSet | str | Path],
+    methods: Sequence[str | Method] | None,
+    models: tuple[Any, Any, Any],
+    members: int,
+    out: Path,
+    seed: int,
+    resume: bool,
+    forecast: bool,
+    device: str,
+    chunk: int | None,
+    console: Console | None,
+) -> _Ready:
+    """Read and check everything that an audit is asked for; subset models of component sets are all that is trained."""
+    whole(members=members)
+    if chunk is not None:
+        whole(chunk=chunk)
+    if members < FEWEST_MEMBERS:
+        raise InputError(
+            f"members = {members}, expected at least {FEWEST_MEMBERS}: with fewer, the floor is as high as the effects "
+            "to be seen; 100 is what the paper uses."
+        )
+    where = pick_device(device)
+    with Pulse(console, lambda: f"still trying how models of {task.name} are best computed"):
+        network = task.network
+    if task.fit is None:  # members of a fit lie in files
+        check_size(task, network, members)
+    given = Given.of(task, *models, FEWEST_MEMBERS)
+    starting = len(given.models.get(("pretrained", ""), range(members)))
+    reason = _no_forecast(task, starting, where) if forecast else ""
+    forecasts = forecast and not reason
+    runs = plan_runs(task, methods, predicted=forecasts, why=reason or "as --no-forecast asks")
+    check_folder(out, Record.FILE, resume)
+    choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
+    given = given.of_sets(task, choices, FEWEST_MEMBERS)
+    for choice in choices:
+        network = choice.task.network
+        for method in runs:
+            for each in (choice.forget, choice.calibration):
+                check_fits(method, network, choice.task, each, targets=forecasts)
+    return _Ready(choices, runs, given, forecasts, reason, starting, where)
+
+
+def estimate_audit(
+    task: Task,
+    *,
+    forget: Sequence[ForgetSet | str | Path],
+    methods: Sequence[str | Method] | None = None,
+    pretrained: Models | None = None,
+    oracles: Models | Mapping[str, Models] | None = None,
+    held_out: Models | Mapping[str, Models] | None = None,
+    members: int = 100,
+    out: Path = Path("runs/audit"),
+    seed: int = 0,
+    resume: bool = False,
+    forecast: bool = True,
+    device: str = "auto",
+    chunk: int | None = None,
+) -> Estimate:
+    """Return what an audit with these arguments would take; it is refused as the audit would be, and writes nothing.
+
+    Component forget sets are stood for by random ones of their size, and their subset models are counted.
+
+    Raises:
+        InputError: If something given cannot be used.
+    """
+    likewise = [
+        random_forget_set(task, parse_component(str(item), len(task.train))[2], seed=place + 1)
+        if is_component(item)
+        else item
+        for place, item in enumerate(forget)
+    ]
+    models = (pretrained, oracles, held_out)
+    ready = _prepare(task, likewise, methods, models, members, out, seed, resume, forecast, device, chunk, None)
+    return estimate(
+        task,
+        ready.choices,
+        ready.runs,
+        members=members,
+        given=len(ready.given.models),
+        forecasts=ready.forecasts,
+        device=ready.device,
+        chunk=chunk,
+        out=out,
+        seed=seed,
+        subsets=SUBSETS if any(is_component(item) for item in forget) else 0,
+    )
 
 
 def _try_fit(task: Task, console: Console | None) -> None:

@@ -260,18 +260,20 @@ def _time(seconds: float, rows: int, task: Task, members: int) -> Answer:
     return Answer(
         "time",
         None,
-        f"{members} members would take {most}about {_span(total)}{beside} ({_span(each)} each, on {len(task.train)} "
+        f"{members} members would take {most}about {span(total)}{beside} ({span(each)} each, on {len(task.train)} "
         f"rows{guess}); an audit trains five ensembles, and retrains one.",
     )
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """Return a time in the unit that suits it.
 
-    >>> _span(0.25), _span(90), _span(9000), _span(300000)
+    >>> span(0.25), span(90), span(9000), span(300000)
     ('0.25 s', '90 s', '2.5 h', '3.5 days')
+    >>> span(119.4), span(100 * 86400)
+    ('119 s', '100 days')
     """
-    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.2g} {unit}"
-    return f"{seconds:.2g} s"
+    units = (("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
+    name, size = next((unit for unit in units if seconds >= 2 * unit[1]), units[-1])
+    count = seconds / size
+    return f"{count:.0f} {name}" if count >= 10 else f"{count:.2g} {name}"

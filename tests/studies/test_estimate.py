@@ -1,0 +1,84 @@
+"""A dry run: what an audit would take; it leaves nothing behind. What one took stands beside it in `test_audit.py`."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import expunge as ex
+from expunge.core import InputError
+from expunge.studies.audit import estimate_audit
+
+
+def task(**more) -> ex.Task:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(160, 64)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64)
+    recipe = ex.Recipe(epochs=2, batch_size=16, lr=0.1, peak_epoch=1)
+    return ex.Task(
+        name="small",
+        train=(x[:120], y[:120]),
+        validation=(x[120:], y[120:]),
+        model=lambda: torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.Linear(128, 2)),
+        recipe=recipe,
+        **more,
+    )
+
+
+ASKED = {
+    "forget": ["random:9"],
+    "methods": [ex.methods.GradientAscent(lr=0.01, epochs=2)],
+    "members": 20,
+}
+
+
+def test_component_sets_count_their_subset_models_and_train_none(tmp_path):
+    plain = estimate_audit(task(), **ASKED, out=tmp_path / "run", chunk=10)
+    more = estimate_audit(task(), **{**ASKED, "forget": ["component:1:top:9"]}, out=tmp_path / "run", chunk=10)
+    assert list(tmp_path.iterdir()) == []
+    assert more.disk > plain.disk
+    assert more.seconds["forecasts"] > 0
+    assert more.ensembles == plain.ensembles
+
+
+def test_a_fit_and_estimators_are_tried_on_some_rows(tmp_path):
+    def fit(model, dataset, seed):
+        with torch.no_grad():
+            model[1].weight[0] = dataset.x.mean(0).repeat(2) + 0.1 * torch.randn(128)
+
+    looped = estimate_audit(task(fit=fit), **ASKED, out=tmp_path / "run", forecast=False)
+    assert looped.tried.startswith("fit trained ")
+    assert looped.seconds["training"] > 0
+
+
+def test_models_that_are_given_are_not_trained_and_what_an_audit_refuses_is_refused(tmp_path):
+    pretrained = ex.train(task(), members=20, seed=5)
+    told = estimate_audit(task(), **ASKED, pretrained=pretrained, out=tmp_path / "run", forecast=False, chunk=10)
+    assert told.ensembles == 4
+    with pytest.raises(InputError, match="members = 3, expected at least 20"):
+        estimate_audit(task(), **{**ASKED, "members": 3}, out=tmp_path / "run")
+
+
+def test_on_the_command_line(tmp_path, shell, monkeypatch):
+    monkeypatch.setattr("expunge.cli._task", lambda name, train: task())
+    words = [
+        "audit",
+        "mine.py",
+        "--forget",
+        "random:9",
+        "--members",
+        "20",
+        "--no-forecast",
+        "--chunk",
+        "10",
+        "--dry-run",
+    ]
+    words += ["--methods", "gradient_ascent"]
+    done = shell(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[:3]] == ["time", "memory", "disk"]
+    assert json.loads(shell(*words, "--json", cwd=tmp_path).stdout)["ensembles"] == 5
+    assert list(tmp_path.iterdir()) == []
