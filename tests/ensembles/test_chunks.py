@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from expunge.core import InputError
+from expunge.core.stopping import Pool, StoppedError, check_stopped
 from expunge.ensembles import chunks
 from expunge.ensembles.chunks import even, measure_chunk, pick_device, run_chunks, split, worker_count
 
@@ -171,3 +172,34 @@ def test_libraries_with_threads_of_their_own_use_one_inside_and_get_theirs_back(
             assert set(threads()) == {1}
             assert torch.get_num_threads() == 1
         assert set(threads()) == {2}
+
+
+def test_work_within_work_ends_when_nobody_waits_for_it():
+    """What shares work among threads may itself be work of a thread; an error outside reaches all of it."""
+    begun, ended = threading.Event(), []
+
+    def step_by_step(number):
+        begun.set()
+        try:
+            while True:
+                check_stopped()
+                time.sleep(0.001)
+        except StoppedError:
+            ended.append(number)
+            raise
+
+    def outer():
+        return run_chunks(step_by_step, [0, 1, 2], torch.device("cpu"), 3)
+
+    def interrupted():
+        with Pool(1) as pool:
+            pool.submit(outer)
+            begun.wait()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert ended
+    check_stopped()  # this thread goes on
+    with Pool(1) as pool:
+        assert pool.submit(check_stopped).result() is None

@@ -16,17 +16,15 @@ import os
 import re
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
 
 from expunge.core import InputError
-from expunge.core.stopping import check_stopped, stop_at, stops
+from expunge.core.stopping import Pool, check_stopped
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -98,13 +96,7 @@ def even(members: int, chunk: int, workers: int) -> int:
 
 def run_chunks(work: Callable[[P], T], chunks: Sequence[P], device: torch.device, workers: int) -> list[T]:
     """Return `work(chunk)` for every chunk, in order; the first error or interrupt stops the rest and is raised."""
-    stop, cpu = threading.Event(), device.type == "cpu"
-    outer = stops()
-
-    def begin() -> None:
-        stop_at(*outer, stop)
-        if cpu:
-            prepare_thread()
+    cpu = device.type == "cpu"
 
     def one(chunk: P) -> T:
         check_stopped()
@@ -112,15 +104,9 @@ def run_chunks(work: Callable[[P], T], chunks: Sequence[P], device: torch.device
 
     with (
         one_thread_each() if cpu else contextlib.nullcontext(),
-        ThreadPoolExecutor(min(workers, len(chunks)) if cpu else 1, initializer=begin) as pool,
+        Pool(min(workers, len(chunks)) if cpu else 1, prepare_thread if cpu else None) as pool,
     ):
-        futures = [pool.submit(one, chunk) for chunk in chunks]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        return [future.result() for future in [pool.submit(one, chunk) for chunk in chunks]]
 
 
 def measure_chunk(

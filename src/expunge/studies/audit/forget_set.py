@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from expunge.core.record import (
     write_atomically,
 )
 from expunge.core.seeds import derive
+from expunge.core.stopping import Pool
 from expunge.ensembles import train
 from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import Method, Stop, unlearn
@@ -110,7 +111,7 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
 
     # What was measured of a setting is read while the next one runs, so that no core waits for the others.
     found: list[Future[Found]] = []
-    with one_thread_each(), ThreadPoolExecutor(worker_count(torch.device("cpu"))) as pool:
+    with one_thread_each(), Pool(worker_count(torch.device("cpu"))) as pool:
         try:
             for group in by_method(runs):
                 calibrate = calibrated(group)
@@ -271,7 +272,7 @@ def _run(
     calibrated_on: tuple[ForgetSet, Bench],
     calibrate: bool,
     aims: Mapping[str, Aims],
-    pool: ThreadPoolExecutor,
+    pool: Pool,
 ) -> list[Future[Found]]:
     """Run one setting on the target, and on the calibration set if asked, and have every stopping time scored."""
     forget, calibration = judged_on[0], calibrated_on[0]

@@ -15,7 +15,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +29,7 @@ from expunge.core.checks import whole
 from expunge.core.forecast import ForecastRecord, MeasureRecord, MethodForecast, PathPoint
 from expunge.core.objective import objective, outlook
 from expunge.core.record import SPLITS, SplitName
+from expunge.core.stopping import Pool
 from expunge.core.tree import State
 from expunge.dependence.kernel import Kernel
 from expunge.dependence.linearised import Linearised
@@ -198,7 +198,7 @@ def forecast(
     cost = prediction_cost(subject, forget)
     nothing = scale.point("do_nothing", 0, 0.0, {name: np.zeros_like(moved[name]) for name in SPLITS})
     paths: list[list[PathPoint]] = []
-    with one_thread_each(), ThreadPoolExecutor(worker_count(torch.device("cpu"), workers)) as pool:
+    with one_thread_each(), Pool(worker_count(torch.device("cpu"), workers)) as pool:
         aims = targets[: len(followed)]
         for path in pool.map(lambda run: _path(reduced, forget, run, seed, scale, aims, cost), kept):
             paths.append(path)
