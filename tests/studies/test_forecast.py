@@ -126,7 +126,7 @@ class TestAdvice:
     def test_a_method_that_works_is_named_with_its_setting_and_price(self):
         working = method("can work", point(4, (0.1, 0.05, 0.02), run="gradient_ascent/lr=0.3", cost=0.02))
         first = self.advice(point(run="do_nothing", excess=(2.0, 0.1, 0.1)), [method(), working])[0]
-        assert "gradient_ascent/lr=0.3, stopped after epoch 4" in first
+        assert "rate 0.3, stopped after epoch 4" in first
         assert "2% of its cost" in first
 
     def test_a_method_that_works_at_the_price_of_retraining_is_no_reason_not_to_retrain(self):

@@ -176,3 +176,13 @@ def load_forecast_margins(folder: Path, forecast: ForecastSet) -> dict[str, np.n
     if hashlib.sha256(content).hexdigest() != forecast.digest:
         raise DamagedFileError(f"{path} is not the file that was written; delete it and run again with --resume.")
     return dict(load(content))
+
+
+def settings_of(run: str) -> str:
+    """Return the settings in the name of a run, in words; nothing where it has none.
+
+    >>> settings_of("gradient_descent_ascent/lr=0.02,ascent_epochs=3")
+    'rate 0.02, ascent epochs 3'
+    """
+    pairs = [part.partition("=") for part in run.partition("/")[2].split(",") if part]
+    return ", ".join(f"{'rate' if name == 'lr' else name.replace('_', ' ')} {value}" for name, _, value in pairs)

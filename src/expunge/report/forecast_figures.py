@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from expunge.core.forecast import ForecastRecord, MethodForecast, PathPoint
+from expunge.core.forecast import ForecastRecord, MethodForecast, PathPoint, settings_of
 from expunge.core.schema import SPLITS, SplitName
 from expunge.report import marks, numbers
 from expunge.report.axes import Axis, Figure, base_layout, epoch_axis, log_axis, short, wrap
@@ -55,15 +55,6 @@ def _hover(label: str, point: PathPoint) -> list[str]:
         f"cost {numbers.percent(point.cost)} of retraining",
         scores,
     ]
-
-
-def settings_of(run: str) -> str:
-    """Return the settings in the name of a run.
-
-    >>> settings_of("gradient_ascent/lr=0.02,epochs=3")
-    'lr=0.02, epochs=3'
-    """
-    return ", ".join(run.partition("/")[2].split(","))
 
 
 def runs_of(method: MethodForecast) -> dict[str, list[PathPoint]]:

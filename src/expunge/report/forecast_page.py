@@ -17,6 +17,7 @@ from expunge.core.forecast import (
     MethodForecast,
     PathPoint,
     load_forecast_margins,
+    settings_of,
 )
 from expunge.core.schema import SPLITS, write_atomically
 from expunge.report import forecast_figures as figures
@@ -124,7 +125,7 @@ def _panel(
         Line(
             method,
             figures.method_key(method),
-            figures.settings_of(method.best.run),
+            settings_of(method.best.run),
             method.best.run != forecast.nothing.run,
         )
         for method in forecast.methods
@@ -213,7 +214,7 @@ def _table(forecast: ForecastRecord) -> dict[str, Any]:
         values = [group.get(split, math.nan) for group in groups for split in SPLITS]
         return [
             label,
-            figures.settings_of(point.run),
+            settings_of(point.run),
             point.epoch,
             numbers.plain(point.cost),
             *map(numbers.plain, values),

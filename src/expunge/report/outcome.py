@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from expunge.core.forecast import Outlook, PathPoint
+from expunge.core.forecast import Outlook, PathPoint, settings_of
 from expunge.core.objective import objective, target_objective
 from expunge.core.objective import outlook as expected
 from expunge.core.ranks import spearman
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SplitName
 from expunge.report import marks, numbers
 from expunge.report.axes import Axis, Figure, base_layout, log_axis, short
-from expunge.report.forecast_figures import settings_of
 
 COLOURS = 8
 """Colours of methods in the style sheet, `--method-0` and on."""

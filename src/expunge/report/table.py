@@ -6,12 +6,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from expunge.core.forecast import ForecastRecord, ForecastRun, Outlook
+from expunge.core.forecast import ForecastRecord, ForecastRun, Outlook, settings_of
 from expunge.core.record import SPLITS, ForgetRecord, Record, SelectionRecord, VerdictName
 from expunge.core.result import Result
 from expunge.report import numbers, wording
 from expunge.report.fitting import print_fitting
-from expunge.report.forecast_figures import settings_of
 from expunge.report.forecast_words import OUTLOOKS, forecast_headline
 from expunge.report.headline import headline
 from expunge.report.outcome import outcome_sentence

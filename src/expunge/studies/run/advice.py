@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from expunge.core import ForgetSet
-from expunge.core.forecast import MethodForecast, PathPoint
+from expunge.core.forecast import MethodForecast, PathPoint, settings_of
 from expunge.core.objective import objective
 from expunge.core.record import SplitName
 
@@ -53,7 +53,7 @@ def _first(
     if working:
         cheapest = min(working, key=lambda method: method.best.cost)
         reached = (
-            f"{cheapest.best.run}, stopped after epoch {cheapest.best.epoch}, is predicted {cheapest.objective:.2f} "
+            f"{_stop(cheapest.best)}, is predicted {cheapest.objective:.2f} "
             f"nats from retraining (tolerance {tolerance:g}), at {cheapest.best.cost:.0%} of its cost"
         )
         if cheapest.best.cost >= 1:
@@ -64,14 +64,14 @@ def _first(
     best = min(tried, key=lambda method: method.rank)
     return (
         f"Retrain, or match predicted margins: the best that any method is predicted to reach is "
-        f"{best.objective:.2f} nats from retraining ({best.label}, {best.best.run}, epoch {best.best.epoch}); doing "
+        f"{best.objective:.2f} nats from retraining ({best.label}, {_stop(best.best)}); doing "
         f"nothing is at {objective(nothing.excess):.2f}, the tolerance is {tolerance:g}."
     )
 
 
 def _about(method: MethodForecast, nothing: PathPoint, repairs: bool) -> str:
     best = (
-        f"best stopping time {method.best.run}, epoch {method.best.epoch}, at forget / retain / validation "
+        f"best is {_stop(method.best)}, at forget / retain / validation "
         + " / ".join(f"{method.best.excess[split]:.2f}" for split in ("forget", "retain", "validation"))
         if method.best.run != nothing.run
         else "no setting is predicted to be better than doing nothing"
@@ -82,6 +82,11 @@ def _about(method: MethodForecast, nothing: PathPoint, repairs: bool) -> str:
         why = undone if repairs else ""
         return f"{method.label}: no setting brings the forget margins down to the retrained level{why}; {best}."
     return (
-        f"{method.label}: where the forget margins reach the retrained level ({method.at_target.run}, by epoch "
-        f"{method.at_target.epoch}), validation is {method.damage:.2f} nats off on average; {best}."
+        f"{method.label}: where the forget margins reach the retrained level ({settings_of(method.at_target.run)}, by "
+        f"epoch {method.at_target.epoch}), validation is {method.damage:.2f} nats off on average; {best}."
     )
+
+
+def _stop(point: PathPoint) -> str:
+    """Write a setting and its stopping time in words."""
+    return ", ".join(part for part in (settings_of(point.run), f"stopped after epoch {point.epoch}") if part)
