@@ -78,6 +78,7 @@ def audit(
     out: Path | str = "runs/audit",
     seed: int = 0,
     tolerance: float | None = None,
+    row_tolerance: float | None = None,
     resume: bool = False,
     forecast: bool = True,
     device: str = "auto",
@@ -102,6 +103,8 @@ def audit(
         out: Folder of the run.
         seed: The study's seed.
         tolerance: Largest excess over the floor, in nats, that counts as indistinguishable; None for the default.
+        row_tolerance: Shift of a single forget row, in oracle standard deviations, that must not be missed: where these
+            numbers of members would miss it more than once in ten, the verdict is undecided; None for the default, 1.
         resume: Go on with a run that was interrupted, or draw the report of a finished one again.
         forecast: Predict the outcome of every method before any oracle is trained, and show both; methods that aim at
             predicted margins need it.
@@ -129,6 +132,7 @@ def audit(
         out=Path(out),
         seed=seed,
         tolerance=tolerance,
+        row_tolerance=row_tolerance,
         resume=resume,
         forecast=forecast,
         device=device,
@@ -211,6 +215,7 @@ def score(
     forget: ForgetSet | None = None,
     labels: Any = None,
     tolerance: float | None = None,
+    row_tolerance: float | None = None,
     seed: int = 0,
 ) -> Scores:
     """Score unlearned members against oracles: all metrics that what is given allows, and a verdict.
@@ -229,6 +234,8 @@ def score(
         labels: Labels of the forget examples (examples,), or a mapping by split; needed with logits.
         tolerance: Largest excess over the floor, in nats, that the verdict counts as indistinguishable; None for the
             default.
+        row_tolerance: Shift of a single forget row, in oracle standard deviations, that must not be missed; None for
+            the default, 1.
         seed: Seed of everything random.
 
     Returns:
@@ -255,6 +262,7 @@ def score(
         forget=forget,
         labels=labels,
         tolerance=tolerance,
+        row_tolerance=row_tolerance,
         seed=seed,
     )
     return Scores(**dict(found))

@@ -20,7 +20,7 @@ from expunge.core import ForgetSet, InputError, Record, Task
 from expunge.core.forecast import ForecastRun
 from expunge.core.schema import RECORDS
 from expunge.methods import METHODS
-from expunge.metrics.verdict import DEFAULT_TOLERANCE
+from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
 from expunge.papers.ascent_fails_to_forget.forecast_proof import DEFAULT_TASKS
 from expunge.papers.ascent_fails_to_forget.theory_study import STUDIES
 from expunge.report.answer import HOPED, audit_answer, check_hope, forecast_answer, shortfalls
@@ -103,6 +103,14 @@ Tolerance = Annotated[
         f"[default: {DEFAULT_TOLERANCE}]",
     ),
 ]
+RowTolerance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SD",
+        help="Shift of one forget row, in standard deviations of retrained models, that must not be missed; where it "
+        f"could be, the verdict is undecided.  [default: {DEFAULT_ROW_TOLERANCE:g}]",
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in that folder.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto (a GPU where there is one), cpu, cuda or cuda:NUMBER.")]
@@ -180,6 +188,7 @@ def audit(
     out: Out = Path("runs/audit"),
     seed: Seed = 0,
     tolerance: Tolerance = None,
+    row_tolerance: RowTolerance = None,
     resume: Resume = False,
     forecast: Annotated[
         bool,
@@ -249,6 +258,7 @@ def audit(
         chosen,
         **asked,
         tolerance=tolerance,
+        row_tolerance=row_tolerance,
         console=console,
         command=typed_again(context),
     )
@@ -526,6 +536,7 @@ def score(
         Path | None, typer.Option(metavar="FILE", help="Labels of the validation examples.")
     ] = None,
     tolerance: Tolerance = None,
+    row_tolerance: RowTolerance = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")] = 0,
     fail_unless: Annotated[
         str | None,
@@ -563,6 +574,7 @@ def score(
         labels_retain=labels_retain,
         labels_validation=labels_validation,
         tolerance=tolerance,
+        row_tolerance=row_tolerance,
         seed=seed,
         progress=_lines(console),
     )

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from scipy import stats
-from tests.reference import rows_slow
 
 from expunge.metrics.rows import OFFSET, ORDERS, SLOPE, Ranks, deal, row_test
+from reference import rows_slow
 
 
 @pytest.mark.parametrize("kind", ["continuous", "ties", "constant"])

@@ -368,6 +368,7 @@ def test_damaged_shard_is_named_on_resume(tmp_path):
         ({"members": 5}, "members = 5, expected at least"),
         ({"tolerance": -1.0}, "tolerance = -1.0, expected"),
         ({"tolerance": 0.0}, "tolerance = 0.0, expected"),
+        ({"row_tolerance": 0.0}, "row_tolerance = 0.0, expected"),
         ({"forget": []}, "no forget set"),
         ({"methods": ["ascend"]}, "method 'ascend' is unknown"),
         ({"forget": ["random:20", "random:20"]}, "share a name"),

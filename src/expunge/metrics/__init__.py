@@ -36,9 +36,10 @@ from expunge.metrics.relearning import relearning
 from expunge.metrics.roc import roc
 from expunge.metrics.ruler import Ruler
 from expunge.metrics.ulira import ulira
-from expunge.metrics.verdict import DEFAULT_TOLERANCE, Judge, SplitVerdict, Verdict, judge
+from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE, Judge, SplitVerdict, Verdict, judge
 
 __all__ = [
+    "DEFAULT_ROW_TOLERANCE",
     "DEFAULT_TOLERANCE",
     "METRICS",
     "Judge",

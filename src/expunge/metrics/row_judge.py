@@ -39,8 +39,9 @@ DEALT: dict[SplitName, int] = {"forget": PERMUTATIONS, "retain": 399, "validatio
 """Permutations: the fewest that reach the level of the split without loss, on the forget set for small p-values."""
 CLEAR = 2.0
 """Standard errors from 0 at which the sign of a shift is believed."""
-SIMULATED = 400
-"""Simulated tests of a single row, a tenth as many splits for a share of rows: .9 is known to 1.5 and 5 %."""
+SIMULATED, SPLITTED = 4.0, 0.4
+"""Simulated tests of a single row and splits for a share of rows, to each replicate of the bootstrap: with 100 of these
+a power of .9 is known to 1.5 and 5 %."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class RowJudge:
         odd: Which of these have an odd index among all pretrained members.
         tolerance: Nats.
         row_tolerance: Shift of a single forget row that must not be missed, oracle standard deviations.
+        replicates: Replicates of the bootstrap, which say how much is simulated.
         seed: Seed of permutations and simulations.
     """
 
@@ -97,8 +99,10 @@ class RowJudge:
         odd: NDArray[np.bool_],
         tolerance: float,
         row_tolerance: float,
+        replicates: int,
         seed: int,
     ) -> None:
+        self.draws, self.splits = max(50, round(SIMULATED * replicates)), max(10, round(SPLITTED * replicates))
         self.rulers, self.tolerance, self.row_tolerance, self.seed = rulers, tolerance, row_tolerance, seed
         self.shift = float(np.sqrt(2 * tolerance))
         self.sides = {s: Side.of(rulers[s], None if pretrained is None else pretrained[s], odd) for s in SPLITS}
@@ -158,7 +162,7 @@ class RowJudge:
         if members not in self._missed:
             side = self.sides["forget"]
             row = smallest_row(
-                side.reference, side.spread, members, level=LEVELS["forget"], draws=SIMULATED, seed=self.seed
+                side.reference, side.spread, members, level=LEVELS["forget"], draws=self.draws, seed=self.seed
             )
             share = smallest_share(
                 side.reference,
@@ -168,7 +172,7 @@ class RowJudge:
                 side.pretrained,
                 row_level=LEVELS["forget"],
                 joint_level=JOINT_LEVEL,
-                draws=SIMULATED // 10,
+                draws=self.splits,
                 seed=self.seed,
             )
             self._missed[members] = MissedRecord(

@@ -33,7 +33,7 @@ from expunge.ensembles.train import check_size, train
 from expunge.ensembles.trial import NAMES
 from expunge.methods import METHODS, Method, check_fits, unlearn
 from expunge.methods.method import lacking
-from expunge.metrics.verdict import DEFAULT_TOLERANCE
+from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
 from expunge.studies.audit.estimate import Estimate, estimate
 from expunge.studies.audit.forget_set import Study, audit_forget_set
 from expunge.studies.audit.given import Given, Models
@@ -66,6 +66,7 @@ def audit(
     out: Path = Path("runs/audit"),
     seed: int = 0,
     tolerance: float | None = None,
+    row_tolerance: float | None = None,
     resume: bool = False,
     forecast: bool = True,
     device: str = "auto",
@@ -82,9 +83,17 @@ def audit(
         InputError: If something given cannot be used; before any training.
     """
     asked = {"members": members, "out": out, "seed": seed, "tolerance": tolerance, "forecast": forecast}
-    asked |= {"device": device, "chunk": chunk, "pretrained": pretrained, "oracles": oracles, "held_out": held_out}
+    asked |= {
+        "row_tolerance": row_tolerance,
+        "device": device,
+        "chunk": chunk,
+        "pretrained": pretrained,
+        "oracles": oracles,
+        "held_out": held_out,
+    }
     tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
-    positive(tolerance=tolerance)
+    row_tolerance = DEFAULT_ROW_TOLERANCE if row_tolerance is None else row_tolerance
+    positive(tolerance=tolerance, row_tolerance=row_tolerance)
     ready = _prepare(
         task,
         forget,
@@ -106,7 +115,7 @@ def audit(
     with Run.open(
         Record,
         out,
-        _request(task, choices, runs, members, seed, tolerance, forecasts, given),
+        _request(task, choices, runs, members, seed, tolerance, row_tolerance, forecasts, given),
         resume=True,  # checked above, before subset models were kept in it
         command=command or python_call("audit", task.name, forget, methods, asked, audit),
         device=where,
@@ -121,7 +130,9 @@ def audit(
     ) as run:
         if run.finished:
             return out, run.record
-        study = Study(task, members, seed, tolerance, where, chunk, out, run.reporter, run.parts, forecasts, given)
+        study = Study(
+            task, members, seed, tolerance, row_tolerance, where, chunk, out, run.reporter, run.parts, forecasts, given
+        )
         for choice in choices:
             run.record.forget_sets.append(audit_forget_set(study, choice, runs))
             run.record.ensembles = study.ensembles
@@ -291,10 +302,12 @@ def _request(
     members: int,
     seed: int,
     tolerance: float,
+    row_tolerance: float,
     forecasts: bool,
     given: Given,
 ) -> dict[str, Any]:
-    return {
+    asked = {} if row_tolerance == DEFAULT_ROW_TOLERANCE else {"row_tolerance": row_tolerance}
+    return asked | {
         "task": task.name,
         "fingerprint": task.fingerprint,
         "forget": [

@@ -69,6 +69,7 @@ class Study:
     members: int
     seed: int
     tolerance: float
+    row_tolerance: float
     device: torch.device
     chunk: int | None
     folder: Path
@@ -206,7 +207,7 @@ def _bench(study: Study, task: Task, pretrained: Ensemble, forget: ForgetSet, wh
         "pretrained": parts.measure(pretrained),
     }
     labels = {split: values.y.numpy() for split, values in parts.splits.items()}
-    return Bench(measured, study.tolerance, labels), parts
+    return Bench(measured, study.tolerance, labels, study.row_tolerance), parts
 
 
 def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) -> Ensemble:

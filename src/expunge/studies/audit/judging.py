@@ -15,7 +15,7 @@ from expunge.metrics.from_margins import read_published
 from expunge.metrics.metric import Sample, Side
 from expunge.metrics.registry import KLOM, METRICS, PUBLIC
 from expunge.metrics.ruler import Prepared
-from expunge.metrics.verdict import Judge
+from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, Judge
 from expunge.studies.run.measure import accuracy_of, margins_of
 
 Margins = Mapping[SplitName, np.ndarray[Any, Any]]
@@ -44,6 +44,7 @@ class Bench:
         measured: Measurements (`Parts.measure`) of `oracle`, `held_out` and `pretrained`.
         tolerance: Largest excess over the floor that counts as indistinguishable, in nats.
         labels: Labels of the examples by split, for metrics of logits.
+        row_tolerance: Shift of a single forget row that must not be missed, oracle standard deviations.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Bench:
         measured: Mapping[str, Mapping[str, Tensor]],
         tolerance: float,
         labels: Mapping[SplitName, np.ndarray[Any, Any]] | None = None,
+        row_tolerance: float = DEFAULT_ROW_TOLERANCE,
     ) -> None:
         self.tolerance = tolerance
         self._margins = {who: margins_of(values) for who, values in measured.items()}
@@ -61,6 +63,7 @@ class Bench:
             self._margins["held_out"],
             self._margins["pretrained"],
             tolerance=tolerance,
+            row_tolerance=row_tolerance,
             replicates=REPLICATES,
         )
         self.rulers = self._judge.rulers

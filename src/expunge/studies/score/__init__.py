@@ -44,6 +44,7 @@ def score_files(
     labels_retain: Path_ | None = None,
     labels_validation: Path_ | None = None,
     tolerance: float | None = None,
+    row_tolerance: float | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> ScoreResult:
@@ -60,20 +61,20 @@ def score_files(
         labels_retain: Labels of the retain examples.
         labels_validation: Labels of the validation examples.
         tolerance: Largest excess that the verdict counts as indistinguishable, nats.
+        row_tolerance: Shift of a single forget row that must not be missed, oracle standard deviations.
         seed: Seed of everything random.
         progress: Called with a line of text before each slower step.
 
     Raises:
         InputError: If a file cannot be read or holds objects, shapes disagree, or there are fewer than 5 members.
     """
-    if tolerance is not None:
-        positive(tolerance=tolerance)
+    tolerances = _tolerances(tolerance, row_tolerance)
     inputs = read_inputs(
         {"unlearned": unlearned, "oracle": oracle, "held_out": held_out, "pretrained": pretrained},
         {"retain": retain, "validation": validation},
         {"forget": labels, "retain": labels_retain, "validation": labels_validation},
     )
-    return _score(inputs, tolerance, seed, progress or (lambda text: None))
+    return _score(inputs, tolerances, seed, progress or (lambda text: None))
 
 
 def score_arrays(
@@ -86,11 +87,11 @@ def score_arrays(
     forget: ForgetSet | None = None,
     labels: Any = None,
     tolerance: float | None = None,
+    row_tolerance: float | None = None,
     seed: int = 0,
 ) -> ScoreResult:
     """Score arrays or ensembles of unlearned members against oracles; the arguments are those of `expunge.score`."""
-    if tolerance is not None:
-        positive(tolerance=tolerance)
+    tolerances = _tolerances(tolerance, row_tolerance)
     seeds(seed=seed)
     if (task is None) != (forget is None):
         raise InputError("one of task and forget was given, expected both, with ensembles, or none, with arrays.")
@@ -104,10 +105,18 @@ def score_arrays(
     for who in ("unlearned", "oracle"):
         if given[who] is None:
             raise InputError(f"{who} is None, expected an array, a mapping of arrays by split, or an ensemble.")
-    return _score(take_inputs(given, labels, parts), tolerance, seed, lambda text: None)
+    return _score(take_inputs(given, labels, parts), tolerances, seed, lambda text: None)
 
 
-def _score(inputs: Inputs, tolerance: float | None, seed: int, progress: Callable[[str], None]) -> ScoreResult:
+def _tolerances(tolerance: float | None, row_tolerance: float | None) -> tuple[float, float]:
+    """Return what a judge takes, checked, with the defaults in place of None."""
+    tolerance = metrics.DEFAULT_TOLERANCE if tolerance is None else tolerance
+    row_tolerance = metrics.DEFAULT_ROW_TOLERANCE if row_tolerance is None else row_tolerance
+    positive(tolerance=tolerance, row_tolerance=row_tolerance)
+    return tolerance, row_tolerance
+
+
+def _score(inputs: Inputs, tolerances: tuple[float, float], seed: int, progress: Callable[[str], None]) -> ScoreResult:
     result, sides, labels = ScoreResult(files=inputs.files, shapes=inputs.shapes, lines=[]), inputs.sides, inputs.labels
     held_out = sides["held_out"].margins if "held_out" in sides else {}
     samples = {
@@ -116,7 +125,7 @@ def _score(inputs: Inputs, tolerance: float | None, seed: int, progress: Callabl
         if split in sides["unlearned"].margins
     }
     progress("verdict")
-    _verdict(result, sides, samples, tolerance, seed)
+    _verdict(result, sides, samples, tolerances, seed)
     for split, sample in samples.items():
         progress(f"metrics on {split}")
         for metric in metrics.METRICS.values():
@@ -134,7 +143,7 @@ def _verdict(
     result: ScoreResult,
     sides: Mapping[str, Side],
     samples: Mapping[SplitName, metrics.Sample],
-    tolerance: float | None,
+    tolerances: tuple[float, float],
     seed: int,
 ) -> None:
     """Judge where all splits are given; samples then share what the judge made, which is slow."""
@@ -152,7 +161,8 @@ def _verdict(
         complete["oracle"],
         complete.get("held_out"),
         complete.get("pretrained"),
-        tolerance=metrics.DEFAULT_TOLERANCE if tolerance is None else tolerance,
+        tolerance=tolerances[0],
+        row_tolerance=tolerances[1],
         seed=seed,
     )
     # Held-out oracles that lack a split have no part in the verdict, but have one in the lines of the other splits.
