@@ -154,7 +154,7 @@ CHANGES = {
     "spread x0.7": lambda z, rng: z * 0.7,
     "spread x1.5": lambda z, rng: z * 1.5,
     "5 % of members by 3": contaminate,
-    "5 % of examples by 3": lambda z, rng: z + 3 * (np.arange(z.shape[1]) % 20 == 0),
+    "4 of 70 examples by 3": lambda z, rng: z + 3 * (np.arange(z.shape[1]) % 20 == 0),
 }
 
 

@@ -39,9 +39,9 @@ DEALT: dict[SplitName, int] = {"forget": PERMUTATIONS, "retain": 399, "validatio
 """Permutations: the fewest that reach the level of the split without loss, on the forget set for small p-values."""
 CLEAR = 2.0
 """Standard errors from 0 at which the sign of a shift is believed."""
-SIMULATED, SPLITTED = 4.0, 0.4
-"""Simulated tests of a single row and splits for a share of rows, to each replicate of the bootstrap: with 100 of these
-a power of .9 is known to 1.5 and 5 %."""
+SIMULATED, SPLITS_DRAWN = 400, 40
+"""Simulated tests of a single row, and splits for a share of rows: a power of .9 is known to 1.5 and 5 %. Fewer where
+the bootstrap has less than 100 replicates."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class RowJudge:
         replicates: int,
         seed: int,
     ) -> None:
-        self.draws, self.splits = max(50, round(SIMULATED * replicates)), max(10, round(SPLITTED * replicates))
+        share = min(1.0, replicates / 100)
+        self.draws, self.splits = round(SIMULATED * share) + 1, round(SPLITS_DRAWN * share) + 1
         self.rulers, self.tolerance, self.row_tolerance, self.seed = rulers, tolerance, row_tolerance, seed
         self.shift = float(np.sqrt(2 * tolerance))
         self.sides = {s: Side.of(rulers[s], None if pretrained is None else pretrained[s], odd) for s in SPLITS}

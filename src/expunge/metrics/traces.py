@@ -22,7 +22,7 @@ The accuracy is with which a member that the classifier has not seen is told by 
 matrix), or along the direction, by Phi(d / 2) at d standard deviations; the larger of the two.
 
 Against the classifier two-sample test (`expunge.metrics.joint`) on the same members: a continuous statistic that is
-fitted to all of them sees traces about 20 % smaller (`benchmarks/verdict.py --traces`).
+fitted to all of them tells small traces far more often (`benchmarks/verdict.py --only traces`).
 
 Source: Harchaoui, Bach and Moulines, "Testing for homogeneity with kernel Fisher discriminant analysis" (2007).
 """

@@ -7,14 +7,21 @@ order:
     diverged            more than 5 % of the members failed
     damaged             retain or validation excess is above the tolerance, and by more than a tolerance above what the
                         pretrained members have there (if they are given: what was there before is not damage)
-    under-forgotten     forget excess is above the tolerance, and margins lie on the pretrained side of the oracles';
-                        also when only retain or validation are above it, no further than before unlearning
-    over-forgotten      forget excess is above the tolerance, and margins lie beyond the oracles'
-    indistinguishable   every excess is within plus or minus the tolerance: two one-sided tests at 5 % on each split
+    under-forgotten     forget excess is above the tolerance, or single forget rows are told from the oracles', or all
+                        together are, and what is told lies on the pretrained side of the oracles; also when only retain
+                        or validation are above it, no further than before unlearning
+    over-forgotten      the same, but it lies beyond the oracles
+    indistinguishable   every excess is within plus or minus the tolerance (two one-sided tests at 5 % on each split),
+                        no row is told, not all together, and one row shifted by the row tolerance would not be missed
     undecided           neither, with the number of members that would decide
 
 "Above" means that the lower end of the 90 % interval is: a one-sided test at 5 %. Failing to see a difference is never
 called indistinguishable; that has to be shown.
+
+A percentile does not see the rows above it: the tests of single rows and of all together do (`row_judge`).
+
+Default row tolerance 1: the smallest round number of oracle standard deviations that 100 members tell nine times in
+ten in every case of `benchmarks/verdict.py`.
 
 Default tolerance 0.125 nats. A shift of d oracle standard deviations is a divergence of d^2 / 2, so 0.125 is half a
 standard deviation at the 95th percentile of the examples: somebody who holds one model and knows both distributions
