@@ -152,7 +152,7 @@ def test_one_remembered_row_is_told_and_named(decide):
     margins["forget"][:, [17, 40, 41]] -= [6, 3, 3]
     verdict = decide(margins)
     assert verdict.name == "over-forgotten"
-    assert "(3 of 70 rows): row 17, 40, 41" in verdict.sentence
+    assert "(3 of 70 rows): rows 17, 40, 41" in verdict.sentence
     assert verdict.rows["forget"].beyond == 3
 
 

@@ -316,11 +316,12 @@ class Judge:
         listed = ", ".join(str(row.position) for row in sorted(counted[:NAMED], key=lambda row: row.position))
         rest = f" and {rows.counted - NAMED} more" if rows.counted > NAMED else ""
         largest = max(counted, key=lambda row: abs(row.shift))
-        p_value = max(row.p_value for row in counted)
+        p_value, noun = max(row.p_value for row in counted), "row" if rows.counted == 1 else "rows"
         return name, (
-            f"{name.capitalize()} ({rows.counted} of {rows.examples} rows): row {listed}{rest} of the forget set (from "
-            f"0) told from retraining, p = {p_value:.3f} adjusted for all rows, by up to {largest.shift:+.1f} oracle "
-            f"standard deviations, {_sides(rows)}. The 95th percentile over rows does not show it: {_excess(forget)}."
+            f"{name.capitalize()} ({rows.counted} of {rows.examples} rows): {noun} {listed}{rest} of the forget set "
+            f"(counted from 0) told from retraining (p = {p_value:.3f}, adjusted for all rows), shifted by up to "
+            f"{largest.shift:+.1f} oracle standard deviations, {_sides(rows)}. The 95th percentile over rows does not "
+            f"show it: {_excess(forget)}."
         )
 
     def _joint(self, joint: JointRecord, rows: RowsRecord, forget: SplitVerdict) -> tuple[VerdictName, str]:
