@@ -127,8 +127,11 @@ def _score(inputs: Inputs, tolerances: tuple[float, float], seed: int, progress:
     progress("verdict")
     _verdict(result, sides, samples, tolerances, seed)
     for split, sample in samples.items():
-        progress(f"metrics on {split}")
+        group = ""
         for metric in metrics.METRICS.values():
+            if metric.group != group:
+                group = metric.group
+                progress(f"metrics on {split}: {group}")
             found = metric.measured(sample)
             if found is not None:
                 fields = {each.name: getattr(found, each.name) for each in dataclasses.fields(Result)}
