@@ -160,7 +160,7 @@ class Judge:
         seed: int = 0,
     ) -> None:
         positive(tolerance=tolerance, row_tolerance=row_tolerance)
-        self.tolerance = tolerance
+        self.tolerance = float(tolerance)
         _all_splits(oracle, "oracle")
         if held_out is not None:
             _all_splits(held_out, "held_out")
@@ -187,7 +187,7 @@ class Judge:
             self.pretrained, kept = self._sound(pretrained)
         before = None if self.pretrained is None else {s: ready.margins for s, ready in self.pretrained.items()}
         odd = (np.arange(len(kept)) % 2 == 1)[kept]
-        self._every_row = RowJudge(self.rulers, before, odd, tolerance, row_tolerance, replicates, seed)
+        self._every_row = RowJudge(self.rulers, before, odd, self.tolerance, float(row_tolerance), replicates, seed)
 
     def _sound(self, pretrained: Mapping[SplitName, Any]) -> tuple[dict[SplitName, Prepared], NDArray[np.bool_]]:
         """Return the pretrained members that are sound on every split, and which these are."""
