@@ -300,15 +300,19 @@ def test_errors(make, message):
         make()
 
 
+@pytest.mark.parametrize("rounding", [0.0, 1e-6, 3e-4])
 @pytest.mark.parametrize("who", ["members", "oracles", "held-out oracles"])
-def test_copies_are_no_sample_whatever_they_show(who):
+def test_copies_are_no_sample_whatever_they_show(who, rounding):
     draw = np.random.default_rng(0)
     law = {"forget": 20, "retain": 25, "validation": 25}
     sides = {
         name: {split: draw.normal(3 if name == "members" else 0, 1, (24, n)) for split, n in law.items()}
         for name in ("members", "oracles", "held-out oracles")
     }
-    sides[who] = {split: np.repeat(margins[:8], 3, axis=0) for split, margins in sides[who].items()}
+    sides[who] = {
+        split: np.repeat(margins[:8], 3, axis=0) + rounding * draw.normal(size=margins.shape)
+        for split, margins in sides[who].items()
+    }
     verdict = judge(*sides.values())
     assert verdict.name == "undecided"
     assert f"16 of 24 {who} are copies of other {who}" in verdict.sentence

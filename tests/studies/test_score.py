@@ -81,6 +81,15 @@ def test_the_forget_set_alone_says_what_more_would_allow(folder):
     assert "held-out" in needs["floor from independent oracles"]
 
 
+def test_copies_are_named_where_no_verdict_names_them(tmp_path):
+    draw = np.random.default_rng(3)
+    oracle = draw.normal(size=(M, N))
+    np.save(tmp_path / "o.npy", oracle)
+    np.save(tmp_path / "u.npy", np.repeat(draw.normal(1, 1, size=(M // 3, N)), 3, axis=0) + 1e-5 * oracle)
+    notes = score_files(tmp_path / "u.npy", tmp_path / "o.npy").notes
+    assert any(f"{M - M // 3} of {M} members are copies of other members" in note for note in notes)
+
+
 def test_every_format_reads_the_same_numbers(folder):
     base = read_arrays(folder / "unlearned.npy")[""]
     np.testing.assert_array_equal(read_arrays(folder / "unlearned.csv")[""], base)

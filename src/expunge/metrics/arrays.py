@@ -153,6 +153,14 @@ def failed_rows(values: Array) -> NDArray[np.bool_]:
     return np.asarray(~np.isfinite(values).reshape(len(values), -1).all(1))
 
 
+def deviations(oracle: Array) -> Array:
+    """Return the standard deviation of each example (examples,); one that does not vary has the others' median."""
+    spread = oracle.std(0, ddof=1)
+    varying = spread > 1e-12 * np.maximum(1.0, np.abs(oracle.mean(0)))
+    usual = float(np.median(spread[varying])) if varying.any() else 1.0
+    return np.where(varying, spread, usual)
+
+
 def log_probabilities(logits: Array) -> Array:
     """Return log-softmax over the last axis in float64; NaN where a logit is not finite."""
     with np.errstate(invalid="ignore", over="ignore"):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from expunge.core import InputError
 from expunge.metrics.arrays import Array, failed_rows, to_array
+from expunge.metrics.copies import Copies
 
 ABSURD = 1e6
 """Margin that no sane model gives: float32 logits lose the differences between classes near it."""
@@ -111,11 +112,10 @@ def sound_held_out(held_out: Any, oracle: Any) -> Array:
         )
     if len(others) < 2:
         raise InputError(f"held_out has {len(others)} member, expected at least 2: train more held-out oracles.")
-    known = {row.tobytes() for row in theirs}
-    copies = [row.tobytes() in known for row in others]
-    if any(copies):
+    copies = Copies(theirs).of_oracles(others)
+    if copies.any():
         raise InputError(
-            f"held_out holds {sum(copies)} of the oracles again (first {copies.index(True)}); expected other members: "
+            f"held_out holds {copies.sum()} of the oracles again (first {copies.argmax()}); expected other members: "
             "against themselves oracles read 0, and that is no floor. Train them with another seed."
         )
     bad = failed_members(others, theirs)

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from scipy import special
 
 from expunge.core.record import MOST_ROWS, SPLITS, JointRecord, MissedRecord, RowRecord, RowsRecord, SplitName
-from expunge.metrics.arrays import Array
+from expunge.metrics.arrays import Array, deviations
 from expunge.metrics.missed import POWER, smallest_row, smallest_share
 from expunge.metrics.rows import PERMUTATIONS, row_test
-from expunge.metrics.ruler import Prepared, Ruler, deviations
+from expunge.metrics.ruler import Prepared, Ruler
 from expunge.metrics.traces import Halves, traces
 
 LEVELS: dict[SplitName, float] = {"forget": 0.02, "retain": 0.005, "validation": 0.005}

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from expunge.core import InputError, Result
 from expunge.core.checks import one_of, plain_arguments, whole
-from expunge.metrics.arrays import Array, pair, to_array
+from expunge.metrics.arrays import Array, deviations, pair, to_array
 from expunge.metrics.bootstrap import SUMMARIES, Bootstrap, Ranked, Summary, summarise
 from expunge.metrics.failures import Reference, failed_members, sound_held_out
 from expunge.metrics.intervals import freedom_of, interval, rise_of, spread_of
@@ -350,11 +350,3 @@ class Ruler:
     @cached_property
     def _spread(self) -> Array:
         return deviations(self.oracle)
-
-
-def deviations(oracle: Array) -> Array:
-    """Return the standard deviation of each example (examples,); one that does not vary has the others' median."""
-    spread = oracle.std(0, ddof=1)
-    varying = spread > 1e-12 * np.maximum(1.0, np.abs(oracle.mean(0)))
-    usual = float(np.median(spread[varying])) if varying.any() else 1.0
-    return np.where(varying, spread, usual)

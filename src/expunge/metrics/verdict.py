@@ -49,6 +49,7 @@ from expunge.core.checks import plain_arguments, positive
 from expunge.core.record import SPLITS, JointRecord, MissedRecord, RowsRecord, SplitName, VerdictName
 from expunge.metrics.arrays import Array
 from expunge.metrics.bootstrap import summarise
+from expunge.metrics.copies import Copies, copies_said
 from expunge.metrics.failures import FAILED_SHARE
 from expunge.metrics.missed import members_for
 from expunge.metrics.row_judge import CLEAR, LEVELS, RowJudge
@@ -175,11 +176,11 @@ class Judge:
             )
             for split in SPLITS
         }
-        self._oracle_prints = _fingerprints({split: self.rulers[split].oracle for split in SPLITS})
+        self._copied = Copies(_joined({split: self.rulers[split].oracle for split in SPLITS}))
         others = {split: ruler.held_out.margins for split, ruler in self.rulers.items() if ruler.held_out}
         # Members are left out of the split where they failed; without the same members there is no row to compare.
         alike = len(others) == len(SPLITS) and len({len(margins) for margins in others.values()}) == 1
-        self._held_out_prints = _fingerprints(others) if alike else []
+        self._held_out = _joined(others) if alike else None
         self.pretrained: dict[SplitName, Prepared] | None = None
         kept = np.ones(0, dtype=bool)
         if pretrained is not None:
@@ -372,19 +373,7 @@ class Judge:
 
     def _copies(self, ready: Mapping[SplitName, Prepared]) -> str:
         """Say so when models are copies of others: then nothing here is a sample, and nothing can be found."""
-        ours = _fingerprints({split: ready[split].margins for split in SPLITS})
-        theirs = set(self._oracle_prints)
-        shared = sum(row in theirs for row in ours)
-        if shared:
-            return f"{shared} of {len(ours)} members are copies of oracles, which says nothing about unlearning."
-        sides = {"members": ours, "oracles": self._oracle_prints}
-        if self._held_out_prints:
-            sides["held-out oracles"] = self._held_out_prints
-        for who, rows in sides.items():
-            repeated = len(rows) - len(set(rows))
-            if repeated:
-                return f"{repeated} of {len(rows)} {who} are copies of other {who}, so intervals would be too narrow."
-        return ""
+        return copies_said(self._copied, _joined({s: ready[s].margins for s in SPLITS}), self._held_out)
 
     def _members_needed(self, verdict: Verdict) -> int | None:
         """Intervals and what is missed shrink with the root of the members, cautiously; the excess stays as it is."""
@@ -499,7 +488,6 @@ def _standard_errors(shifts: Array) -> float:
     return mean / error if error > 0 else math.copysign(math.inf, mean) if mean else 0.0
 
 
-def _fingerprints(margins: Mapping[SplitName, Array]) -> list[bytes]:
-    """Name each finite member by its margins on all splits; failed ones by their position."""
-    joined = np.concatenate([margins[split] for split in SPLITS], axis=1)
-    return [row.tobytes() if np.isfinite(row).all() else f"failed {place}".encode() for place, row in enumerate(joined)]
+def _joined(margins: Mapping[SplitName, Array]) -> Array:
+    """Return the margins of each member on all splits, one after the other."""
+    return np.concatenate([margins[split] for split in SPLITS], axis=1)

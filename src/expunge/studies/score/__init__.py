@@ -20,6 +20,7 @@ from expunge.core.record import SPLITS, SplitName
 from expunge.core.result import Result
 from expunge.core.scoring import Missing, ScoreLine, ScoreResult
 from expunge.metrics.arrays import Array
+from expunge.metrics.copies import Copies, copies_said
 from expunge.metrics.from_margins import CHALLENGE_EXAMPLES, DISTANCE_EXAMPLES
 from expunge.metrics.from_outputs import ATTACK_EXAMPLES, SVC_EXAMPLES
 from expunge.metrics.metric import KLOM_EXAMPLES, SUBSAMPLES
@@ -151,6 +152,7 @@ def _verdict(
 ) -> None:
     """Judge where all splits are given; samples then share what the judge made, which is slow."""
     if not _complete(sides["unlearned"].margins):
+        result.notes += _copies(sides, samples)
         return
     complete = {
         who: {split: side.margins[split][:, samples[split].klom_rows] for split in SPLITS}
@@ -177,6 +179,17 @@ def _verdict(
         verdict = judge(complete["unlearned"])
     result.verdict, result.verdict_sentence = verdict.name, verdict.sentence
     result.tolerance, result.members_needed = verdict.tolerance, verdict.members_needed
+
+
+def _copies(sides: Mapping[str, Side], samples: Mapping[SplitName, metrics.Sample]) -> list[str]:
+    """Say so when models are copies of others, where no verdict does."""
+    joined = {
+        who: np.concatenate([side.margins[split] for split in samples], axis=1)
+        for who, side in sides.items()
+        if set(samples) <= set(side.margins)
+    }
+    said = copies_said(Copies(joined["oracle"]), joined["unlearned"], joined.get("held_out"))
+    return [f"Nothing here is a finding: {said}"] if said else []
 
 
 def _complete(margins: Mapping[SplitName, Array]) -> bool:
