@@ -311,7 +311,7 @@ BAD = [
     ({"members": 2, "examples": np.array([[0, 1], [-1, 3]])}, "-1"),
     ({"members": 2, "examples": np.array([[0, 1], [7, 7]])}, "twice for member 1"),
     ({"members": 2, "examples": np.array([[True] * 50, [False] * 50])}, "no examples"),
-    ({"members": 2, "examples": [[0, 1], [0]]}, "cannot be read as one array"),
+    ({"members": 2, "examples": [[0, 1], [0]]}, r"examples is a list, .* give a mask of shape"),
     ({"members": 2, "without": [1, 2]}, "without is a list, expected an expunge.ForgetSet"),
     ({"members": 2, "seed": "x"}, "seed = 'x', expected a whole number"),
     ({"members": 2, "recipe": {"lr": 0.1}}, "recipe is a dict, expected an expunge.Recipe"),

@@ -282,7 +282,7 @@ def test_the_suite_catches_public_codes(variant, name):
 
 
 NOT_TRIED = {
-    **dict.fromkeys(("DEFAULT_TOLERANCE", "SplitVerdict", "Verdict", "margins"), "no metric"),
+    **dict.fromkeys(("DEFAULT_TOLERANCE", "DEFAULT_ROW_TOLERANCE", "SplitVerdict", "Verdict", "margins"), "no metric"),
     **dict.fromkeys(("default_bins", "failed_members", "member_scores"), "a part of metrics that are tried"),
     **dict.fromkeys(("Judge", "judge"), "made from the ruler; test_verdict.py tries to fool it"),
     **dict.fromkeys(("distance_floor", "distance_score"), "the distances that are tried, with floor and interval"),

@@ -256,6 +256,7 @@ def small_proof(tmp_path_factory):
         patch.setattr(proof, "load_task", lambda name: task)
         patch.setattr(proof, "cases", lambda *arguments: found)
         patch.setattr(proof, "METHODS", (Short,))
+        patch.setattr(proof, "check_size", lambda task: None)
         yield patch, tmp_path_factory.mktemp("proof") / "run"
 
 
