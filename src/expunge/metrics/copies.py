@@ -40,11 +40,11 @@ class Copies:
 
     def of_oracles(self, models: Array) -> NDArray[np.bool_]:
         """Return which models (models, examples) are copies of oracles; those that are not finite are not."""
-        return self._near(models, self._oracle).any(1)
+        return np.asarray(self._near(models, self._oracle).any(1))
 
     def among(self, models: Array) -> NDArray[np.bool_]:
         """Return which models (models, examples) are copies of an earlier one; those that are not finite are not."""
-        return np.tril(self._near(models, models), -1).any(1)
+        return np.asarray(np.tril(self._near(models, models), -1).any(1))
 
     def among_oracles(self) -> NDArray[np.bool_]:
         """Return which oracles are copies of an earlier one."""
@@ -55,7 +55,7 @@ class Copies:
         ours, theirs = np.flatnonzero(~failed_rows(models)), np.flatnonzero(~failed_rows(others))
         known: dict[bytes, list[int]] = {}
         for place in theirs:
-            known.setdefault(others[place].tobytes(), []).append(place)
+            known.setdefault(others[place].tobytes(), []).append(int(place))
         for place in ours:
             near[place, known.get(models[place].tobytes(), [])] = True
         if self._limit > 0:
@@ -90,4 +90,4 @@ def _squares(a: Array, b: Array) -> Array:
     """Return the mean squared difference of every row of one array and every row of another."""
     with np.errstate(over="ignore", invalid="ignore"):
         found = (a**2).mean(1)[:, None] + (b**2).mean(1)[None] - 2 * (a @ b.T) / a.shape[1]
-    return np.maximum(found, 0.0)
+    return np.asarray(np.maximum(found, 0.0))
