@@ -81,6 +81,19 @@ def test_the_forget_set_alone_says_what_more_would_allow(folder):
     assert "held-out" in needs["floor from independent oracles"]
 
 
+@pytest.mark.parametrize("shape", [(M, N), (M, N, 3)])
+def test_numbers_that_look_like_probabilities_are_named(tmp_path, shape):
+    draw = np.random.default_rng(4)
+    np.save(tmp_path / "y.npy", draw.integers(0, 3, N))
+    labels = {"labels": tmp_path / "y.npy"} if len(shape) == 3 else {}
+    for name in ("u", "o"):
+        margins = draw.normal(size=shape)
+        np.save(tmp_path / f"{name}.npy", 1 / (1 + np.exp(-margins)) if name == "u" else margins)
+    notes = [note for note in score_files(tmp_path / "u.npy", tmp_path / "o.npy", **labels).notes if "between" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith(f"unlearned: all {'logits' if labels else 'margins'} lie between 0 and 1")
+
+
 def test_copies_are_named_where_no_verdict_names_them(tmp_path):
     draw = np.random.default_rng(3)
     oracle = draw.normal(size=(M, N))

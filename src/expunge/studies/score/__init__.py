@@ -255,6 +255,13 @@ def _notes(result: ScoreResult, sides: Mapping[str, Side]) -> None:
             )
     result.notes += _sampled(result, unlearned)
     for who, side in sides.items():
+        kind, given = ("logits", side.logits) if side.logits else ("margins", side.margins)
+        if all(((values >= 0) & (values <= 1)).all() for values in given.values()):
+            result.notes.append(
+                f"{who}: all {kind} lie between 0 and 1, as probabilities do, whose distances near 0 and 1 say little. "
+                f"If they are, give {kind} instead: a margin is log(p / (1 - p)) of the true class's probability p."
+            )
+    for who, side in sides.items():
         for split, margins in side.margins.items():
             if who != "oracle" and _looks_permuted(margins, oracle.margins[split], who, split):
                 result.notes.append(
