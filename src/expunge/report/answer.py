@@ -30,29 +30,24 @@ def audit_answer(record: Record, folder: Path, page: Path) -> dict[str, Any]:
         A JSON value. Numbers that are none (NaN, infinite) are null, and so is the verdict of a method for which no
         setting was chosen.
     """
-    answer = {
-        "run": str(folder),
-        "report": str(page),
-        "status": record.status,
-        "members": record.members,
-        "tolerance": record.tolerance,
-        "forget_sets": [_forget_set(forget) for forget in record.forget_sets],
-        "notes": record.notes,
-    }
-    return _valid(answer)
+    sets = [_forget_set(forget) for forget in record.forget_sets]
+    return _valid({**_head(record, folder, page), "forget_sets": sets, "notes": record.notes})
 
 
 def forecast_answer(record: ForecastRun, folder: Path, page: Path) -> dict[str, Any]:
     """Return what a run of forecasts predicts, likewise: for each forget set the advice, and an outlook a method."""
-    answer = {
+    sets = [_forecast(item) for item in record.forget_sets]
+    return _valid({**_head(record, folder, page), "forget_sets": sets})
+
+
+def _head(record: Record | ForecastRun, folder: Path, page: Path) -> dict[str, Any]:
+    return {
         "run": str(folder),
         "report": str(page),
         "status": record.status,
         "members": record.members,
         "tolerance": record.tolerance,
-        "forget_sets": [_forecast(item) for item in record.forget_sets],
     }
-    return _valid(answer)
 
 
 def check_hope(asked: str) -> str:
@@ -90,7 +85,7 @@ def shortfalls(record: Record, asked: str) -> list[str]:
         if method and not rows:
             ran = ", ".join(row.method for row in wording.rows(forget))
             raise InputError(f"--fail-unless {asked}: the audit ran no {method!r}, expected one of: {ran}.")
-        if not any(row.chosen and row.chosen.verdict.name == HOPED and not _failed(row) for row in rows):
+        if not any(wording.passes(row.chosen) and not _failed(row) for row in rows):
             said = [
                 f"{row.method} {row.chosen.verdict.name if row.chosen else 'not chosen'}"
                 + f" (failed: {', '.join(_failed(row))})" * bool(_failed(row))

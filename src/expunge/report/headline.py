@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from expunge.core.record import MOVED_ENOUGH, ConfigurationRecord, ForgetRecord
 from expunge.report import numbers
-from expunge.report.wording import AS_DEAR, Row, chip, is_noise, rows, setting, worst_excess
+from expunge.report.wording import AS_DEAR, Row, chip, is_noise, passes, rows, setting, worst_excess
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def headline(forget: ForgetRecord) -> Headline:
             "Finish or repeat the audit; until then, retrain if the examples have to be forgotten.",
         )
     working = sorted(
-        (row for row in all_rows if _passes(row.chosen)), key=lambda row: (_cost(row.chosen), not row.control)
+        (row for row in all_rows if passes(row.chosen)), key=lambda row: (_cost(row.chosen), not row.control)
     )
     cheaper = [row for row in working if _cost(row.chosen) < AS_DEAR]
     passing = [row for row in working if not row.control]
@@ -93,7 +93,7 @@ def _dear_news(passing: list[Row], judged: int) -> Headline:
 
 def _bad_news(forget: ForgetRecord, judged: list[Row]) -> Headline:
     undecided = [row for row in judged if row.chosen and row.chosen.verdict.name == "undecided"]
-    illusions = [row for row in judged if _passes(row.best) and row.selection and not is_noise(row.selection)]
+    illusions = [row for row in judged if passes(row.best) and row.selection and not is_noise(row.selection)]
     inert = [row for row in judged if _inert(forget, row.method)]
     # Undecided is not a failure: the claim must not be stronger than the evidence.
     claim = "No candidate has been shown to match retraining" if undecided else "No candidate matches retraining"
@@ -150,10 +150,6 @@ def _inert(forget: ForgetRecord, method: str) -> bool:
         for c in forget.configurations
         if c.method == method
     )
-
-
-def _passes(configuration: ConfigurationRecord | None) -> bool:
-    return configuration is not None and configuration.verdict.name == "indistinguishable"
 
 
 def _cost(configuration: ConfigurationRecord | None) -> float:

@@ -131,6 +131,11 @@ def short_label(label: str, statistics: str) -> str:
     return label if statistics in ("frozen", "retrained") else f"{label} (statistics {statistics})"
 
 
+def passes(configuration: ConfigurationRecord | None) -> bool:
+    """Return whether a configuration cannot be told from retraining; one that is not there does not pass."""
+    return configuration is not None and configuration.verdict.name == "indistinguishable"
+
+
 def worst_excess(configuration: ConfigurationRecord) -> float:
     """Return the largest excess over the floor among the splits; infinite where a score is not a number."""
     excesses = [score.excess for score in configuration.scores.values()]
