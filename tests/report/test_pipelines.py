@@ -31,7 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, record: Record, tmp_path: Path) -> It
         return api.Run(tmp_path, record, tmp_path / "report.html")
 
     monkeypatch.setattr("expunge.api.audit", audit)
-    monkeypatch.setattr("expunge.cli._task", lambda name, train: name)
+    monkeypatch.setattr("expunge.cli.shared.task_named", lambda name, train: name)
     return seen
 
 

@@ -63,7 +63,7 @@ def test_models_that_are_given_are_not_trained_and_what_an_audit_refuses_is_refu
 
 
 def test_on_the_command_line(tmp_path, shell, monkeypatch):
-    monkeypatch.setattr("expunge.cli._task", lambda name, train: task())
+    monkeypatch.setattr("expunge.cli.shared.task_named", lambda name, train: task())
     words = [
         "audit",
         "mine.py",

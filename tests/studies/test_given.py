@@ -12,7 +12,8 @@ import torch
 from tests.reference.problems import mlp, small_task
 
 import expunge as ex
-from expunge.cli import _by_forget_set, app
+from expunge.cli import app
+from expunge.cli.shared import by_forget_set
 from expunge.core import Ensemble, InputError, Record
 from expunge.core.seeds import derive
 from expunge.methods import FineTune, GradientAscent, from_function
@@ -229,9 +230,9 @@ def test_several_forget_sets_have_their_models_by_name(made: dict[str, Ensemble]
     ],
 )
 def test_models_of_forget_sets_on_the_command_line(words: list[str] | None, found: Any) -> None:
-    assert _by_forget_set(words) == found
+    assert by_forget_set(words) == found
     with pytest.raises(InputError, match="models of 2 forget sets were given"):
-        _by_forget_set(["ten=a", "b"])
+        by_forget_set(["ten=a", "b"])
 
 
 def test_a_function_that_fails_is_known_before_any_training(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_on_the_command_line(tmp_path, shell, monkeypatch):
         raise InputError("enough")
 
     monkeypatch.setattr("expunge.api.audit", stop)
-    monkeypatch.setattr("expunge.cli._task", lambda name, train: task(NAMES))
+    monkeypatch.setattr("expunge.cli.shared.task_named", lambda name, train: task(NAMES))
     (tmp_path / "r.csv").write_text("customer\nc-2\nc-1\n")
     words = ["audit", "mine.py", "--id-column", "customer", "--forget", "random:5"]
     assert "no file to forget" in shell(*words, cwd=tmp_path).stderr

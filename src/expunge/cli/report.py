@@ -1,0 +1,51 @@
+"""`expunge report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from expunge import report
+from expunge.boundary import console as console_of
+from expunge.core import InputError, Record
+from expunge.core.forecast import ForecastRun
+from expunge.core.schema import RECORDS
+from expunge.report.table import print_forecast, print_table
+
+
+def draw_report(
+    run: Annotated[Path, typer.Argument(help="Folder of an audit, a forecast, a proof of forecasts or a theory run.")],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print an audit's table as Markdown, and draw nothing.")
+    ] = False,
+) -> None:
+    """Draw the page of a run again.
+
+    From its record alone; for a proof of forecasts its tables and figures, which have no page.
+    """
+    from expunge.papers.ascent_fails_to_forget.report import proof as proof_report
+    from expunge.papers.ascent_fails_to_forget.report import theory as theory_report
+
+    found = [name for name in RECORDS if (run / name).is_file() or (run.is_file() and run.name == name)]
+    if not found:
+        raise InputError(f"{run} holds no run, expected a folder with one of: {', '.join(RECORDS)}.")
+    console, folder = console_of(), run.parent if run.is_file() else run
+    if markdown:
+        typer.echo(report.markdown(Record.load(folder)), nl=False)
+        return
+    for kind in found:
+        if kind == "theory.json":
+            path = theory_report.draw(folder)
+            theory_report.print_tables(folder, console)
+        elif kind == "proof.json":
+            path = proof_report.draw(folder)
+            proof_report.print_tables(folder, console)
+        elif kind == "forecast.json":
+            path = report.draw_forecast(folder)
+            print_forecast(ForecastRun.load(folder), console)
+        else:
+            path = report.draw(folder)
+            print_table(Record.load(folder), console)
+        console.print(f"\nReport: {path}", soft_wrap=True)
