@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +54,23 @@ def test_rows_that_count_are_listed_with_their_pictures(record: Record) -> None:
     assert "training row 41" not in page
     assert "and 2 more rows" in page
     assert page.count(png(forget.pictures[42])) == 1
+
+
+def test_without_pictures_the_page_says_how_examples_are_named(record: Record, example: Any) -> None:
+    record.forget_sets = record.forget_sets[:1]
+    forget = record.forget_sets[0]
+    margins = {forget.name: example.example_margins(record, forget)}
+    page = " ".join(render(record, margins).split())
+    assert "each is named by its place in the training data, with its class." in page
+    first = forget.worst[0]
+    forget.names = {first.index: "c-<17>"}
+    page = " ".join(render(record, margins).split())
+    assert "each is named by its id and its place in the training data" in page
+    assert f"c-&lt;17&gt;<small>training example {first.index:,}, class {first.label}</small>" in page
+    forget.pictures = {first.index: picture(np.zeros((2, 2, 3)))}
+    page = render(record, margins)
+    assert "No pictures of the examples" not in page
+    assert page.count(png(forget.pictures[first.index])) >= 1
 
 
 def test_verdicts_of_earlier_records_say_by_which_rule_they_were_judged(record: Record) -> None:

@@ -301,6 +301,8 @@ class ForgetRecord(Strict):
     """Forget examples on which the pretrained ensemble differs most from the oracles."""
     pictures: dict[int, PictureRecord] = Field(default_factory=dict)
     """Pictures of the examples that the report names, by index in the training data; none unless inputs are images."""
+    names: dict[int, str] = Field(default_factory=dict)
+    """Ids of the examples that the report names, by index in the training data; none unless the task has ids."""
     margins: str
     """Path of the margin arrays, relative to the run's folder."""
     margins_digest: str = ""

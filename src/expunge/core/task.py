@@ -223,7 +223,7 @@ class Task:
         """Return a fresh model's outputs for the first two training examples."""
         module = self.build(0)
         self.picture: tuple[int, int] | None = None
-        """Height and width of inputs that are pictures laid out flat, so that a report can show them; set by hand."""
+        """Height and width of inputs that are images laid out flat, so that a report can show them; set by hand."""
         self.common_start = False
         """Whether all members start from the same weights, so that they differ by their batches alone."""
         if self.model is not None:

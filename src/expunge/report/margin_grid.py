@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from expunge.core.errors import DamagedFileError
-from expunge.core.record import ForgetRecord
+from expunge.core.record import ExampleRecord, ForgetRecord
 from expunge.report import numbers, wording
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -100,13 +100,19 @@ def margin_grid(
         ]
         grid_rows.append((label, colour, cells))
     return MarginGrid(
-        examples=[
-            (f"training example {e.index:,}", f"class {e.label}" if len(forget.classes) > 1 else "") for e in worst
-        ],
+        examples=[_named(forget, e) for e in worst],
         ticks=[tuple(numbers.number(v) for v in (e[0], (e[0] + e[-1]) / 2, e[-1])) for e in edges],  # type: ignore[misc]
         rows=grid_rows,
         missing=missing,
     )
+
+
+def _named(forget: ForgetRecord, example: ExampleRecord) -> tuple[str, str]:
+    """Return an example's heading and second line: its id where it has one, its place in the data, and its class."""
+    place = f"training example {example.index:,}"
+    of_class = [f"class {example.label}"] if len(forget.classes) > 1 else []
+    name = forget.names.get(example.index)
+    return (place, ", ".join(of_class)) if name is None else (name, ", ".join([place, *of_class]))
 
 
 def _forget_margins(margins: Mapping[str, np.ndarray[Any, Any]], who: str, forget: ForgetRecord) -> Floats | None:

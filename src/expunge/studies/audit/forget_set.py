@@ -38,7 +38,7 @@ from expunge.studies.audit.checklist import check_recipe, run_checklist
 from expunge.studies.audit.given import Given
 from expunge.studies.audit.illusion import Halves
 from expunge.studies.audit.judging import Bench
-from expunge.studies.audit.pictures import pictures
+from expunge.studies.audit.pictures import names, pictures
 from expunge.studies.audit.selection import select_all
 from expunge.studies.run.forecasting import (
     FORECAST_WORK,
@@ -144,6 +144,7 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
         for row in c.verdict.rows["forget"].rows if "forget" in c.verdict.rows else []:
             row.index = int(forget.indices[row.position])
             told |= {row.position} if c.id in kept else set()
+    named = sorted(int(forget.indices[row]) for row in told | set(worst))
     labels = task.outcome.groups(task.train.y[torch.from_numpy(forget.indices)])
     return ForgetRecord(
         name=forget.name,
@@ -166,7 +167,8 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
         configurations=configurations,
         selections=selections,
         worst=[ExampleRecord(position=row, index=int(forget.indices[row]), label=int(labels[row])) for row in worst],
-        pictures=pictures(task, sorted(int(forget.indices[row]) for row in told | set(worst))),
+        pictures=pictures(task, named),
+        names=names(task, named),
         margins=path,
         margins_digest=digest,
         forecast=None if predicted is None else compact(predicted.record),
