@@ -1,4 +1,4 @@
-"""How a report shows the examples that it names: by a small picture where inputs are images, by their id where known."""
+"""How a report shows the examples it names: by a small picture where inputs are images, by their id where known."""
 
 from __future__ import annotations
 
