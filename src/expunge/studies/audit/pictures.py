@@ -42,15 +42,15 @@ def pictures(task: Task, indices: Iterable[int]) -> dict[int, PictureRecord]:
         ends = [_ends(inputs, task.picture, largest=largest) for largest in (False, True)]
         low, high = (end.double().view(-1, 1, 1) for end in ends)
     step = -(-max(first.shape[1:]) // MOST_PIXELS)
-    size = [-(-side // step) for side in first.shape[1:]]
+    height, width = (-(-side // step) for side in first.shape[1:])
     found = {}
     for index in indices:
         image = _image(inputs[index], task.picture)
         assert image is not None
-        small = image.double() if step == 1 else adaptive_avg_pool2d(image.double(), size)
+        small = image.double() if step == 1 else adaptive_avg_pool2d(image.double(), (height, width))
         share = (small - low) / torch.where(high > low, high - low, 1.0)
         bytes_ = (share * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-        height, width, channels = bytes_.shape
+        channels = bytes_.shape[2]
         text = base64.b64encode(bytes_.numpy().tobytes()).decode()
         found[index] = PictureRecord(width=width, height=height, channels=channels, pixels=text)
     return found
