@@ -286,6 +286,7 @@ NOT_TRIED = {
     **dict.fromkeys(("default_bins", "failed_members", "member_scores"), "a part of metrics that are tried"),
     **dict.fromkeys(("Judge", "judge"), "made from the ruler; test_verdict.py tries to fool it"),
     **dict.fromkeys(("distance_floor", "distance_score"), "the distances that are tried, with floor and interval"),
+    **dict.fromkeys(("OneModel", "one_model"), "judges one model, not an ensemble; test_one_model.py tries to fool it"),
     **dict.fromkeys(("activation_distance", "fade", "zrf"), "their readings are tried"),
     **dict.fromkeys(("audit_epsilon", "gaussian_epsilon", "one_run_epsilon"), "read counts or scores, not members"),
     "challenge_score": "points for the epsilons that are tried",

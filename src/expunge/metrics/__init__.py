@@ -18,6 +18,7 @@ from expunge.metrics.lira import lira, lira_roc
 from expunge.metrics.membership import member_scores, population_attack, svc_attack
 from expunge.metrics.metric import Metric, Sample, Side
 from expunge.metrics.neurips2023 import challenge_score
+from expunge.metrics.one_model import OneModel, one_model
 from expunge.metrics.outputs import (
     accuracy,
     accuracy_gap,
@@ -44,6 +45,7 @@ __all__ = [
     "METRICS",
     "Judge",
     "Metric",
+    "OneModel",
     "Ruler",
     "Sample",
     "Side",
@@ -76,6 +78,7 @@ __all__ = [
     "margins",
     "member_scores",
     "mmd",
+    "one_model",
     "one_run_epsilon",
     "population_attack",
     "relearning",
