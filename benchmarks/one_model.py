@@ -4,8 +4,8 @@
 
 Simulated models err together: skill and sharpness of a model are common to all of its examples. Level: 2,000 trials a
 cell; nominal is floor(a (N + 1)) / (N + 1), and the deviation is in binomial standard errors. Digits (8 x 8 pixels,
-MLP 64-128-10, 70 random rows forgotten): 400 oracles, 100 pretrained models, and 100 each that were unlearned; N oracles
-are drawn for each of 300 trials.
+MLP 64-128-10, 70 random rows forgotten): 400 oracles, 100 pretrained models, 100 unlearned by each method; N oracles are
+drawn for each of 300 trials.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def digits(trials=300):
         "gradient ascent, 10 epochs": ex.methods.GradientAscent(lr=0.02, epochs=10),
         "SCRUB": ex.methods.Scrub(),
         "fine-tune on R": ex.methods.FineTune(),
-        "retrain, 90 % of the epochs": ex.methods.EarlyStoppedRetrain(),
+        "retrain, 90 % of the epochs": ex.methods.EarlyStoppedRetrain(cost=0.9),
     }
     sides = {"retrained": oracle, "pretrained": before}
     for name, method in methods.items():
