@@ -4,8 +4,8 @@
 
 Simulated models err together: skill and sharpness of a model are common to all of its examples. Level: 2,000 trials a
 cell; nominal is floor(a (N + 1)) / (N + 1), and the deviation is in binomial standard errors. Digits (8 x 8 pixels,
-MLP 64-128-10, 70 random rows forgotten): 400 oracles, 100 pretrained models, 100 unlearned by each method; N oracles are
-drawn for each of 300 trials.
+MLP 64-128-10, 70 random rows forgotten): 400 oracles, 100 pretrained models, 100 unlearned by each method; for each of
+300 trials N oracles are drawn.
 """
 
 from __future__ import annotations
