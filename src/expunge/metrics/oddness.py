@@ -107,7 +107,7 @@ def leave_one_out(values: Array) -> Array:
     squares = ((values - values.mean(0)) ** 2).sum(0)
     others = np.maximum(squares - away**2 * ((n - 1) / n), CLAMP * squares)
     deviation = np.sqrt(others / (n - 2) * (n / (n - 1)))
-    return np.divide(away, deviation, out=np.zeros_like(away), where=deviation > 0)
+    return np.asarray(np.divide(away, deviation, out=np.zeros_like(away), where=deviation > 0))
 
 
 def _by_example(margins: Mapping[SplitName, Array]) -> dict[str, Array]:
