@@ -1,7 +1,7 @@
 """expunge: does this model behave as if it had never seen that data?"""
 
 from expunge import dependence, methods, metrics, papers, tasks
-from expunge.api import Forecast, Run, Scores, audit, forecast, score
+from expunge.api import Forecast, Run, Scores, Unlearned, audit, forecast, score, unlearn_checkpoint
 from expunge.core import Ensemble, ForgetSet, OutputsAlone, Recipe, Task
 from expunge.ensembles import train
 from expunge.methods import unlearn
@@ -19,6 +19,7 @@ __all__ = [
     "Run",
     "Scores",
     "Task",
+    "Unlearned",
     "__version__",
     "audit",
     "check",
@@ -32,4 +33,5 @@ __all__ = [
     "theory",
     "train",
     "unlearn",
+    "unlearn_checkpoint",
 ]

@@ -14,10 +14,13 @@ from expunge.core import ForgetSet, InputError, Record, Task
 from expunge.core.checks import described, instance, plain_arguments, positive, seeds
 from expunge.core.forecast import ForecastRun
 from expunge.core.scoring import ScoreResult
+from expunge.core.unlearning import Unlearning
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods import Method
 from expunge.report.score_table import score_text
+from expunge.report.unlearning import unlearning_text
 from expunge.studies.audit.given import Models
+from expunge.studies.request.unlearn import one_forget_set
 from expunge.studies.score import score_arrays
 
 ForgetItem = ForgetSet | str | Path
@@ -55,6 +58,22 @@ class Forecast:
     """What was predicted."""
     report: Path
     """The page, one HTML file."""
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """One checkpoint unlearned."""
+
+    folder: Path
+    """Where everything was written."""
+    record: Unlearning
+    """What was done, and what changed."""
+    model: Path
+    """The unlearned checkpoint."""
+
+    def __str__(self) -> str:
+        """Return the table of `expunge unlearn`."""
+        return unlearning_text(self.record)
 
 
 class Scores(ScoreResult):
@@ -202,6 +221,60 @@ def forecast(
         command=command,
     )
     return Forecast(folder, record, report.draw_forecast(folder))
+
+
+@plain_arguments
+def unlearn_checkpoint(
+    model: str | Path,
+    task: Task,
+    forget: ForgetItem,
+    method: str | Method = "retrain",
+    *,
+    out: Path | str = "runs/unlearn",
+    seed: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    console: Console | None = None,
+    command: str | None = None,
+) -> Unlearned:
+    """Unlearn rows from one checkpoint file, and write one of the same form with a record of what was done.
+
+    Args:
+        model: A checkpoint of the task's model, `.safetensors` or a PyTorch file that holds tensors alone.
+        task: Its task.
+        forget: The rows: a `ForgetSet`, or a file of positions.
+        method: A method with its options, its name, a function of one's own (`methods.from_function(fn)`, or
+            `"mine.py:fn"`), or `"audited:FOLDER"`: the cheapest setting that an audit of this task and forget set found
+            indistinguishable from retraining.
+        out: Folder of the run.
+        seed: Decides all that is random; the result is that of member 0 of an ensemble.
+        resume: Return what a finished run found, or do an interrupted one again.
+        device: `auto`, `cpu` or `cuda`.
+        console: Where progress is shown; None is silent.
+        command: The shell command to put into the record; None writes the Python call.
+
+    Returns:
+        The run, with `record` and the path of the checkpoint in `model`.
+
+    Raises:
+        InputError: If something given cannot be used; before any work.
+        DivergedError: If the unlearned model is not finite.
+    """
+    _check_request(task, out, seed, None)
+    folder, record = studies.unlearn_checkpoint(
+        task,
+        one_forget_set(task, forget),
+        model,
+        method,
+        out=Path(out),
+        seed=seed,
+        resume=resume,
+        device=device,
+        console=console,
+        command=command,
+    )
+    assert record.after is not None
+    return Unlearned(folder, record, folder / record.after.path)
 
 
 @plain_arguments

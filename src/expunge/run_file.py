@@ -167,6 +167,11 @@ def _methods(folder: Path, word: str) -> str:
     return ",".join(_task(folder, part.strip()) for part in word.split(","))
 
 
+def _method(folder: Path, word: str) -> str:
+    audited, place = word[:8], word[8:]
+    return f"{audited}{_beside(folder, place)}" if audited in ("audited:", "audited ") else _task(folder, word)
+
+
 def _models(folder: Path, word: str) -> str:
     name, equals, place = word.partition("=")
     return f"{name}={_beside(folder, place)}" if equals and "/" not in name else _beside(folder, word)
@@ -177,6 +182,8 @@ PLACES: Mapping[str, Callable[[Path, str], str]] = {
     "tasks": _task,
     "forget": _file,
     "methods": _methods,
+    "method": _method,
+    "model": _beside,
     "pretrained": _beside,
     "oracles": _models,
     "held_out": _models,

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -49,6 +49,8 @@ INSIDE = ("state_dict", "model_state_dict", "model_state", "model", "net", "weig
 """Names under which a training script puts a model's state beside other things, in the order of preference."""
 
 FILES_EXPECTED = f"a folder, a pattern such as 'oracle/*.safetensors', or a list of files ({', '.join(SUFFIXES)})"
+
+T = TypeVar("T")
 
 SHOWN = 3
 """Names that a message lists before it counts the rest."""
@@ -83,6 +85,11 @@ class Architecture:
         drawn = {name for name in again if not names[name] and not torch.equal(buffers[name], again[name])}
         return cls(task, params, buffers, names, frozenset({*drawn, *attributes}))
 
+    @property
+    def known(self) -> dict[str, str]:
+        """The tensor that each name of a checkpoint means."""
+        return {alias: name for name, aliases in self.names.items() for alias in (name, *aliases)}
+
     def fit(self, given: Mapping[str, Tensor] | nn.Module, where: str, *, finite: bool = True) -> State:
         """Return the tensors of one member by the architecture's names and in its types.
 
@@ -95,8 +102,8 @@ class Architecture:
             InputError: If names or shapes are others, a type cannot be converted without loss, layers that share a
                 tensor have different ones, or a number is not finite.
         """
-        known = {alias: name for name, aliases in self.names.items() for alias in (name, *aliases)}
-        state = _unwrapped(self._of_module(given) if isinstance(given, nn.Module) else given, known)
+        known = self.known
+        state = unwrapped(self._of_module(given) if isinstance(given, nn.Module) else given, known)
         lacking = [name for name, aliases in self.names.items() if aliases and not set(aliases) & set(state)]
         besides = [name for name in state if name not in known]
         if lacking or besides:
@@ -233,9 +240,19 @@ def read_state(path: Path) -> State:
     Raises:
         InputError: If it is not such a file, is damaged, or holds other Python objects.
     """
+    content, place = read_content(path)
+    return dict(content if place is None else content[place])
+
+
+def read_content(path: Path) -> tuple[Any, Any]:
+    """Return all that a checkpoint holds, and the name under which the model's tensors are there; None if alone.
+
+    Raises:
+        InputError: As `read_state` does.
+    """
     if path.suffix == ".safetensors":
         try:
-            return dict(load_file(path))
+            return load_file(path), None
         except Exception as error:
             raise InputError(f"{path} is not a safetensors file, or damaged ({_first_line(error)}).") from error
     try:
@@ -252,13 +269,13 @@ def read_state(path: Path) -> State:
                 "file."
             ) from error
         raise InputError(f"{path} is not a file of torch.save, or damaged ({_first_line(error)}).") from error
-    return _state_inside(content, path)
+    return content, _place_inside(content, path)
 
 
-def _state_inside(content: Any, path: Path) -> State:
-    """Return the state of a model from what a training script saved: itself, or under a usual name."""
+def _place_inside(content: Any, path: Path) -> Any:
+    """Return where the state of a model is in what a training script saved: None for itself, or a usual name."""
     if _is_state(content):
-        return dict(content)
+        return None
     inside = {key: value for key, value in content.items() if _is_state(value)} if isinstance(content, Mapping) else {}
     chosen = [name for name in INSIDE if name in inside] or list(inside)
     if not chosen or (chosen[0] not in INSIDE and len(chosen) > 1):
@@ -266,7 +283,7 @@ def _state_inside(content: Any, path: Path) -> State:
         raise InputError(
             f"{path} holds {came}, expected the state_dict of a model, alone or under one of: {', '.join(INSIDE)}."
         )
-    return dict(inside[chosen[0]])
+    return chosen[0]
 
 
 def _is_state(value: Any) -> bool:
@@ -277,8 +294,13 @@ def _is_state(value: Any) -> bool:
     )
 
 
-def _unwrapped(state: Mapping[str, Tensor], known: Mapping[str, str]) -> dict[str, Tensor]:
-    """Drop what a wrapper put before every name: `module.` of DataParallel, `_orig_mod.` of torch.compile."""
+def unwrapped(state: Mapping[str, T], known: Mapping[str, str]) -> dict[str, T]:
+    """Drop what a wrapper put before every name: `module.` of DataParallel, `_orig_mod.` of torch.compile.
+
+    Args:
+        state: What there is by name; the order stays.
+        known: Names without a wrapper.
+    """
     own = dict(state)
     while own and not set(own) & set(known):
         parts = [name.partition(".") for name in own]

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
+from expunge.core.checkpoints import Architecture
 from expunge.core.checks import described, instance, non_negative, plain_arguments, seeds, whole
 from expunge.core.reading import as_tensor
 from expunge.core.record import CheckRecord
+from expunge.core.same_form import like_module, member_state
 from expunge.core.tree import concatenate
 from expunge.ensembles.chunks import even, run_chunks, split, worker_count
 from expunge.ensembles.train import TASK_EXPECTED
@@ -104,6 +106,7 @@ def unlearn(
     workers: int | None = None,
     targets: Tensor | None = None,
     targets_cost: float = 0.0,
+    stop: int | None = None,
     store: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Models:
@@ -111,7 +114,8 @@ def unlearn(
 
     Args:
         pretrained: The ensemble to start from, or one trained module of the task's architecture; it is not changed.
-            The module that comes back is in evaluation mode, and checks that fail are warned of.
+            The module that comes back is of the same class, types, device and mode (training or evaluation), with the
+            numbers of member 0 of an ensemble; checks that fail are warned of.
         task: Its task.
         forget: What to forget.
         method: The algorithm and its options, from `expunge.methods`.
@@ -123,12 +127,14 @@ def unlearn(
             NaN where unknown; only methods that need them read them.
         targets_cost: What the prediction cost, relative to retraining one member on R, at least 0; it enters the cost
             of the methods that read the targets.
+        stop: The epoch of the method, one of its stopping times, after which it stops; None runs it to its end.
         store: Folder in which members that the task's own `fit` retrains are kept and found again.
         progress: Called with members that it retrained and all of them.
 
     Raises:
         InputError: If ensemble, task and forget set do not fit, a batch is too small for batch norm in training, or
-            targets are missing, of another shape, or unknown on the whole forget set.
+            targets are missing, of another shape, or unknown on the whole forget set, or the method does not stop at
+            `stop`.
     """
     expected = "an expunge.Ensemble, such as expunge.train(task) returns, or a trained torch.nn.Module"
     instance((Ensemble, nn.Module), expected, pretrained=pretrained)
@@ -141,23 +147,12 @@ def unlearn(
         whole(minimum=0, workers=workers)
     if evaluate is not None and not callable(evaluate):
         raise InputError(f"evaluate is {described(evaluate)}, expected a function of some members; leave it out.")
+    if stop is not None:
+        whole(minimum=0, stop=stop)
     forget.check(task)
     if isinstance(pretrained, nn.Module):
-        one, like = Ensemble.from_modules([pretrained], task), next(pretrained.parameters())
-        done = unlearn(
-            one.to(like.device),
-            task,
-            forget,
-            method,
-            seed=seed,
-            evaluate=evaluate,
-            targets=targets,
-            targets_cost=targets_cost,
-            store=store,
-        )
-        for check in done.trace.failed_checks:
-            warnings.warn(f"{method.describe()}: the check {check.name!r} failed ({check.detail}).", stacklevel=3)
-        return done.module(0).to(like)
+        options = {"seed": seed, "evaluate": evaluate, "targets": targets, "targets_cost": targets_cost, "stop": stop}
+        return _one(pretrained, task, forget, method, **options, store=store)
     _check_architecture(pretrained, task)
     if not isinstance(method, Method):
         raise InputError(
@@ -187,6 +182,11 @@ def unlearn(
                 facts |= {"forget-margins-start": before, "forget-margins": problem.forget_margins(last)}
             # Only the last state is kept; a caller that wants others measures or copies them in `evaluate`.
             seen.append((Checkpoint(checkpoint.epoch, start, checkpoint.cost, facts), measured))
+            if checkpoint.epoch == stop:
+                break
+        if stop is not None and seen[-1][0].epoch != stop:
+            times = ", ".join(str(each.epoch) for each, _ in seen)
+            raise InputError(f"stop = {stop}, and {method.describe()} stops at {times}; choose one of these, or none.")
         return seen, last
 
     # Plain modules, and a task's own fit, have processes of their own, which are no chunks' threads to start.
@@ -204,6 +204,20 @@ def unlearn(
         trace=Trace(method, tuple(stops)),
         provenance={"method": method.name, "options": method.options(), "seed": seed, "from": pretrained.provenance},
     )
+
+
+def _one(module: nn.Module, task: Task, forget: ForgetSet, method: Method, **options: Any) -> nn.Module:
+    """Return one module unlearned: an ensemble of one, in the form of the module."""
+    if task.model is None:
+        raise InputError(
+            f"models of task {task.name!r} are known by their outputs alone, so no module can be unlearned; expected a "
+            "task with model=..."
+        )
+    one = Ensemble.from_modules([module], task)
+    done = unlearn(one.to(next(module.parameters()).device), task, forget, method, **options)
+    for check in done.trace.failed_checks:
+        warnings.warn(f"{method.describe()}: the check {check.name!r} failed ({check.detail}).", stacklevel=4)
+    return like_module(module, member_state(done), Architecture.of(task))
 
 
 def _measured(found: Any, members: int) -> Mapping[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from expunge.core import InputError
 from expunge.core.forecast import ForecastRun, ForecastSet, PathPoint
+from expunge.core.passing import failed_checks, passes
 from expunge.core.record import ForgetRecord, Record
 from expunge.core.result import Result
 from expunge.report import wording
@@ -31,13 +32,13 @@ def audit_answer(record: Record, folder: Path, page: Path) -> dict[str, Any]:
         setting was chosen.
     """
     sets = [_forget_set(forget) for forget in record.forget_sets]
-    return _valid({**_head(record, folder, page), "forget_sets": sets, "notes": record.notes})
+    return valid({**_head(record, folder, page), "forget_sets": sets, "notes": record.notes})
 
 
 def forecast_answer(record: ForecastRun, folder: Path, page: Path) -> dict[str, Any]:
     """Return what a run of forecasts predicts, likewise: for each forget set the advice, and an outlook a method."""
     sets = [_forecast(item) for item in record.forget_sets]
-    return _valid({**_head(record, folder, page), "forget_sets": sets})
+    return valid({**_head(record, folder, page), "forget_sets": sets})
 
 
 def _head(record: Record | ForecastRun, folder: Path, page: Path) -> dict[str, Any]:
@@ -85,18 +86,14 @@ def shortfalls(record: Record, asked: str) -> list[str]:
         if method and not rows:
             ran = ", ".join(row.method for row in wording.rows(forget))
             raise InputError(f"--fail-unless {asked}: the audit ran no {method!r}, expected one of: {ran}.")
-        if not any(wording.passes(row.chosen) and not _failed(row) for row in rows):
+        if not any(passes(row.chosen) and not failed_checks(row.chosen) for row in rows):
             said = [
                 f"{row.method} {row.chosen.verdict.name if row.chosen else 'not chosen'}"
-                + f" (failed: {', '.join(_failed(row))})" * bool(_failed(row))
+                + f" (failed: {', '.join(failed_checks(row.chosen))})" * bool(failed_checks(row.chosen))
                 for row in rows
             ]
             found.append(f"{forget.name}: {'; '.join(said) or 'no method'}")
     return found
-
-
-def _failed(row: wording.Row) -> list[str]:
-    return [check.name for check in row.chosen.checks if not check.passed] if row.chosen else []
 
 
 def _forget_set(forget: ForgetRecord) -> dict[str, Any]:
@@ -124,7 +121,7 @@ def _method(row: wording.Row) -> dict[str, Any]:
         "epoch": row.chosen.epoch,
         "cost": row.chosen.cost,
         "scores": _scores(row.chosen.scores),
-        "failed_checks": _failed(row),
+        "failed_checks": failed_checks(row.chosen),
         "failed_members": row.chosen.failed,
         "rows": {split: {"examples": r.examples, "counted": r.counted} for split, r in row.chosen.verdict.rows.items()},
         "illusion_gap": row.selection.illusion_gap,
@@ -166,14 +163,14 @@ def _forecast(item: ForecastSet) -> dict[str, Any]:
     }
 
 
-def _valid(answer: dict[str, Any]) -> dict[str, Any]:
+def valid(answer: dict[str, Any]) -> dict[str, Any]:
     """Return an answer without numbers that JSON has no word for."""
     return {key: _plain(value) for key, value in answer.items()}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return _valid(value)
+        return valid(value)
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

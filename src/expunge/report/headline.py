@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from expunge.core.record import MOVED_ENOUGH, ConfigurationRecord, ForgetRecord
+from expunge.core.passing import AS_DEAR, cost, failed_checks, passes, working
+from expunge.core.record import MOVED_ENOUGH, ForgetRecord
 from expunge.report import numbers
-from expunge.report.wording import AS_DEAR, Row, chip, is_noise, passes, rows, setting, worst_excess
+from expunge.report.wording import Row, chip, is_noise, rows, setting, worst_excess
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,10 @@ def headline(forget: ForgetRecord) -> Headline:
             "No method has been chosen and judged for this forget set yet.",
             "Finish or repeat the audit; until then, retrain if the examples have to be forgotten.",
         )
-    working = sorted(
-        (row for row in all_rows if passes(row.chosen)), key=lambda row: (_cost(row.chosen), not row.control)
-    )
-    cheaper = [row for row in working if _cost(row.chosen) < AS_DEAR]
-    passing = [row for row in working if not row.control]
+    by_method = {row.method: row for row in all_rows}
+    found = [by_method[each.method] for each in working(forget)]
+    cheaper = [row for row in found if cost(row.chosen) < AS_DEAR]
+    passing = [row for row in found if not row.control]
     if cheaper:
         return _works(forget, cheaper[0], judged, passing)
     if passing:
@@ -128,7 +128,7 @@ def _count_passing(passing: list[Row], judged: int) -> str:
     if judged == 1:
         return "it is the only candidate" if passing else "the only candidate does not pass"
     total = f"{len(passing)} of {judged} candidates {'passes' if len(passing) == 1 else 'pass'}"
-    names = [f"{row.label} at {numbers.percent(_cost(row.chosen))}" for row in passing]
+    names = [f"{row.label} at {numbers.percent(cost(row.chosen))}" for row in passing]
     return f"{total}: {numbers.listing(names)}"
 
 
@@ -136,7 +136,7 @@ def _cautions(row: Row) -> list[str]:
     """Return what somebody must know who wants to use a method that passes."""
     assert row.chosen is not None
     cautions = []
-    if any(not check.passed for check in row.chosen.checks):
+    if failed_checks(row.chosen):
         cautions.append("a runtime check of the method failed: read it before trusting the score")
     if row.selection and row.selection.edge:
         cautions.append("its setting lies on the edge of the grid, so widen the grid")
@@ -150,10 +150,6 @@ def _inert(forget: ForgetRecord, method: str) -> bool:
         for c in forget.configurations
         if c.method == method
     )
-
-
-def _cost(configuration: ConfigurationRecord | None) -> float:
-    return configuration.cost if configuration and math.isfinite(configuration.cost) else math.inf
 
 
 def _capital(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from expunge.core.passing import passes
 from expunge.core.record import SPLITS, ForgetRecord, Record, SplitName
 from expunge.core.result import Result
 from expunge.report import numbers, wording
@@ -36,7 +37,7 @@ def _forget_set(forget: ForgetRecord) -> str:
         gap = wording.gap_text(row.selection) if row.selection and row.configurations > 1 else ""
         verdict = wording.chip(c.verdict)
         label = _text(row.label) + (" (control)" if row.control else "")
-        bold = f"**{verdict}**" if wording.passes(c) else verdict
+        bold = f"**{verdict}**" if passes(c) else verdict
         lines.append(_row(label, bold, c.scores, numbers.percent(c.cost), gap))
     return f"**{_text(words.sentence)}** {_text(words.action)}\n\n" + "\n".join(lines)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from expunge.core.passing import passes
 from expunge.core.record import (
     SPLITS,
     ConfigurationRecord,
@@ -200,9 +201,9 @@ def _panel(
     verdicts.sort(
         key=lambda v: (
             v.row.control,
-            not wording.passes(v.configuration),
+            not passes(v.configuration),
             # Those that pass by their cost, as in the headline; the others by how far off they are.
-            v.configuration.cost if wording.passes(v.configuration) else wording.worst_excess(v.configuration),
+            v.configuration.cost if passes(v.configuration) else wording.worst_excess(v.configuration),
             order.index(v.configuration.verdict.name),
         )
     )
@@ -228,7 +229,7 @@ def _panel(
         headline=headline(forget),
         rows=rows,
         verdicts=verdicts,
-        ladder=sorted(verdicts, key=lambda v: v.configuration.cost if wording.passes(v.configuration) else math.inf),
+        ladder=sorted(verdicts, key=lambda v: v.configuration.cost if passes(v.configuration) else math.inf),
         # A do-nothing control is the pretrained ensemble, with a verdict: its row takes the reference's place.
         references=[r for r in _references(forget, record.tolerance, top) if dict(r[3]) not in shown],
         unjudged=[row for row in rows if row.chosen is None and not row.control],

@@ -71,9 +71,6 @@ VERDICTS: dict[VerdictName, VerdictWords] = {
 }
 """Every verdict of the record's schema, in the order in which a page lists them."""
 
-AS_DEAR = 0.995
-"""Share of the cost of retraining from which on it is written as 100 %: nothing is saved."""
-
 OPTION_NAMES = {"msteps": "ascent epochs (msteps)", "cost": "share of the epochs"}
 """Options whose name in Python says little to somebody who does not know the code that it comes from."""
 
@@ -129,11 +126,6 @@ def setting(forget: ForgetRecord, configuration: ConfigurationRecord) -> str:
 def short_label(label: str, statistics: str) -> str:
     """Write a method's label, with its choice of normalisation statistics where that is not the default."""
     return label if statistics in ("frozen", "retrained") else f"{label} (statistics {statistics})"
-
-
-def passes(configuration: ConfigurationRecord | None) -> bool:
-    """Return whether a configuration cannot be told from retraining; one that is not there does not pass."""
-    return configuration is not None and configuration.verdict.name == "indistinguishable"
 
 
 def worst_excess(configuration: ConfigurationRecord) -> float:

@@ -2,5 +2,6 @@
 
 from expunge.studies.audit import audit
 from expunge.studies.forecast import forecast_run
+from expunge.studies.request.unlearn import unlearn_checkpoint
 
-__all__ = ["audit", "forecast_run"]
+__all__ = ["audit", "forecast_run", "unlearn_checkpoint"]

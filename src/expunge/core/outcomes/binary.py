@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core.errors import InputError
-from expunge.core.outcomes.outcome import Outcome, numbers, shared
+from expunge.core.outcomes.outcome import Outcome, alike, numbers, shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,10 @@ class Binary(Outcome):
         """Return the accuracy, 0 to 1; a logit that is not finite counts as wrong."""
         z = _one(outputs)
         return (((z > 0) == (shared(targets, z, 1) == 1)) & torch.isfinite(z)).double().mean(1)
+
+    def agreement(self, outputs: Tensor, others: Tensor, targets: Tensor) -> Tensor:
+        """Return the share of examples whose logits are on the same side of 0."""
+        return alike(_one(outputs) > 0, _one(others) > 0)
 
     def groups(self, targets: Tensor) -> Tensor:
         """Return the targets."""

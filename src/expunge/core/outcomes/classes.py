@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from expunge.core.errors import InputError
 from expunge.core.margins import margins_from_logits
-from expunge.core.outcomes.outcome import Outcome, numbers, shared
+from expunge.core.outcomes.outcome import Outcome, alike, numbers, shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +117,10 @@ class Classes(Outcome):
         """Return the accuracy, 0 to 1; an example whose logits are not all finite counts as wrong."""
         right = (outputs.argmax(-1) == shared(targets, outputs, 1)) & torch.isfinite(outputs).all(-1)
         return right.double().mean(1)
+
+    def agreement(self, outputs: Tensor, others: Tensor, targets: Tensor) -> Tensor:
+        """Return the share of examples with the same most likely class."""
+        return alike(outputs.argmax(-1), others.argmax(-1))
 
     def groups(self, targets: Tensor) -> Tensor:
         """Return the labels."""

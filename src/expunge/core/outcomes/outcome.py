@@ -75,6 +75,19 @@ class Outcome:
         """Return how useful each member is on the examples, (members,), float64, larger is better."""
         raise NotImplementedError
 
+    def agreement(self, outputs: Tensor, others: Tensor, targets: Tensor) -> Tensor:
+        """Return on which share of examples two sets of outputs decide alike, (members,), float64.
+
+        Args:
+            outputs: (members, examples, ...).
+            others: The same, of other models.
+            targets: (examples, ...).
+
+        Returns:
+            0 to 1; NaN where outputs are no decisions, as for real targets.
+        """
+        return torch.full((len(outputs),), torch.nan, dtype=torch.float64)
+
     def groups(self, targets: Tensor) -> Tensor:
         """Return a group number of every example, (examples,), int64: the class where there are classes, else 0."""
         return torch.zeros(len(targets), dtype=torch.int64)
@@ -87,6 +100,11 @@ def numbers(targets: Any, part: str) -> Tensor:
         raise InputError(f"{part} is empty, expected at least one example.")
     finite(y, f"{part}.y")
     return y
+
+
+def alike(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return the share of decisions (members, examples, ...) that are the same, (members,), float64."""
+    return (ours == theirs).flatten(1).double().mean(1)
 
 
 def shared(targets: Tensor, outputs: Tensor, axes: int) -> Tensor:

@@ -65,3 +65,9 @@ class Sequences(Outcome):
         y = shared(targets, outputs, 2)
         right = (outputs.argmax(-1) == y) & torch.isfinite(outputs).all(-1)
         return right.sum((1, 2)).double() / (y != IGNORED).sum((1, 2))
+
+    def agreement(self, outputs: Tensor, others: Tensor, targets: Tensor) -> Tensor:
+        """Return the share of counted places with the same most likely token."""
+        counted = shared(targets, outputs, 2) != IGNORED
+        same = (outputs.argmax(-1) == others.argmax(-1)) & counted
+        return same.sum((1, 2)).double() / counted.sum((1, 2))

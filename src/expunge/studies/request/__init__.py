@@ -1,0 +1,1 @@
+"""A request to delete rows from one deployed model."""
