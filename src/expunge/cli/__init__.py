@@ -15,6 +15,7 @@ from expunge.cli.check import check
 from expunge.cli.forecast import forecast
 from expunge.cli.papers import prove_forecast, theory
 from expunge.cli.report import draw_report
+from expunge.cli.reproduce import reproduce
 from expunge.cli.score import score
 from expunge.cli.unlearn import Unlearn, unlearn
 from expunge.version import __version__
@@ -50,6 +51,7 @@ app.command()(forecast)
 app.command()(check)
 app.command(name="prove-forecast")(prove_forecast)
 app.command(name="report")(draw_report)
+app.command()(reproduce)
 app.command()(score)
 app.command(cls=Unlearn)(unlearn)
 app.command()(theory)

@@ -16,7 +16,10 @@ from expunge.report.table import print_forecast, print_table
 
 
 def draw_report(
-    run: Annotated[Path, typer.Argument(help="Folder of an audit, a forecast, a proof of forecasts or a theory run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="Folder of an audit, a forecast, a proof of forecasts, a theory run or another paper."),
+    ],
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print an audit's table as Markdown, and draw nothing.")
     ] = False,
@@ -27,6 +30,7 @@ def draw_report(
     """
     from expunge.papers.ascent_fails_to_forget.report import proof as proof_report
     from expunge.papers.ascent_fails_to_forget.report import theory as theory_report
+    from expunge.papers.sequential_drift import report as drift_report
 
     found = [name for name in RECORDS if (run / name).is_file() or (run.is_file() and run.name == name)]
     if not found:
@@ -42,6 +46,9 @@ def draw_report(
         elif kind == "proof.json":
             path = proof_report.draw(folder)
             proof_report.print_tables(folder, console)
+        elif kind == "sequential_drift.json":
+            path = drift_report.draw(folder)
+            drift_report.print_tables(folder, console)
         elif kind == "forecast.json":
             path = report.draw_forecast(folder)
             print_forecast(ForecastRun.load(folder), console)

@@ -17,9 +17,9 @@ from expunge.core.errors import DamagedFileError, InputError
 SplitName = Literal["forget", "retain", "validation"]
 SPLITS: tuple[SplitName, ...] = ("forget", "retain", "validation")
 
-RECORDS = ("record.json", "forecast.json", "unlearn.json", "proof.json", "theory.json")
-"""Files by which the folder of an audit, a forecast, an unlearned checkpoint, a proof of forecasts and a theory run is
-known."""
+RECORDS = ("record.json", "forecast.json", "unlearn.json", "proof.json", "theory.json", "sequential_drift.json")
+"""Files by which the folder of an audit, a forecast, an unlearned checkpoint, a proof of forecasts, a theory run and
+another paper is known."""
 
 LONGEST_INPUT = 40
 """Characters of a wrong value that a message repeats."""

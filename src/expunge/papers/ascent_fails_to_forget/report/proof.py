@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -14,8 +12,8 @@ from rich.table import Table
 from expunge.core.record import SPLITS, inside, write_atomically
 from expunge.papers.ascent_fails_to_forget.proof import POOLED, Comparison, Correlation, OutcomeName, ProofRecord
 from expunge.papers.ascent_fails_to_forget.report.proof_figures import MEASURES, WORDS, figures
-from expunge.papers.ascent_fails_to_forget.report.theory_figures import STYLE
 from expunge.report.fitting import print_fitting
+from expunge.report.plots import image
 
 Row = Sequence[str]
 
@@ -42,10 +40,7 @@ def draw(folder: Path | str) -> Path:
     folder = Path(folder)
     record = ProofRecord.load(folder)
     for name, figure in figures(record).items():
-        buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(buffer, format="png", dpi=110)
-        write_atomically(inside(folder, f"figures/{name}.png"), buffer.getvalue())
+        write_atomically(inside(folder, f"figures/{name}.png"), image(figure, "png", 110))
     text = "\n".join([f"{WORDING}\n", *(_markdown(title, header, rows) for title, header, rows in tables(record))])
     return write_atomically(folder / "tables.md", text.encode())
 

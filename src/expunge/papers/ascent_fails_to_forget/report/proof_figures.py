@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from expunge.papers.ascent_fails_to_forget.proof import ForgetSetOutcome, MethodOutcome, OutcomeName, ProofRecord
-from expunge.papers.ascent_fails_to_forget.report.theory_figures import (
+from expunge.report.plots import (
     BLUE,
     GREEN,
     GREY,

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import re
 from importlib import resources
 from pathlib import Path
 
-import matplotlib
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from expunge.core.record import inside, write_atomically
 from expunge.papers.ascent_fails_to_forget.finding import TheoryRecord, load_arrays
-from expunge.papers.ascent_fails_to_forget.report.theory_figures import STYLE, figure
+from expunge.papers.ascent_fails_to_forget.report.theory_figures import figure
 from expunge.report.fitting import print_fitting
+from expunge.report.plots import image, inline, paper_style
 
 
 def draw(folder: Path | str) -> Path:
@@ -39,17 +36,13 @@ def draw(folder: Path | str) -> Path:
         made = figure(finding.name, load_arrays(folder, finding))
         files = {}
         for kind in ("png", "svg"):
-            buffer = io.BytesIO()
-            # No date in the file: the same record gives the same bytes.
-            with matplotlib.rc_context(STYLE):
-                made.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
-            files[kind] = buffer.getvalue()
+            files[kind] = image(made, kind)
             write_atomically(inside(folder, f"figures/{finding.name}.{kind}"), files[kind])
-        items.append({"finding": finding, "svg": Markup(_inline(files["svg"].decode(), finding.name))})
+        items.append({"finding": finding, "svg": inline(files["svg"], finding.name)})
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = cell
     text = resources.files(__package__).joinpath("templates/theory.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(text).render(record=record, items=items)
+    page = environment.from_string(text).render(record=record, items=items, style=paper_style())
     return write_atomically(folder / "report.html", page.encode())
 
 
@@ -76,12 +69,3 @@ def cell(value: str | int | float | None) -> str:
     if value is None:
         return ""
     return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def _inline(svg: str, name: str) -> str:
-    """Return an SVG ready for a page: without XML header, with identifiers that no other figure uses."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
-    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
-    return re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', body)

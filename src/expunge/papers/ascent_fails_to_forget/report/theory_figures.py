@@ -1,7 +1,4 @@
-"""Figures of the theory study, one function a result, drawn from arrays and nothing else.
-
-Colours are Okabe and Ito's, told apart by people with any colour vision; lines differ in dash as well.
-"""
+"""Figures of the theory study, one function a result, drawn from arrays and nothing else."""
 
 from __future__ import annotations
 
@@ -17,41 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from expunge.report.plots import BLUE, CYCLE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
+
 Arrays = Mapping[str, np.ndarray[Any, Any]]
-
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-    "#6b7280",
-)
-CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE)
-
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a929b",
-    "axes.labelcolor": "#1c2126",
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "grid.color": "#e9eaec",
-    "axes.axisbelow": True,
-    "xtick.color": "#4a525b",
-    "ytick.color": "#4a525b",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.9,
-    "figure.constrained_layout.use": True,
-    "svg.hashsalt": "expunge",
-    "svg.fonttype": "path",
-}
 
 
 def figure(name: str, arrays: Arrays) -> Figure:

@@ -1,0 +1,90 @@
+"""`expunge reproduce`: the study of a paper, computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from expunge.cli import shared
+from expunge.cli.options import Device, Json, Quiet, Resume, Seed
+from expunge.core.checks import one_of
+from expunge.papers import sequential_drift
+from expunge.run_file import typed_again
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A study that can be run again by name."""
+
+    presets: tuple[str, ...]
+    """Sizes, from the smallest; the last is the default."""
+    plan: Callable[..., Any]
+    """From `preset`, `seed` and `device` to what it would take, a dataclass that prints as a line."""
+    run: Callable[..., tuple[Path, Any]]
+    """Runs it, and returns folder and record."""
+    draw: Callable[[Path], Path]
+    """From the folder to the page."""
+    tell: Callable[[Path, Console], None]
+    """Prints answer and tables."""
+    answer: Callable[[Any], list[str]]
+    """The answer in sentences."""
+
+
+PAPERS: Mapping[str, Paper] = {
+    "sequential-drift": Paper(**sequential_drift.paper()),
+}
+"""By name; a new one is a line."""
+
+
+def reproduce(
+    context: typer.Context,
+    paper: Annotated[str, typer.Argument(help=f"Which: {', '.join(PAPERS)}.")],
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How much: tiny (a minute) or cpu (two cores).  [default: cpu]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the run.  [default: runs/ and the name]")
+    ] = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say how long it would take here; nothing is written.")] = False,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the study of a paper again.
+
+    sequential-drift: do models drift away from retraining, request after request, and do real labels stop it?
+    """
+    one_of(PAPERS, paper=paper)
+    chosen, console = PAPERS[paper], shared.progress(json, quiet)
+    size = preset or chosen.presets[-1]
+    one_of(chosen.presets, preset=size)
+    if plan:
+        found = chosen.plan(size, seed=seed, device=device)
+        if json:
+            shared.print_json(asdict(found))
+        elif console is not None:
+            console.print(str(found))
+        return
+    folder, record = chosen.run(
+        size,
+        out=out or Path("runs") / paper,
+        seed=seed,
+        resume=resume,
+        device=device,
+        console=console,
+        command=typed_again(context),
+    )
+    page = chosen.draw(folder)
+    if json:
+        answer = {"run": str(folder), "report": str(page), "answer": chosen.answer(record)}
+        shared.print_json({**answer, "record": record.model_dump(mode="json", exclude={"environment"})})
+    elif console is not None:
+        chosen.tell(folder, console)
+        console.print(f"\nReport: {page}", soft_wrap=True)

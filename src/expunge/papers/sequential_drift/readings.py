@@ -1,0 +1,162 @@
+"""How far models are from the oracles of the same request, and how that grows with the number of requests.
+
+Margins are compared row by row, over rows that are never removed. Three readings, with o for the oracles:
+
+    klom      mean over rows of KLoM, in nats, less that of held-out oracles; it cannot grow beyond 4
+    shift     root of [mean over rows of ((mean margin - mean_o) / sd_o)^2, less that of held-out oracles]: models go
+              one way together
+    spread    root of [mean over rows of variance / variance_o, less that of held-out oracles]: models go apart. Where
+              each model walks at random from request to request this grows as the root of k
+
+The exponent b of a reading is the slope of its logarithm on that of k by least squares, over all requests. Intervals
+are the middle 95 % of a bootstrap that draws models (the same at every request: they are chains), oracles and held-out
+oracles (which are others at every request).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from expunge.core.seeds import derive
+from expunge.metrics.failures import Reference, failed_members
+from expunge.metrics.klom import Cells
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+LEAST: Mapping[str, float] = {"klom": 0.01, "shift": 0.05, "spread": 0.05}
+"""Smallest value of each reading that counts as drift; what is below is set to it before logarithms are taken."""
+
+REPLICATES = 200
+
+LEAST_SHARE = 0.1
+"""Share of the oracles' variance that a replicate has at least."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How often each model counts in each replicate, (1 + replicates, models); in the first each counts once."""
+
+    members: Array
+    oracles: tuple[Array, ...]
+    """One for each request."""
+    held_out: tuple[Array, ...]
+    """Likewise."""
+
+    @classmethod
+    def of(cls, members: int, requests: int, seed: int, replicates: int = REPLICATES) -> Draws:
+        """Return draws with replacement; every set of models has as many members."""
+
+        def draw(*who: object) -> Array:
+            rng = np.random.default_rng(derive(seed, "drift bootstrap", *who))
+            drawn = rng.multinomial(members, np.full(members, 1 / members), size=replicates)
+            return np.concatenate([np.ones((1, members)), drawn])
+
+        numbers = range(1, requests + 1)
+        return cls(
+            draw("members"), tuple(draw("oracle", k) for k in numbers), tuple(draw("held out", k) for k in numbers)
+        )
+
+
+def readings(margins: Array, oracle: Array, mine: Array, theirs: Array) -> dict[str, Array]:
+    """Return each reading of one request before the floor is taken off, in every replicate, (1 + replicates,).
+
+    Args:
+        margins: Of the models, (members, rows).
+        oracle: Of the oracles of that request, (members, rows).
+        mine: How often each model counts, (1 + replicates, members).
+        theirs: How often each oracle counts, likewise.
+
+    Returns:
+        `klom`, and means over rows of the squares under the roots of `shift` and `spread`. Failed models count in
+        `klom` alone.
+    """
+    cells, failed = Cells.of(oracle), failed_members(margins, Reference.of(oracle))
+    codes = cells.place(cells.digitise(margins, failed), "jeffreys")
+    here, there = (_shares(part, cells.failure + 1) for part in (codes, cells.oracle_codes))
+    klom = []
+    for ours, others in zip(mine, theirs, strict=True):
+        counts, known = (
+            (w @ part.reshape(len(part), -1)).reshape(part.shape[1:]) for w, part in ((ours, here), (others, there))
+        )
+        klom.append(replace(cells, oracle_counts=known).divergence(counts, len(codes), "jeffreys").mean())
+    sound = np.where(failed[:, None], 0.0, margins)
+    mean, variance = _moments(sound, mine * ~failed)
+    oracle_mean, oracle_variance = _moments(oracle, theirs)
+    # Few oracles drawn again and again can be nearly the same one.
+    oracle_variance = np.maximum(oracle_variance, np.maximum(LEAST_SHARE * oracle.var(0, ddof=1), 1e-12))
+    return {
+        "klom": np.array(klom),
+        "shift": ((mean - oracle_mean) ** 2 / oracle_variance).mean(1),
+        "spread": (variance / oracle_variance).mean(1),
+    }
+
+
+def above(found: Mapping[str, Array], floor: Mapping[str, Array]) -> dict[str, Array]:
+    """Return readings of one request above those of the held-out oracles; see the module."""
+    less = {name: found[name] - floor[name] for name in found}
+    return {name: value if name == "klom" else np.sqrt(np.maximum(value, 0.0)) for name, value in less.items()}
+
+
+def exponents(values: Array, least: float) -> Array:
+    """Return the slope of log(reading) on log(k) in every replicate, (replicates,).
+
+    Args:
+        values: Readings by replicate and request, (replicates, requests), for k = 1, 2, ...
+        least: Smaller readings are set to it.
+
+    >>> exponents(3 * np.arange(1.0, 9.0)[None] ** 0.5, 0.01).round(6).tolist()
+    [0.5]
+    """
+    k = np.log(np.arange(1, values.shape[1] + 1))
+    across = k - k.mean()
+    return np.asarray(np.log(np.maximum(values, least)) @ across / (across @ across))
+
+
+def growth(low: float, high: float, last_low: float, least: float) -> str:
+    """Return how a reading grows, in words, from the interval of its exponent.
+
+    Args:
+        low: Lower end of the exponent's interval.
+        high: Upper end.
+        last_low: Lower end of the reading at the last request.
+        least: What counts as drift.
+
+    >>> growth(0.4, 0.6, 2.0, 0.05), growth(0.7, 0.9, 2.0, 0.05), growth(0.4, 0.6, 0.0, 0.05)
+    ('grows as the root of k', 'grows faster than the root of k and slower than k', 'is not to be seen')
+    """
+    if last_low <= least:
+        return "is not to be seen"
+    if low <= 0 <= high:
+        return "does not grow"
+    root, line = low <= 0.5 <= high, low <= 1 <= high
+    if root and line:
+        return "grows as the root of k or as k"
+    if root or line:
+        return "grows as the root of k" if root else "grows as k"
+    if high < 0.5:
+        return "grows slower than the root of k" if low > 0 else "falls"
+    return "grows faster than the root of k and slower than k" if high < 1 else "grows faster than k"
+
+
+def middle(values: Sequence[float] | Array) -> tuple[float, float]:
+    """Return the ends of the middle 95 % of replicates."""
+    low, high = np.percentile(np.asarray(values), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _shares(codes: np.ndarray[Any, Any], cells: int) -> Array:
+    """Return 1 where a margin is in a cell, (members, rows, cells)."""
+    return np.asarray(codes[:, :, None] == np.arange(cells), dtype=np.float64)
+
+
+def _moments(margins: Array, weight: Array) -> tuple[Array, Array]:
+    """Return mean and unbiased variance over models in every replicate, each (replicates, rows)."""
+    total = weight.sum(1, keepdims=True)
+    centre = margins.mean(0)  # margins far from 0 would lose digits
+    mean = weight @ (margins - centre) / total
+    variance = (weight @ (margins - centre) ** 2 / total - mean**2) * total / np.maximum(total - 1, 1)
+    return mean + centre, np.maximum(variance, 0.0)
