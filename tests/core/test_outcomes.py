@@ -134,6 +134,31 @@ def test_outputs_with_and_without_a_last_axis_of_one_are_the_same():
             torch.testing.assert_close(function(z, targets), function(z[..., None], targets), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_agreement_counts_equal_decisions_one_by_one(name):
+    outcome, z, y = CASES[name]
+    others = random(*z.shape)
+    found = outcome.agreement(z, others, y)
+    assert found.dtype == torch.float64
+    if name == "regression":
+        assert found.isnan().all()
+        return
+    for member in range(MEMBERS):
+        same = []
+        for e in range(EXAMPLES):
+            for place in range(y.shape[1] if name in ("labels", "sequences") else 1):
+                ours, theirs = (each[member, e] for each in (z, others))
+                if name == "sequences" and int(y[e, place]) == -100:
+                    continue
+                if name in ("labels", "binary"):
+                    same.append(bool(ours[place] > 0) == bool(theirs[place] > 0))
+                else:
+                    a, b = (each[place] if name == "sequences" else each for each in (ours, theirs))
+                    same.append(int(a.argmax()) == int(b.argmax()))
+        assert float(found[member]) == pytest.approx(sum(same) / len(same))
+    assert (outcome.agreement(z, z, y) == 1).all()
+
+
 def test_groups_are_classes_where_there_are_any():
     for name, (outcome, _, y) in CASES.items():
         groups = outcome.groups(y)

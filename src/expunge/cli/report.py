@@ -12,7 +12,9 @@ from expunge.boundary import console as console_of
 from expunge.core import InputError, Record
 from expunge.core.forecast import ForecastRun
 from expunge.core.schema import RECORDS
+from expunge.core.unlearning import Unlearning
 from expunge.report.table import print_forecast, print_table
+from expunge.report.unlearning import print_unlearning
 
 
 def draw_report(
@@ -40,6 +42,9 @@ def draw_report(
         typer.echo(report.markdown(Record.load(folder)), nl=False)
         return
     for kind in found:
+        if kind == Unlearning.FILE:
+            print_unlearning(Unlearning.load(folder), console)
+            continue
         if kind == "theory.json":
             path = theory_report.draw(folder)
             theory_report.print_tables(folder, console)
