@@ -1,6 +1,6 @@
 """The verdict on one model: level and power, simulated and on digits.
 
-    OMP_NUM_THREADS=1 python benchmarks/one_model.py       # trains 600 models once; 3 minutes of one core
+    OMP_NUM_THREADS=1 python benchmarks/one_model.py       # trains 600 models once; 2 minutes of one core
 
 Simulated models err together: skill and sharpness of a model are common to all of its examples. Level: 2,000 trials a
 cell; nominal is floor(a (N + 1)) / (N + 1), and the deviation is in binomial standard errors. Digits (8 x 8 pixels,

@@ -1,7 +1,7 @@
 """expunge: does this model behave as if it had never seen that data?"""
 
 from expunge import dependence, methods, metrics, papers, tasks
-from expunge.api import Forecast, Run, Scores, Unlearned, audit, forecast, score, unlearn_checkpoint
+from expunge.api import Forecast, Run, Scores, Unlearned, audit, forecast, judge, score, unlearn_checkpoint
 from expunge.core import Ensemble, ForgetSet, OutputsAlone, Recipe, Task
 from expunge.ensembles import train
 from expunge.methods import unlearn
@@ -25,6 +25,7 @@ __all__ = [
     "check",
     "dependence",
     "forecast",
+    "judge",
     "methods",
     "metrics",
     "papers",

@@ -17,9 +17,11 @@ from expunge.core.scoring import ScoreResult
 from expunge.core.unlearning import Unlearning
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods import Method
+from expunge.metrics.one_model import LEVEL, POWER, OneModel
 from expunge.report.score_table import score_text
 from expunge.report.unlearning import unlearning_text
 from expunge.studies.audit.given import Models
+from expunge.studies.request.judge import judge_by_models, judge_by_run
 from expunge.studies.request.unlearn import one_forget_set
 from expunge.studies.score import score_arrays
 
@@ -339,6 +341,68 @@ def score(
         seed=seed,
     )
     return Scores(**dict(found))
+
+
+@plain_arguments
+def judge(
+    model: Any,
+    *,
+    task: Task | None = None,
+    run: Path | str | None = None,
+    forget: ForgetItem | None = None,
+    oracle: Any = None,
+    pretrained: Any = None,
+    level: float = LEVEL,
+    power: float = POWER,
+    seed: int = 0,
+) -> OneModel:
+    """Judge one model: compatible with retraining, told from it, or more than these oracles can say.
+
+    Args:
+        model: The path of a checkpoint, a `torch.nn.Module`, an ensemble of one, or margins: a mapping by split
+            (`forget`, `retain`, `validation`), each (examples,), or those of the forget set alone.
+        task: Its task; without one everything that is given is margins.
+        run: Folder of an audit of the task, whose retrained and pretrained models are taken.
+        forget: The forget set: with a run its name in the audit, or the rows in any form (None: its only one); without
+            a run a `ForgetSet`.
+        oracle: Retrained models instead of a run: an ensemble, checkpoints, or margins, each (oracles, examples).
+        pretrained: Models trained on everything, likewise; without them nothing is compatible, since no power is shown.
+        level: Chance that a retrained model is told, 0.001 to 0.5; it takes 1 / level - 1 oracles.
+        power: Share of the pretrained models that must be shown to be told before a model is compatible, 0.5 to 0.99.
+        seed: Draws the examples that are scored, without a run.
+
+    Returns:
+        The verdict: `name`, `sentence` (also by `print`), `p_value`, `rows`, `power` with its interval, and
+        `oracles_needed`.
+
+    Raises:
+        InputError: If something given cannot be used, or models come without task and forget set.
+
+    >>> import numpy as np
+    >>> draw = np.random.default_rng(0)
+    >>> oracle, pretrained = draw.normal(0, 1, (40, 30)), draw.normal(1, 1, (40, 30))
+    >>> judge(draw.normal(0, 1, 30), oracle=oracle, pretrained=pretrained).name
+    'compatible'
+    """
+    if (run is None) == (oracle is None):
+        raise InputError("expected one of run (the folder of an audit) and oracle (retrained models).")
+    if run is None:
+        instance((ForgetSet, type(None)), "a forget set, as tasks.random_forget_set makes", forget=forget)
+        return judge_by_models(
+            model,
+            oracle,
+            pretrained,
+            task=task,
+            forget=forget if isinstance(forget, ForgetSet) else None,
+            level=level,
+            power=power,
+            seed=seed,
+        )
+    if pretrained is not None:
+        raise InputError("run and pretrained were given, expected one of them: the audit has pretrained models.")
+    instance(Task, TASK_EXPECTED, task=task)
+    assert task is not None
+    return judge_by_run(model, task, run, forget, level=level, power=power)
 
 
 def _check_request(task: Task, out: Path | str, seed: int, tolerance: float | None) -> None:

@@ -13,6 +13,7 @@ from expunge.boundary import console, guarded
 from expunge.cli.audit import audit
 from expunge.cli.check import check
 from expunge.cli.forecast import forecast
+from expunge.cli.judge import judge
 from expunge.cli.papers import prove_forecast, theory
 from expunge.cli.report import draw_report
 from expunge.cli.reproduce import reproduce
@@ -53,6 +54,7 @@ app.command(name="prove-forecast")(prove_forecast)
 app.command(name="report")(draw_report)
 app.command()(reproduce)
 app.command()(score)
+app.command()(judge)
 app.command(cls=Unlearn)(unlearn)
 app.command()(theory)
 
