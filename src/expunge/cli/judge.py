@@ -78,5 +78,4 @@ def judge(
 def answer(found: OneModel) -> dict[str, Any]:
     """Return a verdict as a JSON value; numbers that are none are null."""
     said = {"verdict": found.name, "sentence": found.sentence, **dataclasses.asdict(found)}
-    said["rows"] = list(said["rows"])
     return valid({key: value for key, value in said.items() if key not in ("name", "result")})

@@ -85,8 +85,8 @@ def judge_by_models(
     if (task is None) != (forget is None):
         raise InputError("one of task and forget was given, expected both, with models, or none, with margins.")
     if task is None or forget is None:
-        for what, side in (("model", model), ("oracle", oracle), ("pretrained", pretrained)):
-            if isinstance(side, str | os.PathLike | nn.Module | Ensemble):
+        for what, given in (("model", model), ("oracle", oracle), ("pretrained", pretrained)):
+            if isinstance(given, str | os.PathLike | nn.Module | Ensemble):
                 raise InputError(f"{what} is a model, not its margins, and task and forget are missing; give both.")
         return one_model(model, oracle, pretrained, level=level, power=power, seed=seed)
     instance(Task, "an expunge.Task", task=task)
@@ -95,8 +95,8 @@ def judge_by_models(
     parts = Parts.of(task, forget, seed)
 
     def side(models: Any, what: str) -> Any:
-        given = models is None or isinstance(models, Mapping)
-        return models if given else margins_of(parts.measure(read(models, task, what)))
+        known = models is None or isinstance(models, Mapping)
+        return models if known else margins_of(parts.measure(read(models, task, what)))
 
     ours = margins_of_model(model, task, parts)
     return one_model(ours, side(oracle, "oracle"), side(pretrained, "pretrained"), level=level, power=power, seed=seed)
