@@ -1,7 +1,21 @@
 """expunge: does this model behave as if it had never seen that data?"""
 
 from expunge import dependence, methods, metrics, papers, tasks
-from expunge.api import Forecast, Run, Scores, Unlearned, audit, forecast, judge, score, unlearn_checkpoint
+from expunge.api import (
+    Evidence,
+    Forecast,
+    Run,
+    Scores,
+    Unlearned,
+    Verified,
+    audit,
+    evidence,
+    forecast,
+    judge,
+    score,
+    unlearn_checkpoint,
+    verify,
+)
 from expunge.core import Ensemble, ForgetSet, OutputsAlone, Recipe, Task
 from expunge.ensembles import train
 from expunge.methods import unlearn
@@ -12,6 +26,7 @@ from expunge.version import __version__
 __all__ = [
     "Check",
     "Ensemble",
+    "Evidence",
     "Forecast",
     "ForgetSet",
     "OutputsAlone",
@@ -20,10 +35,12 @@ __all__ = [
     "Scores",
     "Task",
     "Unlearned",
+    "Verified",
     "__version__",
     "audit",
     "check",
     "dependence",
+    "evidence",
     "forecast",
     "judge",
     "methods",
@@ -35,4 +52,5 @@ __all__ = [
     "train",
     "unlearn",
     "unlearn_checkpoint",
+    "verify",
 ]

@@ -12,6 +12,7 @@ import typer
 from expunge.boundary import console, guarded
 from expunge.cli.audit import audit
 from expunge.cli.check import check
+from expunge.cli.evidence import evidence, verify
 from expunge.cli.forecast import forecast
 from expunge.cli.judge import judge
 from expunge.cli.papers import prove_forecast, theory
@@ -56,6 +57,8 @@ app.command()(reproduce)
 app.command()(score)
 app.command()(judge)
 app.command(cls=Unlearn)(unlearn)
+app.command()(evidence)
+app.command()(verify)
 app.command()(theory)
 
 

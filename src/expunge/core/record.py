@@ -1,6 +1,7 @@
 """The record: everything that a finished study remembers, and all that a report may read.
 
-A run is a folder: `record.json` (this schema) and `margins/<forget set>.safetensors`, whose keys are
+A run is a folder: `record.json` (this schema), `rows.safetensors` (digests `train` and `validation` of all rows,
+positions `<forget set>/<split>` of those that were scored), and `margins/<forget set>.safetensors`, whose keys are
 `<who>/<split>` with `who` one of `pretrained`, `oracle`, `held_out`, `forecast` (predicted oracles) or the id of a
 configuration, and `split` one of `forget`, `retain`, `validation`; each is (members, examples), float32.
 """
@@ -354,6 +355,11 @@ class Record(RunRecord):
     forget_sets: list[ForgetRecord] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     """What a reader must know: fallbacks taken, things skipped."""
+    rows: str = ""
+    """Path of the file, relative to the run's folder, that says which rows the data were and which of them were
+    forgotten and scored; empty in records written before it was kept."""
+    rows_digest: str = ""
+    """SHA-256 of that file."""
 
 
 def load_margins(folder: Path, forget: ForgetRecord) -> dict[str, np.ndarray[Any, Any]]:

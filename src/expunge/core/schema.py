@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -153,8 +154,13 @@ WRITING: set[Path] = set()
 """Temporary files of this process, which must not outlive it."""
 
 
-def write_atomically(path: Path, content: bytes) -> Path:
+def write_atomically(path: Path, content: bytes | Iterable[bytes], *, private: bool = False) -> Path:
     """Write a file so that a crash leaves the old one or the new one, never a part: temporary file, fsync, rename.
+
+    Args:
+        path: The file.
+        content: What is in it, or its parts one after the other, which need not fit into memory together.
+        private: Whether only its owner may read it, where the system knows such a thing.
 
     Raises:
         InputError: If it cannot be written; nothing is left of the attempt.
@@ -165,7 +171,10 @@ def write_atomically(path: Path, content: bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         with open(temporary, "xb") as file:  # never through a link that somebody left there
-            file.write(content)
+            if private:
+                os.chmod(temporary, 0o600)
+            for part in [content] if isinstance(content, bytes) else content:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -3,6 +3,16 @@
 from expunge.report.forecast_page import draw_forecast, render_forecast
 from expunge.report.markdown import markdown
 from expunge.report.page import draw, render
+from expunge.report.statement_page import draw_statement
 from expunge.report.table import print_forecast, print_table
 
-__all__ = ["draw", "draw_forecast", "markdown", "print_forecast", "print_table", "render", "render_forecast"]
+__all__ = [
+    "draw",
+    "draw_forecast",
+    "draw_statement",
+    "markdown",
+    "print_forecast",
+    "print_table",
+    "render",
+    "render_forecast",
+]

@@ -35,6 +35,34 @@ def render_page(
         costs: Ends of the colour scale of cost.
         values: What the template shows.
     """
+    scripts = [_plotly(), _template_text("script.js")]
+    return (
+        templates()
+        .get_template(template)
+        .render(
+            version=__version__,
+            count=numbers.count,
+            marker=marker,
+            style=style("style.css"),
+            scripts=[Markup(text) for text in scripts],
+            hashes=[_digest(text) for text in scripts],
+            payload=_json(payload),
+            record=record,
+            costs=cost_ticks(costs),
+            splits=SPLITS,
+            tables={
+                "task": flat({k: v for k, v in record.task.items() if k not in ("architecture", "recipe")}),
+                "recipe": flat(record.task.get("recipe") or {}),
+                "request": flat(record.request),
+                "environment": flat(record.environment),
+            },
+            **values,
+        )
+    )
+
+
+def templates() -> Environment:
+    """Return the templates, with the report's way of writing numbers as filters."""
     environment = Environment(
         loader=PackageLoader("expunge.report", "templates"),
         autoescape=True,
@@ -52,26 +80,12 @@ def render_page(
         listing=numbers.listing,
         value=numbers.value_text,
     )
-    scripts = [_plotly(), _template_text("script.js")]
-    return environment.get_template(template).render(
-        version=__version__,
-        count=numbers.count,
-        marker=marker,
-        style=Markup(_template_text("style.css")),
-        scripts=[Markup(text) for text in scripts],
-        hashes=[_digest(text) for text in scripts],
-        payload=_json(payload),
-        record=record,
-        costs=cost_ticks(costs),
-        splits=SPLITS,
-        tables={
-            "task": flat({k: v for k, v in record.task.items() if k not in ("architecture", "recipe")}),
-            "recipe": flat(record.task.get("recipe") or {}),
-            "request": flat(record.request),
-            "environment": flat(record.environment),
-        },
-        **values,
-    )
+    return environment
+
+
+def style(name: str) -> Markup:
+    """Return a style sheet."""
+    return Markup(_template_text(name))
 
 
 def cost_ticks(costs: tuple[float, float]) -> list[tuple[float, str]]:

@@ -7,7 +7,7 @@
         checklist: is there anything to unlearn, do the oracles look right
         every method over its grid, every epoch a stopping time, on both forget sets
         scores, verdicts; one configuration a method, chosen on the calibration set
-    record.json, margins/*.safetensors
+    record.json, rows.safetensors, margins/*.safetensors
 
 Everything long is kept as it is made (ensembles in the store, measurements in parts), so a killed audit goes on where
 it was and ends with the same numbers.
@@ -37,6 +37,7 @@ from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
 from expunge.studies.audit.estimate import Estimate, estimate
 from expunge.studies.audit.forget_set import Study, audit_forget_set
 from expunge.studies.audit.given import Given, Models
+from expunge.studies.audit.rows import save_rows
 from expunge.studies.run.check import NEEDED, check
 from expunge.studies.run.forecasting import FORECAST_WORK, check_forecastable
 from expunge.studies.run.forget_specs import choose_all, is_component, parse_component
@@ -130,6 +131,7 @@ def audit(
     ) as run:
         if run.finished:
             return out, run.record
+        run.record.rows, run.record.rows_digest = save_rows(out, task, choices, seed)
         study = Study(
             task, members, seed, tolerance, row_tolerance, where, chunk, out, run.reporter, run.parts, forecasts, given
         )

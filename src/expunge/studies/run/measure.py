@@ -25,19 +25,21 @@ class Parts:
     """The examples that an audit scores, by split."""
 
     splits: Mapping[SplitName, Split]
+    positions: Mapping[SplitName, Tensor]
+    """Where they are in the task's training data, or in its validation data."""
 
     @classmethod
     def of(cls, task: Task, forget: ForgetSet, seed: int) -> Parts:
         """Return all forget examples, and at most the stated numbers of retain and validation examples."""
         retain = _sample(torch.from_numpy(forget.retain), RETAIN_EXAMPLES, seed, "retain")
         validation = _sample(torch.arange(len(task.validation)), VALIDATION_EXAMPLES, seed, "validation")
-        return cls(
-            {
-                "forget": task.train[torch.from_numpy(forget.indices)],
-                "retain": task.train[retain],
-                "validation": task.validation[validation],
-            }
-        )
+        positions: dict[SplitName, Tensor] = {
+            "forget": torch.from_numpy(forget.indices),
+            "retain": retain,
+            "validation": validation,
+        }
+        splits = {s: (task.validation if s == "validation" else task.train)[positions[s]] for s in SPLITS}
+        return cls(splits, positions)
 
     def by_name(self) -> dict[str, Split]:
         """Return the splits under plain names."""

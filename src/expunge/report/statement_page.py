@@ -1,0 +1,80 @@
+"""The page for the person who signs: request, what was done, verdicts, numbers, what they show and what they do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from expunge.core.evidence import Models, Statement
+from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, Record, SplitName
+from expunge.core.result import Result
+from expunge.report import numbers, wording
+from expunge.report.headline import Headline, headline
+from expunge.report.html import made_facts, style, task_facts, templates
+from expunge.version import __version__
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method in the table of numbers."""
+
+    label: str
+    setting: str
+    control: bool
+    configuration: ConfigurationRecord
+    scores: dict[SplitName, Result]
+    failed_checks: list[str]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What the page says of one forget set."""
+
+    forget: ForgetRecord
+    headline: Headline
+    lines: list[Line]
+
+
+def draw_statement(statement: Statement, record: Record, models: Models, root: str) -> str:
+    """Return the page as HTML; the same arguments always give the same bytes.
+
+    Args:
+        statement: The words.
+        record: The run's record as it stands in the bundle, for the numbers.
+        models: Digests of the models.
+        root: The root digest of the bundle.
+    """
+    parts = {"Shown": statement.shown, "Assumed": statement.assumed, "Not shown": statement.not_shown}
+    return (
+        templates()
+        .get_template("statement.html.j2")
+        .render(
+            version=__version__,
+            style=style("statement.css"),
+            record=record,
+            statement=statement,
+            models=models,
+            root=root,
+            splits=SPLITS,
+            sheets=[_sheet(forget) for forget in record.forget_sets],
+            facts=[*task_facts(record.task), *made_facts(record)],
+            parts=parts,
+            chip=wording.chip,
+            count=numbers.count,
+        )
+    )
+
+
+def _sheet(forget: ForgetRecord) -> Sheet:
+    lines = [
+        Line(
+            wording.short_label(row.label, row.chosen.statistics),
+            wording.setting(forget, row.chosen),
+            row.control,
+            row.chosen,
+            row.chosen.scores,
+            [check.name for check in row.chosen.checks if not check.passed],
+        )
+        for row in wording.rows(forget)
+        if row.chosen is not None
+    ]
+    return Sheet(forget, headline(forget), lines)
