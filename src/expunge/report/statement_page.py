@@ -43,7 +43,11 @@ def draw_statement(statement: Statement, record: Record, models: Models, root: s
         models: Digests of the models.
         root: The root digest of the bundle.
     """
-    parts = {"Shown": statement.shown, "Assumed": statement.assumed, "Not shown": statement.not_shown}
+    parts = {
+        "Shown": [("", sentence) for sentence in statement.shown],
+        "Assumed": [("", sentence) for sentence in statement.assumed],
+        "Not shown": [_led(sentence) for sentence in statement.not_shown],
+    }
     return (
         templates()
         .get_template("statement.html.j2")
@@ -56,12 +60,19 @@ def draw_statement(statement: Statement, record: Record, models: Models, root: s
             root=root,
             splits=SPLITS,
             sheets=[_sheet(forget) for forget in record.forget_sets],
-            facts=[*task_facts(record.task), *made_facts(record)],
+            # The fingerprint of the data stands under a key in a bundle, so it would be found nowhere else.
+            facts=[*task_facts(record.task), *(f for f in made_facts(record) if not f.startswith("data "))],
             parts=parts,
             chip=wording.chip,
             count=numbers.count,
         )
     )
+
+
+def _led(sentence: str) -> tuple[str, str]:
+    """Return what a sentence is about, and the rest: `Copies. Backups, logs, ...`."""
+    lead, stop, rest = sentence.partition(". ")
+    return (lead + stop.strip(), rest) if stop else ("", sentence)
 
 
 def _sheet(forget: ForgetRecord) -> Sheet:

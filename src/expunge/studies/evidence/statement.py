@@ -49,7 +49,7 @@ def _request(record: Record) -> list[str]:
 def _done(record: Record, models: Models, released: Mapping[str, Any] | None) -> list[str]:
     given = sorted({e.role.partition(",")[0] for e in record.ensembles if e.given})
     found = [
-        f"An audit, begun {record.started}: {_count(record.members, 'model')} trained on all rows, unlearned by "
+        f"An audit, begun {_time(record.started)}: {_count(record.members, 'model')} trained on all rows, unlearned by "
         "each method below, and held against models that were retrained without the forget rows.",
     ]
     if given:
@@ -166,6 +166,11 @@ def _not_shown(record: Record, models: Models, rows: bool) -> list[str]:
     if not rows:
         found.append("Which rows the data were: the run kept no digests of them.")
     return found
+
+
+def _time(iso: str) -> str:
+    """Write a time as people do."""
+    return iso.replace("T", " ", 1).removesuffix("+00:00")[:16] + " UTC" if iso.endswith("+00:00") else iso
 
 
 def _name(configuration: ConfigurationRecord) -> str:
