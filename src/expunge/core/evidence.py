@@ -43,21 +43,11 @@ class Checkpoints(Strict):
     """SHA-256 by name."""
 
 
-class Released(Strict):
-    """The checkpoint that was made for the request, of which the bundle holds the digest."""
-
-    files: dict[str, str]
-    """SHA-256 by name, of all files that were handed in."""
-    record: str
-    """The file of the bundle that says how it was made; empty where there is none."""
-
-
 class Models(Strict):
     """`checkpoints.json`: digests of the models, none of which is in the bundle."""
 
     audited: list[Checkpoints]
     """Ensembles that the audit trained and kept."""
-    released: Released | None = None
 
 
 class Statement(Strict):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from expunge.core.evidence import Models, Statement
+from expunge.core.evidence import Statement
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, Record, SplitName
 from expunge.core.result import Result
+from expunge.core.unlearning import Unlearning
 from expunge.report import numbers, wording
 from expunge.report.headline import Headline, headline
 from expunge.report.html import made_facts, style, task_facts, templates
@@ -34,13 +35,13 @@ class Sheet:
     lines: list[Line]
 
 
-def draw_statement(statement: Statement, record: Record, models: Models, root: str) -> str:
+def draw_statement(statement: Statement, record: Record, released: Unlearning | None, root: str) -> str:
     """Return the page as HTML; the same arguments always give the same bytes.
 
     Args:
         statement: The words.
         record: The run's record as it stands in the bundle, for the numbers.
-        models: Digests of the models.
+        released: Of the checkpoint that was made for the request, if it was handed in.
         root: The root digest of the bundle.
     """
     parts = {
@@ -56,7 +57,7 @@ def draw_statement(statement: Statement, record: Record, models: Models, root: s
             style=style("statement.css"),
             record=record,
             statement=statement,
-            models=models,
+            released=released,
             root=root,
             splits=SPLITS,
             sheets=[_sheet(forget) for forget in record.forget_sets],

@@ -34,9 +34,10 @@ from safetensors.numpy import save as save_arrays
 
 from expunge.core import DamagedFileError, InputError, Record
 from expunge.core.digest import own_digest
-from expunge.core.evidence import FORMAT, NO_ROOT, Checkpoints, FileFacts, Manifest, Models, Released, Statement
+from expunge.core.evidence import FORMAT, NO_ROOT, Checkpoints, FileFacts, Manifest, Models, Statement
 from expunge.core.record import inside, write_atomically
 from expunge.core.row_digests import keyed_rows, keyed_text
+from expunge.core.unlearning import Unlearning
 from expunge.studies.evidence.archive import Source, digest_source, refuse_name, write_parts
 from expunge.studies.evidence.statement import state
 from expunge.version import __version__
@@ -50,12 +51,10 @@ PAGE, STATEMENT, MANIFEST, MODELS, ROWS = (
     "rows.safetensors",
 )
 RELEASE = "unlearned/unlearn.json"
-PRIVATE = ("pictures", "ids")
+PRIVATE = ("pictures", "names")
 """Fields of a forget set in a record that show something of its rows."""
-MOST_RELEASED = 100
-"""Files of a folder with an unlearned checkpoint."""
 
-Draw = Callable[[Statement, Record, Models, str], str]
+Draw = Callable[[Statement, Record, Unlearning | None, str], str]
 """Draws the page from what the bundle holds, and the root digest."""
 
 
@@ -101,14 +100,15 @@ def make_bundle(run: Path, out: Path, draw: Draw, *, unlearned: Path | None = No
     rows = record.rows != ""
     if rows:
         files[ROWS] = _keyed(_intact(inside(run, record.rows), record.rows_digest), key)
-    released, facts = None, None
+    released = None
     if unlearned is not None:
-        released, facts, files[RELEASE] = _released(unlearned, fingerprint, key)
-    models = Models(audited=_kept_ensembles(run), released=released)
+        made = _without(_released(unlearned, record).model_dump_json(indent=1), fingerprint, key).encode()
+        released, files[RELEASE] = Unlearning.model_validate_json(made), made
+    models = Models(audited=_kept_ensembles(run))
     shown = Record.model_validate_json(text)
-    statement = state(shown, models, facts, rows=rows)
+    statement = state(shown, released, rows=rows)
     files |= {MODELS: canonical(models.model_dump()), STATEMENT: canonical(statement.model_dump())}
-    blank = draw(statement, shown, models, NO_ROOT).encode()
+    blank = draw(statement, shown, released, NO_ROOT).encode()
     files[PAGE] = blank
     listed = {name: FileFacts(bytes=size, sha256=sha) for name, (size, sha) in _digests(files).items()}
     manifest = Manifest(format=FORMAT, expunge=__version__, salt=hashlib.sha256(key).hexdigest(), files=listed)
@@ -186,8 +186,7 @@ def _record_text(record: Record, fingerprint: str, key: bytes) -> bytes:
     shown = record.model_copy(deep=True)
     for forget in shown.forget_sets:
         for name in PRIVATE:
-            if name in type(forget).model_fields:
-                setattr(forget, name, {})
+            setattr(forget, name, {})
         for example in forget.worst:
             example.label = -1
     return _without(shown.model_dump_json(indent=1), fingerprint, key).encode()
@@ -231,25 +230,29 @@ def _kept_ensembles(run: Path) -> list[Checkpoints]:
     return sorted(found, key=lambda each: canonical(each.model_dump()))
 
 
-def _released(folder: Path, fingerprint: str, key: bytes) -> tuple[Released, Mapping[str, Any], bytes]:
-    """Return digests of the files of an unlearned checkpoint, what its record says, and the text of that."""
-    path = folder / "unlearn.json"
-    if not path.is_file():
-        raise InputError(f"{folder} holds no unlearn.json, expected a folder that expunge unlearn wrote.")
-    try:
-        text = _without(path.read_text(encoding="utf-8"), fingerprint, key)
-        facts = json.loads(text)
-        if not isinstance(facts, dict):
-            raise ValueError("no table of names")
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path} cannot be read ({error}), expected what expunge unlearn wrote.") from error
-    names = sorted(
-        str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file() and each.name != path.name
-    )
-    if not names or len(names) > MOST_RELEASED:
-        raise InputError(f"{folder} holds {len(names)} files beside unlearn.json, expected a checkpoint.")
-    files = {name: digest_source(inside(folder, name))[1] for name in names}
-    return Released(files=files, record=RELEASE), facts, text.encode()
+def of_the_same(released: Unlearning, record: Record) -> str:
+    """Return why an unlearned checkpoint is none of the audit's request; nothing where it is."""
+    if released.task.get("fingerprint") != record.task.get("fingerprint"):
+        return "the checkpoint was unlearned on another task (other data, model or recipe)"
+    asked = [item.get("digest") for item in record.request.get("forget", [])]
+    if released.forget.digest not in asked:
+        return f"the checkpoint was unlearned for other rows ({released.forget.name}, {released.forget.size} rows)"
+    return ""
+
+
+def _released(folder: Path, record: Record) -> Unlearning:
+    """Return the record of an unlearned checkpoint, which must be there, whole, and of the same request."""
+    released = Unlearning.load(folder)
+    if released.status != "complete" or released.after is None:
+        raise InputError(
+            f"the unlearning in {folder} is not complete, expected a finished one; go on with it: {released.command} "
+            "--resume"
+        )
+    other = of_the_same(released, record)
+    if other:
+        raise InputError(f"{folder}: {other}, expected the one of the audit.")
+    _intact(inside(folder, released.after.path), released.after.sha256)
+    return released
 
 
 def _digests(files: Mapping[str, Source]) -> dict[str, tuple[int, str]]:

@@ -1,36 +1,35 @@
 """The statement: what the numbers of a record show, what that assumes, and what nobody can read from them.
 
-It follows from the record, the list of models and the manifest's facts alone, so a check writes it once more and
+It follows from the record of the audit and that of the checkpoint alone, so a check writes it once more and
 compares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
-from expunge.core.evidence import Models, Statement
+from expunge.core.evidence import Statement
 from expunge.core.record import ConfigurationRecord, ForgetRecord, Record
+from expunge.core.unlearning import Unlearning
 
 TRIED = 6
 """Methods that a sentence names."""
 
 
-def state(record: Record, models: Models, released: Mapping[str, Any] | None, *, rows: bool) -> Statement:
+def state(record: Record, released: Unlearning | None, *, rows: bool) -> Statement:
     """Return the statement on a run.
 
     Args:
         record: Of the audit, as it stands in the bundle.
-        models: Digests of the models.
-        released: What `unlearn.json` says of the checkpoint that was made for the request, if it was handed in.
+        released: Of the checkpoint that was made for the request, if it was handed in.
         rows: Whether the bundle holds digests of the rows.
     """
     return Statement(
         request=_request(record),
-        done=_done(record, models, released),
-        shown=_shown(record, rows),
+        done=_done(record, released),
+        shown=_shown(record, released, rows),
         assumed=_assumed(record, rows),
-        not_shown=_not_shown(record, models, rows),
+        not_shown=_not_shown(record, released, rows),
     )
 
 
@@ -46,7 +45,7 @@ def _request(record: Record) -> list[str]:
     return [*found, "The question: do the models behave as if they had never seen these rows?"]
 
 
-def _done(record: Record, models: Models, released: Mapping[str, Any] | None) -> list[str]:
+def _done(record: Record, released: Unlearning | None) -> list[str]:
     given = sorted({e.role.partition(",")[0] for e in record.ensembles if e.given})
     found = [
         f"An audit, begun {_time(record.started)}: {_count(record.members, 'model')} trained on all rows, unlearned by "
@@ -54,18 +53,18 @@ def _done(record: Record, models: Models, released: Mapping[str, Any] | None) ->
     ]
     if given:
         found.append(f"Given to the audit rather than trained by it: {', '.join(given)} models.")
-    if models.released is not None:
-        method = None if released is None else released.get("method")
-        by = f" by {method if isinstance(method, str) else method.get('name', 'a method')}" if method else ""
+    if released is not None and released.after is not None:
         found += [
-            f"A checkpoint was made for this request{by}: {name}, SHA-256 {digest}."
-            for name, digest in models.released.files.items()
+            f"{released.label} then unlearned {_count(released.forget.size, 'row')} ({released.forget.name}) from the "
+            f"checkpoint {Path(released.before.path).name}, SHA-256 {released.before.sha256}.",
+            f"The checkpoint that was made: {released.after.path}, SHA-256 {released.after.sha256}.",
         ]
     return found
 
 
-def _shown(record: Record, rows: bool) -> list[str]:
+def _shown(record: Record, released: Unlearning | None, rows: bool) -> list[str]:
     found = [sentence for forget in record.forget_sets for sentence in _of_set(forget)]
+    found += [] if released is None else _of_checkpoint(released)
     found.append(
         f"Tolerance: {record.tolerance:g} nats of KLoM above the floor, at the 95th percentile of the rows, where the "
         "floor is what retrained models read of other retrained models. To pass, a method had to be shown to lie "
@@ -107,6 +106,15 @@ def _of_set(forget: ForgetRecord) -> list[str]:
     return found
 
 
+def _of_checkpoint(released: Unlearning) -> list[str]:
+    failed = ", ".join(check.name for check in released.failed_checks)
+    said = f"failed: {failed}" if failed else f"all {_count(len(released.checks), 'runtime check')} passed"
+    found = [f"The checkpoint: {said}. What the run says of it: {' '.join(released.advice)}".strip()]
+    if released.audit is not None:
+        found.append(f"The setting is {released.audit.configuration} of an audit that found: {released.audit.verdict}")
+    return found
+
+
 def _assumed(record: Record, rows: bool) -> list[str]:
     found = [
         "The rows named here are the rows that the request is about, and all of them; duplicates or near-duplicates of "
@@ -130,7 +138,7 @@ def _assumed(record: Record, rows: bool) -> list[str]:
     return found
 
 
-def _not_shown(record: Record, models: Models, rows: bool) -> list[str]:
+def _not_shown(record: Record, released: Unlearning | None, rows: bool) -> list[str]:
     smallest = [
         c.verdict.missed.row
         for forget in record.forget_sets
@@ -153,7 +161,7 @@ def _not_shown(record: Record, models: Models, rows: bool) -> list[str]:
         "One model rather than many. The verdicts are on a method, over models that differ by their seeds"
         + (
             ", and the checkpoint that was made is one more model."
-            if models.released is not None
+            if released is not None
             else ", not on one checkpoint alone."
         ),
         "Copies. Backups, logs, caches, features and embeddings computed from the rows, other models trained on them, "

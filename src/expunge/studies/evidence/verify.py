@@ -27,6 +27,7 @@ from expunge.core.evidence import NO_ROOT, Difference, Manifest, Models, Stateme
 from expunge.core.reading import check_memory
 from expunge.core.record import SPLITS, ForgetRecord
 from expunge.core.row_digests import digest_rows, keyed_rows, keyed_text
+from expunge.core.unlearning import Unlearning
 from expunge.studies.evidence.archive import Archive
 from expunge.studies.evidence.bundle import (
     MANIFEST,
@@ -37,6 +38,7 @@ from expunge.studies.evidence.bundle import (
     STATEMENT,
     Draw,
     canonical,
+    of_the_same,
     read_salt,
     without_root,
 )
@@ -54,6 +56,9 @@ MOST_DIFFERENCES = 100
 
 Again = Callable[[Record, ForgetRecord, Mapping[str, Any], Mapping[Any, Any] | None], Any]
 """Computes what a record says of a forget set once more (`studies.audit.recompute`)."""
+
+CANONICAL = (Manifest, Models, Statement)
+"""Files of which only one way of writing counts."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -144,7 +149,7 @@ class _Check:
             why = str(error) if first is None else f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             self.add(name, f"cannot be read ({why.splitlines()[0][:200]})")
             return None
-        if kind is not Record and raw != canonical(value):
+        if kind in CANONICAL and raw != canonical(value):
             self.add(name, "is not written as expunge writes it")
         return found
 
@@ -178,28 +183,25 @@ class _Check:
 
     def statement(self, record: Record | None, manifest: Manifest, root: str, out: Verification) -> None:
         """Write the statement and its page once more, where this version is the one that wrote them."""
-        models, statement = self.parse(Models, MODELS), self.parse(Statement, STATEMENT)
-        if record is None or models is None or statement is None:
+        self.parse(Models, MODELS)
+        statement, released = self.parse(Statement, STATEMENT), self.parse(Unlearning, RELEASE)
+        if record is None or statement is None or (released is None and RELEASE in self.archive.entries):
             return
+        other = "" if released is None else of_the_same(released, record)
+        if other:
+            self.add(RELEASE, other)
         if manifest.expunge != __version__:
             out.unchecked.append(
                 f"whether statement and page say what the record says: expunge {manifest.expunge} wrote them, "
                 f"this is {__version__}"
             )
             return
-        released = None
-        if models.released is not None:
-            loaded = self.parse(_Anything, RELEASE) if models.released.record else None
-            released = None if loaded is None else loaded.model_dump()
-            if loaded is None:
-                self.add(MODELS, f"names {models.released.record or 'no record'} of the checkpoint, which is not there")
-                return
-        expected = state(record, models, released, rows=record.rows != "")
+        expected = state(record, released, rows=record.rows != "")
         if canonical(expected.model_dump()) != canonical(statement.model_dump()):
             self.add(STATEMENT, f"does not say what the record says: {_first_other(statement, expected)}")
         if PAGE not in self.damaged and PAGE in self.archive.entries:
             page = self.archive.read(PAGE, MOST_SMALL)
-            if page != self.draw(expected, record, models, root).encode():
+            if page != self.draw(expected, record, released, root).encode():
                 self.add(PAGE, "does not show what the record says")
                 return
             out.checked.append("the statement and its page, written once more from the record")
@@ -303,10 +305,6 @@ class _Check:
             rest = f" and {others.size - NAMED:,} more" if others.size > NAMED else ""
             named = ", ".join(map(str, others[:NAMED].tolist()))
             self.add(ROWS, f"{part} rows of the task are not those of the audit: {named}{rest} (counted from 0)")
-
-
-class _Anything(BaseModel, extra="allow"):
-    """A table of names whose fields this room does not know."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
