@@ -24,6 +24,8 @@ class Line:
     configuration: ConfigurationRecord
     scores: dict[SplitName, Result]
     failed_checks: list[str]
+    used: bool
+    """Whether the checkpoint was made in this way."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def draw_statement(statement: Statement, record: Record, released: Unlearning | 
             released=released,
             root=root,
             splits=SPLITS,
-            sheets=[_sheet(forget) for forget in record.forget_sets],
+            sheets=[_sheet(forget, released) for forget in record.forget_sets],
             # The fingerprint of the data stands under a key in a bundle, so it would be found nowhere else.
             facts=[*task_facts(record.task), *(f for f in made_facts(record) if not f.startswith("data "))],
             parts=parts,
@@ -70,13 +72,21 @@ def draw_statement(statement: Statement, record: Record, released: Unlearning | 
     )
 
 
+def _used(released: Unlearning | None, configuration: ConfigurationRecord) -> bool:
+    if released is None:
+        return False
+    if released.audit is not None:
+        return released.audit.configuration == configuration.id
+    return released.source == "retraining" and configuration.method == "retrain"
+
+
 def _led(sentence: str) -> tuple[str, str]:
     """Return what a sentence is about, and the rest: `Copies. Backups, logs, ...`."""
     lead, stop, rest = sentence.partition(". ")
     return (lead + stop.strip(), rest) if stop else ("", sentence)
 
 
-def _sheet(forget: ForgetRecord) -> Sheet:
+def _sheet(forget: ForgetRecord, released: Unlearning | None) -> Sheet:
     lines = [
         Line(
             wording.short_label(row.label, row.chosen.statistics),
@@ -85,6 +95,7 @@ def _sheet(forget: ForgetRecord) -> Sheet:
             row.chosen,
             row.chosen.scores,
             [check.name for check in row.chosen.checks if not check.passed],
+            _used(released, row.chosen),
         )
         for row in wording.rows(forget)
         if row.chosen is not None

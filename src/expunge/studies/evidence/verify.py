@@ -169,6 +169,8 @@ class _Check:
             if name == PAGE and size <= MOST_SMALL:
                 page = self.archive.read(name, MOST_SMALL)
                 found = hashlib.sha256(without_root(page, root)).hexdigest()
+                if root.encode() not in page:
+                    self.add(MANIFEST, "its root digest is not the one that the page shows: one of the two was changed")
             if size != facts.bytes:
                 self.add(name, f"has {size:,} bytes, the manifest says {facts.bytes:,}")
             elif name == PAGE and NO_ROOT.encode() in page:
