@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
@@ -164,6 +166,19 @@ def test_a_diverged_model_is_not_written(tmp_path: Path, model: Path) -> None:
     assert not (tmp_path / "out" / model.name).exists()
 
 
+def test_the_checkpoint_that_came_in_is_never_written_over(tmp_path: Path) -> None:
+    came = TRAINED.export(0, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="where its successor would be written"):
+        ex.unlearn_checkpoint(came, TASK, FORGET, out=tmp_path, resume=True)
+
+
+def test_a_dear_method_is_told_before_it_runs(tmp_path: Path, model: Path) -> None:
+    words = io.StringIO()
+    console = Console(file=words, width=200)
+    ex.unlearn_checkpoint(model, TASK, FORGET, FineTune(lr=0.01, epochs=4), out=tmp_path / "out", console=console)
+    assert "Fine-tune on R will cost about 133% of retraining, which is certain: retrain." in words.getvalue()
+
+
 def of_labels(task: Task) -> Task:
     """Return the task with labels that mean something else."""
     return Task(
@@ -195,6 +210,7 @@ def of_labels(task: Task) -> Task:
         ({"forget": "mislabelled:5"}, "expected rows of a request"),
         ({"forget": "component:1:top:5"}, "expected rows of a request"),
         ({"out": 3}, "out is an int"),
+        ({"method": "audited"}, "names no audit, expected audited FOLDER"),
         ({"method": "audited:nowhere"}, "does not exist, expected the folder of a finished run"),
     ],
 )

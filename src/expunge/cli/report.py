@@ -20,7 +20,9 @@ from expunge.report.unlearning import print_unlearning
 def draw_report(
     run: Annotated[
         Path,
-        typer.Argument(help="Folder of an audit, a forecast, a proof of forecasts, a theory run or another paper."),
+        typer.Argument(
+            help="Folder of an audit, a forecast, an unlearned checkpoint, a proof of forecasts, or a paper."
+        ),
     ],
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print an audit's table as Markdown, and draw nothing.")

@@ -23,10 +23,8 @@ class Unlearn(TyperCommand):
         """Join the two words, then read as ever."""
         joined: list[str] = []
         for word in args:
-            if joined[-2:] == ["--method", "audited"]:
+            if joined[-2:] == ["--method", "audited"] and not word.startswith("-"):
                 joined[-1] = f"{AUDITED}{word}"
-            elif joined[-1:] == ["--method=audited"]:
-                joined[-1] = f"--method={AUDITED}{word}"
             else:
                 joined.append(word)
         return super().parse_args(ctx, joined)

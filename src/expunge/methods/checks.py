@@ -49,6 +49,8 @@ def _moved(method: Method, facts: Facts) -> CheckRecord:
 
 def _enough(method: Method, facts: Facts) -> CheckRecord:
     moved = movement(facts["forget-margins"], facts["forget-margins-start"])
+    if len(facts["forget-margins"]) == 1:
+        return CheckRecord(name=MOVED_ENOUGH, passed=True, detail="no scale: one model has no spread between members")
     if math.isnan(moved):
         return CheckRecord(name=MOVED_ENOUGH, passed=True, detail="no scale: members do not differ, or none is finite")
     return CheckRecord(

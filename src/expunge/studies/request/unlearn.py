@@ -20,7 +20,7 @@ from expunge.core.checks import as_path, instance, seeds
 from expunge.core.passing import AS_DEAR
 from expunge.core.record import load_margins
 from expunge.core.same_form import Stored, member_state
-from expunge.core.schema import write_atomically
+from expunge.core.schema import inside, write_atomically
 from expunge.core.seeds import derive
 from expunge.core.unlearning import AuditSource, CheckpointRecord, ForgetRequest, Source, Unlearning
 from expunge.ensembles.chunks import pick_device
@@ -102,6 +102,8 @@ def unlearn_checkpoint(
     stored, like, where = Stored.read(as_path(model_path, "the checkpoint")), Architecture.of(task), pick_device(device)
     state = like.fit(stored.state, str(stored.path))
     start = like.ensemble([state], [str(stored.path)]).to(where)
+    if (out / stored.path.name).resolve() == stored.path.resolve():
+        raise InputError(f"{stored.path} lies in {out}, where its successor would be written; choose another --out.")
     setting = read_setting(method, task, forget)
     _check_setting(setting, task, forget)
     parts = Parts.of(task, forget, seed)
@@ -146,6 +148,8 @@ def unlearn_checkpoint(
     ) as run:
         if run.finished:
             return out, run.record
+        if cost >= AS_DEAR and chosen.statistics != "retrained":
+            run.reporter.note(f"{chosen.label} will cost about {cost:.0%} of retraining, which is certain: retrain.")
         run.reporter.step(f"{chosen.label}: unlearning {len(forget)} rows")
         begin = time.monotonic()
         done = unlearn(start, task, forget, chosen, seed=seed, stop=setting.stop)
@@ -202,6 +206,8 @@ def read_setting(method: Method | str, task: Task, forget: ForgetSet) -> Setting
     """
     instance((Method, str), "a method, or the name of one", method=method)
     if isinstance(method, str):
+        if method == AUDITED[:-1]:
+            raise InputError("method 'audited' names no audit, expected audited FOLDER with the folder of one.")
         if method.replace(" ", ":", 1).startswith(AUDITED):
             found = audited(method[len(AUDITED) :], task, forget)
             return Setting(found.method, "audit", found.stop, found)
@@ -249,7 +255,7 @@ def _is_there(out: Path, record: Unlearning) -> bool:
     if record.after is None:
         return False
     try:
-        return Stored.read(out / record.after.path).sha256 == record.after.sha256
+        return Stored.read(inside(out, record.after.path)).sha256 == record.after.sha256
     except InputError:
         return False
 
