@@ -14,11 +14,13 @@ from expunge.core import ForgetSet, InputError, Record, Task
 from expunge.core.checks import as_path, described, instance, plain_arguments, positive, seeds
 from expunge.core.evidence import Verification
 from expunge.core.forecast import ForecastRun
+from expunge.core.schema import write_atomically
 from expunge.core.scoring import ScoreResult
 from expunge.core.unlearning import Unlearning
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods import Method
 from expunge.metrics.one_model import LEVEL, POWER, OneModel
+from expunge.report.comparison import Comparison
 from expunge.report.score_table import score_text
 from expunge.report.unlearning import unlearning_text
 from expunge.report.verification import verification_text
@@ -500,6 +502,36 @@ def verify(
         root=root,
     )
     return Verified(**dict(found))
+
+
+def compare(
+    *runs: Run | Forecast | Path | str, out: Path | str | None = None, csv: Path | str | None = None
+) -> Comparison:
+    """Put audits beside each other: what passes in every run, where they conclude differently, and every number.
+
+    Args:
+        runs: Two or more finished runs, or their folders: audits, and forecasts that speak of the same forget sets.
+        out: Draw a page into this file.
+        csv: Write the table into this file.
+
+    Returns:
+        `answers`, `differences` and `lines`; printed, it is the table of `expunge compare`, and `.table` holds a flat
+        mapping for each line, for a data frame.
+
+    Raises:
+        InputError: If a folder holds no such run, or a file cannot be written.
+        DamagedFileError: If a record cannot be read.
+    """
+    folders = [
+        run.folder if isinstance(run, Run | Forecast) else as_path(run, f"runs[{place}]")
+        for place, run in enumerate(runs)
+    ]
+    found = report.compare(folders)
+    if csv is not None:
+        write_atomically(as_path(csv, "csv"), found.csv().encode())
+    if out is not None:
+        report.draw_comparison(found, as_path(out, "out"))
+    return found
 
 
 def _check_request(task: Task, out: Path | str, seed: int, tolerance: float | None) -> None:

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from expunge.core.record import Record
-from expunge.report import draw, draw_forecast
+from expunge.report import compare, draw, draw_comparison, draw_forecast
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -187,3 +187,33 @@ def test_forecast_beside_outcome_is_drawn(
     found = plots(document)
     predicted = sum(len(method.path) for method in record.forget_sets[0].forecast.methods)
     assert len(re.findall(r'<path class="point', found["0-outcome"])) == predicted
+
+
+def test_a_comparison_is_sorted_by_a_click(
+    browser: str, drawn: tuple[Record, Path], example: ModuleType, tmp_path: Path
+) -> None:
+    example.example_record(members=40, epochs=3).save(tmp_path / "other")
+    found = compare([drawn[1].parent, tmp_path / "other"])
+    page = draw_comparison(found, tmp_path / "page.html")
+    document, log = open_page(browser, page.as_uri(), tmp_path / "profile")
+    assert console(log) == []
+    clicks = """
+    const head = [...document.querySelectorAll("[data-sort] button")].find((b) => b.textContent === "excess forget");
+    head.click();
+    head.click();
+    """
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
+    page.write_text(
+        text.replace("</body>", f"<script>window.addEventListener('load', () => {{{clicks}}})</script></body>")
+    )
+    document, log = open_page(browser, page.as_uri(), tmp_path / "profile")
+    assert console(log) == []
+    table = document.split("data-sort")[1].split("</table>")[0]
+    assert 'aria-sort="descending"' in table
+    cells = [re.search(r'data-value="([^"]*)"', row) for row in table.split("<tbody>")[1].split("<tr")[1:]]
+    values = [float(cell[1]) for cell in cells if cell is not None]
+    assert len(values) == len(found.lines)
+    scored = [value for value in values if value == value]
+    assert scored == sorted(scored, reverse=True)
+    assert 0 < len(scored) < len(values)
+    assert values[: len(scored)] == scored  # what was not run stands last

@@ -89,6 +89,9 @@ class TestSaturation:
         runs = [(GradientAscent(lr=0.1, epochs=2), [short, long])]
         assert _summary(runs, nothing, tolerance=0.125).best == long
 
+    def test_a_setting_at_which_all_fail_is_infinitely_far(self, before):
+        assert self.moved(before, 8.0)(1, math.inf).displacement == math.inf
+
     def test_records_of_earlier_versions_have_none(self):
         old = method(best=point(3, (0.6, 0.2, 0.1)))
         assert math.isnan(old.best.displacement)

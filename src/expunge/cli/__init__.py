@@ -12,6 +12,7 @@ import typer
 from expunge.boundary import console, guarded
 from expunge.cli.audit import audit
 from expunge.cli.check import check
+from expunge.cli.compare import compare
 from expunge.cli.evidence import evidence, verify
 from expunge.cli.forecast import forecast
 from expunge.cli.judge import judge
@@ -54,6 +55,7 @@ app.command()(check)
 app.command(name="prove-forecast")(prove_forecast)
 app.command(name="report")(draw_report)
 app.command()(reproduce)
+app.command()(compare)
 app.command()(score)
 app.command()(judge)
 app.command(cls=Unlearn)(unlearn)

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,37 @@ def render_page(
         costs: Ends of the colour scale of cost.
         values: What the template shows.
     """
-    scripts = [_plotly(), _template_text("script.js")]
+    return fill(
+        template,
+        [_plotly(), _template_text("script.js")],
+        payload,
+        record=record,
+        costs=cost_ticks(costs),
+        splits=SPLITS,
+        tables={
+            "task": flat({k: v for k, v in record.task.items() if k not in ("architecture", "recipe")}),
+            "recipe": flat(record.task.get("recipe") or {}),
+            "request": flat(record.request),
+            "environment": flat(record.environment),
+        },
+        **values,
+    )
+
+
+def fill_without_figures(template: str, **values: Any) -> str:
+    """Return a page that shows tables alone, as HTML."""
+    return fill(template, [_template_text("script.js")], {"figures": {}, "hover": {}, "tables": {}}, **values)
+
+
+def fill(template: str, scripts: Sequence[str], payload: Mapping[str, Any], **values: Any) -> str:
+    """Return a page as HTML.
+
+    Args:
+        template: Name of the template.
+        scripts: What the page runs, and nothing else.
+        payload: Data for them.
+        values: What the template shows.
+    """
     return (
         templates()
         .get_template(template)
@@ -47,15 +77,6 @@ def render_page(
             scripts=[Markup(text) for text in scripts],
             hashes=[_digest(text) for text in scripts],
             payload=_json(payload),
-            record=record,
-            costs=cost_ticks(costs),
-            splits=SPLITS,
-            tables={
-                "task": flat({k: v for k, v in record.task.items() if k not in ("architecture", "recipe")}),
-                "recipe": flat(record.task.get("recipe") or {}),
-                "request": flat(record.request),
-                "environment": flat(record.environment),
-            },
             **values,
         )
     )

@@ -34,7 +34,7 @@ OUTLOOK_STYLES: dict[Outlook, str] = {
 }
 """Colour of each outlook, likewise."""
 
-_TONES = {"good": "bold green", "bad": "bold red", "open": "bold yellow", "empty": "bold cyan"}
+TONES = {"good": "bold green", "bad": "bold red", "open": "bold yellow", "empty": "bold cyan"}
 
 
 def print_table(record: Record, console: Console) -> None:
@@ -50,7 +50,7 @@ def print_table(record: Record, console: Console) -> None:
         console.print()
         console.print(Text(f"{forget.name}", "bold").append(f"  {numbers.count(forget.size, 'forget example')}", "dim"))
         words = headline(forget)
-        console.print(Text(words.sentence, _TONES[words.tone]))
+        console.print(Text(words.sentence, TONES[words.tone]))
         console.print(Text(words.action))
         print_fitting(console, _table(forget, intervals=True), _table(forget), _table(forget, beneath=True))
         if wording.other_results(forget):
@@ -165,7 +165,7 @@ def print_forecast(record: ForecastRun, console: Console) -> None:
         console.print()
         console.print(Text(f"{item.name}", "bold").append(f"  {numbers.count(item.size, 'forget example')}", "dim"))
         words = forecast_headline(item.forecast)
-        console.print(Text(words.sentence, _TONES[words.tone]))
+        console.print(Text(words.sentence, TONES[words.tone]))
         if words.action:
             console.print(Text(words.action))
         for sentence in item.forecast.advice[1:]:

@@ -191,6 +191,27 @@
     });
   });
 
+  // A table is sorted by a click on the name of a column, and back by another; what is no number comes last.
+  all("table[data-sort] thead button").forEach((button) => button.addEventListener("click", () => {
+    const head = button.closest("th");
+    const down = head.getAttribute("aria-sort") === "ascending";
+    const key = (row) => {
+      const cell = row.cells[head.cellIndex];
+      return "value" in cell.dataset ? Number(cell.dataset.value) : cell.textContent.trim();
+    };
+    const none = (value) => value === "" || Number.isNaN(value);
+    const body = button.closest("table").tBodies[0];
+    const rows = [...body.rows].sort((a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (none(x) || none(y)) return none(x) - none(y);
+      const order = typeof x === "number" ? (x > y) - (x < y) : x.localeCompare(y);
+      return down ? -order : order;
+    });
+    all("th", head.parentElement).forEach((one) => one.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    body.append(...rows);
+  }));
+
   // Colour scheme: the system's, unless a reader asks for the other; always light on paper.
   const system = matchMedia("(prefers-color-scheme: dark)");
   const button = document.getElementById("scheme");

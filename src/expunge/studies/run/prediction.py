@@ -293,7 +293,9 @@ class _Scale:
             means[name] = float(ready.klom.mean())
             away = self._rulers[name].shift_by_example(ready)
             shifts[name] = float(away.mean())
-            displacements[name] = float(np.percentile(np.nan_to_num(np.abs(away), nan=np.inf), 95))
+            with np.errstate(invalid="ignore"):  # between two infinite ones the percentile is not a number
+                far = np.percentile(np.nan_to_num(np.abs(away), nan=np.inf), 95)
+            displacements[name] = float(np.nan_to_num(far, nan=np.inf, posinf=np.inf))
         return PathPoint(
             run=run, epoch=epoch, cost=cost, excess=excess, means=means, shifts=shifts, displacements=displacements
         )
