@@ -21,6 +21,7 @@ from expunge.core import Ensemble, ForgetSet, OutputsAlone, Recipe, Task
 from expunge.ensembles import train
 from expunge.methods import unlearn
 from expunge.papers.ascent_fails_to_forget import theory
+from expunge.studies.request.ledger import Ledger
 from expunge.studies.run.check import Check, check
 from expunge.version import __version__
 
@@ -30,6 +31,7 @@ __all__ = [
     "Evidence",
     "Forecast",
     "ForgetSet",
+    "Ledger",
     "OutputsAlone",
     "Recipe",
     "Run",

@@ -149,6 +149,15 @@ def test_a_forget_set_that_makes_no_sense_is_refused(indices, message):
         ForgetSet.of(task_with(), indices, name="f", how="a test")
 
 
+def test_rows_that_are_gone_are_in_neither_set():
+    later = ForgetSet.of(task_with(), [3, 1], name="f", how="a test", gone=[5, 0])
+    assert later.retain.tolist() == [row for row in range(20) if row not in (0, 1, 3, 5)]
+    with pytest.raises(InputError, match=r"1 positions that are gone \(first: 3\)"):
+        ForgetSet.of(task_with(), [3, 1], name="f", how="a test", gone=[3])
+    with pytest.raises(InputError, match="nothing is left"):
+        ForgetSet.of(task_with(), range(10), name="f", how="a test", gone=range(10, 20))
+
+
 def test_a_forget_set_of_something_that_is_no_task_is_refused():
     with pytest.raises(InputError, match=r"task is the text 'digits', expected an expunge\.Task"):
         ForgetSet.of("digits", [1], name="f", how="a test")

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.reference.chain_slow import fine_tune_request, left_after, readings_slow
-from tests.reference.one_by_one import train_one
+from reference.chain_slow import fine_tune_request, left_after, readings_slow
+from reference.one_by_one import train_one
 
 from expunge.core import InputError
 from expunge.ensembles import train

@@ -19,6 +19,7 @@ from expunge.cli.judge import judge
 from expunge.cli.papers import prove_forecast, theory
 from expunge.cli.report import draw_report
 from expunge.cli.reproduce import reproduce
+from expunge.cli.requests import app as requests
 from expunge.cli.score import score
 from expunge.cli.unlearn import Unlearn, unlearn
 from expunge.version import __version__
@@ -56,6 +57,7 @@ app.command(name="prove-forecast")(prove_forecast)
 app.command(name="report")(draw_report)
 app.command()(reproduce)
 app.command()(compare)
+app.add_typer(requests, name="requests")
 app.command()(score)
 app.command()(judge)
 app.command(cls=Unlearn)(unlearn)

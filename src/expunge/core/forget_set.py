@@ -39,6 +39,8 @@ class ForgetSet:
     """Which chooser made it (`random`, `class_part`, `cluster`, `mislabelled`), or `given` for a list of indices."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The chooser's arguments, so that another set of the same kind can be drawn."""
+    gone: Indices = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Positions that were forgotten before, sorted, shape (any,), int64: they are in neither set."""
 
     def __post_init__(self) -> None:
         """Check the name, which becomes part of the names of files."""
@@ -62,6 +64,7 @@ class ForgetSet:
         how: str,
         chooser: str = "given",
         options: Mapping[str, Any] | None = None,
+        gone: Any = (),
     ) -> ForgetSet:
         """Return a checked forget set.
 
@@ -72,15 +75,35 @@ class ForgetSet:
             how: One sentence on how the examples were chosen.
             chooser: Which chooser made it.
             options: The chooser's arguments.
+            gone: Positions that were forgotten before, and must not be kept or forgotten again.
 
         Raises:
-            InputError: If there are no indices, if one repeats, is out of range or fractional, or if they are the
-                whole training set.
+            InputError: If there are no indices, if one repeats, is out of range, fractional or gone, or if nothing is
+                left to retrain on.
         """
         instance(Task, "an expunge.Task", task=task)
+        values = cls._read(indices, name, len(task.train))
+        before = cls._read(gone, f"{name}: gone", len(task.train)) if len(gone) else np.empty(0, dtype=np.int64)
+        again = np.intersect1d(values, before)
+        if len(again):
+            raise InputError(
+                f"forget set {name!r} names {len(again)} positions that are gone (first: {again[0]}), expected others."
+            )
+        n = len(task.train)
+        if len(values) + len(before) == n:
+            raise InputError(
+                f"forget set {name!r} is the whole training set ({n} examples), expected fewer: nothing is left to "
+                "retrain on."
+            )
+        return cls(
+            name=name, indices=values, examples=n, how=how, chooser=chooser, options=dict(options or {}), gone=before
+        )
+
+    @staticmethod
+    def _read(indices: Any, name: str, n: int) -> Indices:
+        """Return positions sorted, or raise `InputError` if they are none."""
         read = as_tensor(indices, f"forget set {name!r}").cpu()
         raw = (read.double() if read.is_floating_point() else read).numpy()
-        n = len(task.train)
         if raw.dtype == bool:
             raise InputError(
                 f"forget set {name!r} is a mask of {raw.shape}, expected positions; pass numpy.flatnonzero(mask)."
@@ -106,21 +129,16 @@ class ForgetSet:
                 f"forget set {name!r} names position {values[counts > 1][0]} {counts[counts > 1][0]} times "
                 f"({len(whole) - len(values)} repetitions in all), expected each once; pass numpy.unique(indices)."
             )
-        if len(values) == n:
-            raise InputError(
-                f"forget set {name!r} is the whole training set ({n} examples), expected fewer: nothing is left to "
-                "retrain on."
-            )
-        return cls(name=name, indices=values, examples=n, how=how, chooser=chooser, options=dict(options or {}))
+        return values
 
     def __len__(self) -> int:
         return len(self.indices)
 
     @property
     def retain(self) -> Indices:
-        """Positions of the retain set, the complement of the forget set, sorted, shape (examples - size,)."""
+        """Positions of the retain set, all that is neither to be forgotten nor gone, sorted, shape (any,)."""
         keep = np.ones(self.examples, dtype=bool)
-        keep[self.indices] = False
+        keep[self.indices] = keep[self.gone] = False
         return np.flatnonzero(keep).astype(np.int64)
 
     def check(self, task: Task) -> None:

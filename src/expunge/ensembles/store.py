@@ -29,7 +29,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -38,6 +38,7 @@ from torch import Tensor
 
 from expunge.core import DamagedFileError, InputError
 from expunge.core.digest import digest_json, own_digest
+from expunge.core.locks import hold
 from expunge.core.record import inside, write_atomically
 from expunge.core.tree import State
 
@@ -94,7 +95,7 @@ class Shelf:
                     f"the store {self.folder} cannot be written to ({error.strerror}); choose another folder, or make "
                     "this one writable."
                 ) from error
-            _hold(file)
+            hold(file)
             self.refresh()
             yield
 
@@ -115,7 +116,7 @@ class Shelf:
                         file.flush()
                     except OSError as error:
                         raise InputError(f"{self.folder / name} cannot be written ({error.strerror}).") from error
-                    _hold(file)
+                    hold(file)
                     held.callback((self.folder / name).unlink, missing_ok=True)
                 else:
                     missing = []
@@ -126,7 +127,7 @@ class Shelf:
         taken: set[int] = set()
         for path in self.folder.glob("claim-*"):
             with contextlib.suppress(FileNotFoundError, ValueError), path.open() as file:
-                if _hold(file, wait=False):
+                if hold(file, wait=False):
                     path.unlink(missing_ok=True)
                 else:
                     taken.update(json.load(file))
@@ -313,19 +314,6 @@ class Shelf:
             return None
         epoch, _, step = header["epoch"].partition(":")
         return int(epoch), int(step or 0), load_tensors(body)
-
-
-def _hold(file: IO[str], *, wait: bool = True) -> bool:
-    """Lock an open file until it is closed, which the end of the process does too; return whether it could be had."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # a system or a file system without locks
-        pass
-    return True
 
 
 def _is_shard(value: Any) -> bool:

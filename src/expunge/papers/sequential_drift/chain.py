@@ -86,9 +86,9 @@ class Relabelled(Problem):
 
     def __init__(self, start: Ensemble, blocks: Blocks, request: int, share: float, seed: int, purpose: str) -> None:
         now = blocks.removed[request - 1]
-        forget = ForgetSet.of(blocks.task, now, name=f"request-{request}", how="one request")
+        gone = blocks.so_far(request - 1).indices if request > 1 else ()
+        forget = ForgetSet.of(blocks.task, now, name=f"request-{request}", how="one request", gone=gone)
         super().__init__(start, blocks.task, forget, derive(seed, "request", request), purpose)
-        self.retain = torch.from_numpy(blocks.so_far(request).retain)
         self.labels = self._labels(blocks.anchor(share), share)
 
     @torch.no_grad()

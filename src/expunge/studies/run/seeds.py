@@ -24,5 +24,6 @@ def unlearning_seed(seed: int, forget: ForgetSet) -> int:
 
 
 def digest_forget(forget: ForgetSet) -> str:
-    """Return the digest of which examples are to be forgotten."""
-    return digest_tensors({"indices": torch.from_numpy(forget.indices)})
+    """Return the digest of which examples are to be forgotten, and which are gone."""
+    parts = {"indices": forget.indices, **({"gone": forget.gone} if len(forget.gone) else {})}
+    return digest_tensors({name: torch.from_numpy(rows) for name, rows in parts.items()})
