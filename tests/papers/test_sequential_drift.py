@@ -7,8 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from reference.chain_slow import fine_tune_request, left_after, readings_slow
-from reference.one_by_one import train_one
 
 from expunge.core import InputError
 from expunge.ensembles import train
@@ -19,6 +17,8 @@ from expunge.papers.sequential_drift.readings import LEAST, Draws, above, expone
 from expunge.papers.sequential_drift.record import READINGS, DriftRecord
 from expunge.papers.sequential_drift.report import answer, draw
 from expunge.tasks import digits
+from reference.chain_slow import fine_tune_request, left_after, readings_slow
+from reference.one_by_one import train_one
 
 SMALL = study.Preset(members=4, requests=2, size=10, shares=(0.0, 1.0))
 
