@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from rich.console import Console
 
 from expunge import report, studies
 from expunge.core import ForgetSet, InputError, Record, Task
-from expunge.core.checks import as_path, described, instance, plain_arguments, positive, seeds
+from expunge.core.checks import as_path, described, instance, plain_arguments, positive, seeds, whole
 from expunge.core.evidence import Verification
 from expunge.core.forecast import ForecastRun
+from expunge.core.plan import Plan
 from expunge.core.schema import write_atomically
 from expunge.core.scoring import ScoreResult
 from expunge.core.unlearning import Unlearning
@@ -21,14 +22,18 @@ from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods import Method
 from expunge.metrics.one_model import LEVEL, POWER, OneModel
 from expunge.report.comparison import Comparison
+from expunge.report.plan import plan_text
 from expunge.report.score_table import score_text
 from expunge.report.unlearning import unlearning_text
 from expunge.report.verification import verification_text
+from expunge.studies.audit import FEWEST_MEMBERS
 from expunge.studies.audit.given import Models
+from expunge.studies.audit.plan_costs import plan_costs
 from expunge.studies.audit.recompute import recompute as read_again
 from expunge.studies.evidence import make_bundle, verify_bundle
 from expunge.studies.evidence.bundle import Made
 from expunge.studies.request.judge import judge_by_models, judge_by_run
+from expunge.studies.request.plan import plan_request
 from expunge.studies.request.unlearn import one_forget_set
 from expunge.studies.score import score_arrays
 
@@ -83,6 +88,14 @@ class Unlearned:
     def __str__(self) -> str:
         """Return the table of `expunge unlearn`."""
         return unlearning_text(self.record)
+
+
+class RequestPlan(Plan):
+    """What `plan` found; printed, it is the text of `expunge plan`."""
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return plan_text(self)
 
 
 class Scores(ScoreResult):
@@ -361,6 +374,68 @@ def score(
         seed=seed,
     )
     return Scores(**dict(found))
+
+
+@plain_arguments
+def plan(
+    task: Task,
+    *,
+    forget: ForgetItem,
+    checkpoint: Path | str | None = None,
+    members: Sequence[int] = (20, 50, 100),
+    workers: int = 1,
+    methods: str | Method | Sequence[str | Method] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    typed: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> RequestPlan:
+    """Say what a request would take, before anything long: costs, whether its rows can matter, their twins, what next.
+
+    Two models are trained where that takes minutes, and nothing is written.
+
+    Args:
+        task: The task.
+        forget: The rows: a `ForgetSet`, or a file of positions.
+        checkpoint: The deployed model, to be looked at: does it fit the task, does it look trained on the rows?
+        members: Numbers of models for which costs are told, each at least 20.
+        workers: Machines like this one on which times are told as well.
+        methods: What an audit would try; None for all.
+        seed: The study's seed.
+        device: `auto`, `cpu` or `cuda`.
+        typed: The words that say task and rows in a command, for the commands that are named.
+        progress: Called with what is done next.
+
+    Returns:
+        The plan; printed, it is what `expunge plan` says.
+
+    Raises:
+        InputError: If something given cannot be used, or the checkpoint is not one of the task's models.
+    """
+    instance(Task, TASK_EXPECTED, task=task)
+    seeds(seed=seed)
+    whole(workers=workers)
+    counts = _counts(members)
+    rows = one_forget_set(task, forget)
+    found = plan_request(
+        task,
+        rows,
+        lambda: plan_costs(task, rows, counts, methods=_methods(methods), machines=workers, seed=seed, device=device),
+        checkpoint=checkpoint,
+        typed=typed,
+        seed=seed,
+        device=device,
+        progress=progress,
+    )
+    return RequestPlan(**dict(found))
+
+
+def _counts(members: Any) -> list[int]:
+    """Return numbers of members in order, each once."""
+    given = _listed(members, (int,), "members", "a whole number")
+    if not given or min(given) < FEWEST_MEMBERS:
+        raise InputError(f"members = {given}, expected numbers of at least {FEWEST_MEMBERS}, as an audit needs.")
+    return sorted(set(given))
 
 
 @plain_arguments

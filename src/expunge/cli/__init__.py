@@ -17,6 +17,7 @@ from expunge.cli.evidence import evidence, verify
 from expunge.cli.forecast import forecast
 from expunge.cli.judge import judge
 from expunge.cli.papers import prove_forecast, theory
+from expunge.cli.plan import plan
 from expunge.cli.report import draw_report
 from expunge.cli.reproduce import reproduce
 from expunge.cli.requests import app as requests
@@ -60,6 +61,7 @@ app.command()(compare)
 app.add_typer(requests, name="requests")
 app.command()(score)
 app.command()(judge)
+app.command()(plan)
 app.command(cls=Unlearn)(unlearn)
 app.command()(evidence)
 app.command()(verify)

@@ -34,7 +34,7 @@ from expunge.ensembles.trial import NAMES
 from expunge.methods import METHODS, Method, check_fits, unlearn
 from expunge.methods.method import lacking
 from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
-from expunge.studies.audit.estimate import Estimate, estimate
+from expunge.studies.audit.estimate import Estimate, Trial, estimate
 from expunge.studies.audit.forget_set import Study, audit_forget_set
 from expunge.studies.audit.given import Given, Models
 from expunge.studies.audit.rows import save_rows
@@ -220,10 +220,12 @@ def estimate_audit(
     forecast: bool = True,
     device: str = "auto",
     chunk: int | None = None,
+    trial: Trial | None = None,
 ) -> Estimate:
     """Return what an audit with these arguments would take; it is refused as the audit would be, and writes nothing.
 
     Component forget sets are stood for by random ones of their size, and their subset models are counted.
+    What training took in a `trial` is not measured again.
 
     Raises:
         InputError: If something given cannot be used.
@@ -248,6 +250,7 @@ def estimate_audit(
         out=out,
         seed=seed,
         subsets=SUBSETS if any(is_component(item) for item in forget) else 0,
+        trial=trial,
     )
 
 

@@ -92,6 +92,7 @@ def estimate(
     out: Path,
     seed: int,
     subsets: int = 0,
+    trial: Trial | None = None,
 ) -> Estimate:
     """Measure a few steps, and return what an audit would take.
 
@@ -107,8 +108,10 @@ def estimate(
         out: Where the run would be.
         seed: The study's seed.
         subsets: Subset models that are trained for component sets.
+        trial: What was measured of training already, at any number of members.
     """
-    each, ensemble, tried = _training(task, members, device, chunk, seed)
+    trial = trial or try_training(task, members, device, chunk, seed)
+    each, ensemble, tried = trial.each * members, trial.ensemble, trial.tried
     size = len(ensemble)
     fingerprints = len({choice.task.fingerprint for choice in choices})
     ensembles = max(0, fingerprints + 4 * len(choices) - given)
@@ -149,10 +152,21 @@ def estimate(
     )
 
 
-def _training(
-    task: Task, members: int, device: torch.device, chunk: int | None, seed: int
-) -> tuple[float, Ensemble, str]:
-    """Return the seconds that one ensemble takes, a small one, and what was tried."""
+@dataclass(frozen=True)
+class Trial:
+    """What a few steps of training showed."""
+
+    each: float
+    """Seconds of a member among many, with all cores at work."""
+    alone: float
+    """Seconds until as many members as were tried together would be trained; one alone takes no longer."""
+    ensemble: Ensemble
+    """The members that were tried."""
+    tried: str
+
+
+def try_training(task: Task, members: int, device: torch.device, chunk: int | None, seed: int) -> Trial:
+    """Train a little, as an ensemble of so many members would be trained."""
     workers, n = worker_count(device), len(task.train)
     if task.fit is None:
         rows = min(n, BATCHES * task.recipe.batch_size)
@@ -175,14 +189,15 @@ def _training(
             epochs = min(EPOCHS, task.recipe.epochs)
             spent, ensemble = timed(epochs)
         step = max(spent - start, 1e-3) / epochs  # an epoch of these rows, of these members
-        whole = (start + step * task.recipe.epochs * n / rows) * members / count
-        return whole, ensemble, f"{count} members trained {epochs} epochs on {rows} rows"
+        whole = start + step * task.recipe.epochs * n / rows
+        return Trial(whole / count, whole, ensemble, f"{count} members trained {epochs} epochs on {rows} rows")
     rows, count = min(n // 2, MOST_ROWS), min(members, workers)
     begin = time.perf_counter()
     examples = torch.arange(rows).expand(count, rows)
     ensemble = train(task, members=count, examples=examples, seed=seed, device=device)
     spent = time.perf_counter() - begin
-    return spent * members / count * n / rows, ensemble, f"fit trained {count} members on {rows} rows"
+    whole = spent * n / rows
+    return Trial(whole / count, whole, ensemble, f"fit trained {count} members on {rows} rows")
 
 
 def _readings(

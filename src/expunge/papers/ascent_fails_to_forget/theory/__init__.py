@@ -3,13 +3,13 @@
 One file a result; nothing here plots or trains networks.
 """
 
+from expunge.dependence import random_forget_sets
 from expunge.papers.ascent_fails_to_forget.theory import (
     alternating,
     lambert,
     logistic,
     low_dimensional,
     one_direction,
-    random_forget_sets,
     ridge,
     simulated_mixture,
     skew,
