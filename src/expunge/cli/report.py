@@ -13,8 +13,12 @@ from expunge.core import InputError, Record
 from expunge.core.forecast import ForecastRun
 from expunge.core.schema import RECORDS
 from expunge.core.unlearning import Unlearning
+from expunge.report.mlflow_log import log
 from expunge.report.table import print_forecast, print_table
 from expunge.report.unlearning import print_unlearning
+
+LOGGED: dict[str, type[Record] | type[ForecastRun]] = {Record.FILE: Record, ForecastRun.FILE: ForecastRun}
+"""Records that MLflow can be given."""
 
 
 def draw_report(
@@ -26,6 +30,14 @@ def draw_report(
     ],
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print an audit's table as Markdown, and draw nothing.")
+    ] = False,
+    mlflow: Annotated[
+        bool,
+        typer.Option(
+            "--mlflow",
+            help="Log an audit or a forecast to MLflow as well: a local file, or the store that MLFLOW_TRACKING_URI "
+            "names.",
+        ),
     ] = False,
 ) -> None:
     """Draw the page of a run again.
@@ -43,6 +55,8 @@ def draw_report(
     if markdown:
         typer.echo(report.markdown(Record.load(folder)), nl=False)
         return
+    if mlflow and not LOGGED.keys() & {*found}:
+        raise InputError(f"--mlflow logs an audit or a forecast, {run} holds {' and '.join(found)}.")
     for kind in found:
         if kind == Unlearning.FILE:
             print_unlearning(Unlearning.load(folder), console)
@@ -63,3 +77,7 @@ def draw_report(
             path = report.draw(folder)
             print_table(Record.load(folder), console)
         console.print(f"\nReport: {path}", soft_wrap=True)
+        if mlflow and kind in LOGGED:
+            there = log(LOGGED[kind].load(folder), folder, path)
+            done = "was logged before" if there.earlier else "logged"
+            console.print(f"MLflow: {done}, run {there.run} of {there.experiment!r} in {there.store}", soft_wrap=True)
