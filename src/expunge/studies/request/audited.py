@@ -87,8 +87,11 @@ def audited(run: Path | str, task: Task, forget: ForgetSet) -> Audited:
             verdict=each.verdict.sentence,
             cost=each.cost,
         )
+        seed = record.request.get("seed")
+        if not isinstance(seed, int):
+            raise DamagedFileError(f"{file} has no seed in its request; take the audit from somebody you trust.")
         stop = each.epoch if method.planned_stops > 1 else None
-        return Audited(method, stop, source, found, int(record.request.get("seed", 0)), tuple(notes))
+        return Audited(method, stop, source, found, seed, tuple(notes))
     raise InputError(f"the audit in {folder} found nothing to use on {found.name}: {_why(found)}; {RETRAIN}.")
 
 
@@ -124,7 +127,8 @@ def _why(found: ForgetRecord) -> str:
         by_id = {each.id: each for each in found.configurations}
         chosen = [by_id[each.chosen] for each in found.selections if each.chosen in by_id]
         said = ", ".join(f"{each.label} is {each.verdict.name}" for each in chosen if not passes(each))
-        return f"none was indistinguishable ({said})"
+        more = "; more members may decide" * any(each.verdict.name == "undecided" for each in chosen)
+        return f"none was indistinguishable ({said}){more}"
     said = ", ".join(
         f"{each.label} failed: {', '.join(failed_checks(each))}" if failed_checks(each) else f"{each.label} needs more"
         for each in passing
