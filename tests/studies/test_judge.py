@@ -120,6 +120,21 @@ def test_a_checkpoint_a_module_and_an_ensemble_are_the_same_model(
     assert all(each == found[0] for each in found)
 
 
+def test_rows_of_a_list_are_those_that_the_record_holds(
+    folder: Path, forget: ex.ForgetSet, retrained: Ensemble, tmp_path: Path
+) -> None:
+    listed = ex.ForgetSet.of(TASK, forget.indices, name="listed", how="by hand")
+    write_run(tmp_path / "run", listed)
+    with pytest.raises(InputError, match="does not hold the rows of listed"):
+        ex.judge(retrained, task=TASK, run=tmp_path / "run")
+    record = Record.load(tmp_path / "run")
+    record.rows = "rows.safetensors"
+    positions = Parts.of(TASK, listed, SEED).positions
+    save_file({f"listed/{split}": positions[split] for split in SPLITS}, tmp_path / "run" / record.rows)
+    record.save(tmp_path / "run")
+    assert ex.judge(retrained, task=TASK, run=tmp_path / "run") == ex.judge(retrained, task=TASK, run=folder / "run")
+
+
 def test_oracles_without_a_run(folder: Path, forget: ex.ForgetSet, retrained: Ensemble) -> None:
     oracles = ex.train(TASK, without=forget, members=24, seed=5)
     found = ex.judge(oracles[3:4], task=TASK, forget=forget, oracle=oracles)

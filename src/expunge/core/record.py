@@ -42,6 +42,7 @@ __all__ = [
     "VerdictRecord",
     "inside",
     "load_margins",
+    "load_positions",
     "write_atomically",
 ]
 
@@ -364,16 +365,38 @@ class Record(RunRecord):
 
 def load_margins(folder: Path, forget: ForgetRecord) -> dict[str, np.ndarray[Any, Any]]:
     """Return the margin arrays of one forget set, by `<who>/<split>`, each (members, examples)."""
+    return _arrays(folder, forget.margins, forget.margins_digest)
+
+
+def load_positions(folder: Path, record: Record, forget: ForgetRecord) -> dict[SplitName, np.ndarray[Any, Any]]:
+    """Return where the scored rows of one forget set are, in the training or the validation data, by split.
+
+    Args:
+        folder: Of the run.
+        record: Whose `rows` is not empty.
+        forget: One of its forget sets.
+    """
+    arrays = _arrays(folder, record.rows, record.rows_digest)
+    try:
+        return {split: arrays[f"{forget.name}/{split}"] for split in SPLITS}
+    except KeyError as error:
+        raise DamagedFileError(
+            f"{folder / record.rows} lacks {error}; run the study again into another --out."
+        ) from None
+
+
+def _arrays(folder: Path, name: str, digest: str) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the arrays of a file of a run, held against its digest where one was kept."""
     from safetensors.numpy import load
 
-    path = inside(folder, forget.margins)
+    path = inside(folder, name)
     if not path.is_file():
         raise InputError(
             f"{path} does not exist; the run's folder is incomplete: restore the file, or run the study again into "
             "another --out."
         )
     content = path.read_bytes()
-    if forget.margins_digest and hashlib.sha256(content).hexdigest() != forget.margins_digest:
+    if digest and hashlib.sha256(content).hexdigest() != digest:
         raise DamagedFileError(f"{path} is not the file that the run wrote; run the study again into another --out.")
     try:
         return dict(load(content))

@@ -19,7 +19,7 @@ from torch import nn
 from expunge.core import Ensemble, ForgetSet, InputError, Record, Task
 from expunge.core.checkpoints import read
 from expunge.core.checks import instance
-from expunge.core.record import SPLITS, ForgetRecord, SplitName, load_margins
+from expunge.core.record import SPLITS, ForgetRecord, SplitName, load_margins, load_positions
 from expunge.metrics.one_model import OneModel, one_model
 from expunge.studies.run.measure import Parts, margins_of
 from expunge.studies.run.seeds import digest_forget
@@ -62,11 +62,11 @@ def judge_by_run(
             f"{folder} is an audit of task {record.task.get('name')!r} with other data, another model or another "
             f"training than task {task.name!r} has here; expected an audit of this very task."
         )
+    folder = folder.parent if folder.is_file() else folder
     found, choice = _forget_set(record, folder, task, forget)
-    arrays = load_margins(folder.parent if folder.is_file() else folder, found)
+    arrays = load_margins(folder, found)
     oracle, pretrained = _side(arrays, "oracle", "held_out"), _side(arrays, "pretrained")
-    parts = Parts.of(choice.task, choice.forget, int(record.request["seed"]))
-    ours = margins_of_model(model, choice.task, parts)
+    ours = margins_of_model(model, choice.task, Parts.of(choice.task, choice.forget, int(record.request["seed"])))
     return one_model(ours, oracle, pretrained, level=level, power=power)
 
 
@@ -131,7 +131,7 @@ def _forget_set(
             raise InputError(f"{folder} has the forget sets {', '.join(names)}, expected the name of one (--forget).")
         forget = names[0]
     if forget in names:
-        forget = _drawn_again(next(each for each in record.forget_sets if each.name == forget))
+        forget = _again(record, folder, task, next(each for each in record.forget_sets if each.name == forget))
     choice = choose(task, forget, seed=int(record.request["seed"]))
     name = digests.get(digest_forget(choice.forget))
     if name is None:
@@ -142,15 +142,18 @@ def _forget_set(
     return next(each for each in record.forget_sets if each.name == name), choice
 
 
-def _drawn_again(known: ForgetRecord) -> str:
-    """Return the specification by which a forget set of an audit is drawn again."""
-    if known.chooser not in CHOOSERS:
-        raise InputError(
-            f"the record of the audit does not hold the rows of {known.name}; expected the file that lists them, as in "
-            "the audit (--forget FILE)."
-        )
-    label = re.search(r"-class-(\d+)", known.name)
-    return f"{known.chooser}:{known.size}" + (f":{label[1]}" if label else "")
+def _again(record: Record, folder: Path, task: Task, known: ForgetRecord) -> ForgetSet | str:
+    """Return a forget set of an audit from the rows that its record holds, or how it is drawn again."""
+    if known.chooser in CHOOSERS:
+        label = re.search(r"-class-(\d+)", known.name)
+        return f"{known.chooser}:{known.size}" + (f":{label[1]}" if label else "")
+    if record.rows:
+        rows = load_positions(folder, record, known)["forget"]
+        return ForgetSet.of(task, rows, name=known.name, how=known.how)
+    raise InputError(
+        f"the record of the audit does not hold the rows of {known.name}; expected the file that lists them, as in the "
+        "audit (--forget FILE)."
+    )
 
 
 def _side(arrays: Mapping[str, np.ndarray[Any, Any]], *names: str) -> dict[SplitName, np.ndarray[Any, Any]]:
