@@ -333,7 +333,7 @@ def test_requests_from_the_letter_to_the_model(tmp_path, shell):
     assert "Accepted as run 2" in shell(*words, "run", "--method", "fine_tune").stdout
     assert shell(*words, "run").stdout.strip() == "Nothing is pending."
     said = shell(*words, "status")
-    assert "0 rows pending, 15 of 1,437 removed in 2 runs" in " ".join(said.stdout.split())
+    assert "0 rows pending; 15 of 1,437 removed so far (runs: 2, 1 of them" in " ".join(said.stdout.split())
     status = json.loads(shell(*words, "status", "--json").stdout)
     assert status["runs_since_retraining"] == 1
     record = Unlearning.load(tmp_path / "ledger" / "models" / "002")

@@ -142,14 +142,13 @@ def _print_status(status: Status, console: Console) -> None:
         known = f"{one.known} known before" if one.known else ""
         words = "; ".join(part for part in (one.source, one.note, known) if part)
         table.add_row(
-            str(one.request), one.at.replace("+00:00", " UTC").replace("T", " "), f"{one.rows:,}", state, words
+            str(one.request), one.at.replace("T", " ").replace("+00:00", " UTC"), f"{one.rows:,}", state, words
         )
     if status.requests:
         print_fitting(console, table)
-    console.print(
-        f"{status.pending:,} rows pending, {status.removed:,} of {status.examples:,} removed in {status.runs} runs, "
-        f"{status.runs_since_retraining} of them since the last training from nothing."
-    )
+    said = f"{status.pending:,} rows pending; {status.removed:,} of {status.examples:,} removed so far"
+    since = f", {status.runs_since_retraining} of them since the last training from nothing" if status.runs else ""
+    console.print(f"{said} (runs: {status.runs}{since}).")
     if status.model:
         console.print(f"Last accepted model: {status.model}", soft_wrap=True)
     console.print(status.advice)

@@ -2,13 +2,13 @@
 
 Margins are compared row by row, over rows that are never removed. Three readings, with o for the oracles:
 
-    klom      mean over rows of KLoM, in nats, less that of held-out oracles; it cannot grow beyond 4
+    klom      95th percentile over rows of KLoM, in nats, less that of held-out oracles; it cannot grow beyond 4
     shift     root of [mean over rows of ((mean margin - mean_o) / sd_o)^2, less that of held-out oracles]: models go
               one way together
     spread    root of [mean over rows of variance / variance_o, less that of held-out oracles]: models go apart. Where
               each model walks at random from request to request this grows as the root of k
 
-The exponent b of a reading is the slope of its logarithm on that of k by least squares, over all requests. Intervals
+A reading is followed by a k^b: its logarithm by a line in that of k, by least squares over all requests. Intervals
 are the middle 95 % of a bootstrap that draws models (the same at every request: they are chains), oracles and held-out
 oracles (which are others at every request).
 """
@@ -82,7 +82,7 @@ def readings(margins: Array, oracle: Array, mine: Array, theirs: Array) -> dict[
         counts, known = (
             (w @ part.reshape(len(part), -1)).reshape(part.shape[1:]) for w, part in ((ours, here), (others, there))
         )
-        klom.append(replace(cells, oracle_counts=known).divergence(counts, len(codes), "jeffreys").mean())
+        klom.append(percentile(replace(cells, oracle_counts=known).divergence(counts, len(codes), "jeffreys")))
     sound = np.where(failed[:, None], 0.0, margins)
     mean, variance = _moments(sound, mine * ~failed)
     oracle_mean, oracle_variance = _moments(oracle, theirs)
@@ -101,19 +101,26 @@ def above(found: Mapping[str, Array], floor: Mapping[str, Array]) -> dict[str, A
     return {name: value if name == "klom" else np.sqrt(np.maximum(value, 0.0)) for name, value in less.items()}
 
 
-def exponents(values: Array, least: float) -> Array:
-    """Return the slope of log(reading) on log(k) in every replicate, (replicates,).
+def percentile(values: Array) -> float:
+    """Return the 95th percentile over rows, as an audit summarises KLoM."""
+    return float(np.percentile(values, 95))
+
+
+def exponents(values: Array, least: float) -> tuple[Array, Array]:
+    """Return a and b of the line a k^b through a reading in every replicate, each (replicates,).
 
     Args:
         values: Readings by replicate and request, (replicates, requests), for k = 1, 2, ...
         least: Smaller readings are set to it.
 
-    >>> exponents(3 * np.arange(1.0, 9.0)[None] ** 0.5, 0.01).round(6).tolist()
-    [0.5]
+    >>> a, b = exponents(3 * np.arange(1.0, 9.0)[None] ** 0.5, 0.01)
+    >>> round(float(a[0]), 6), round(float(b[0]), 6)
+    (3.0, 0.5)
     """
     k = np.log(np.arange(1, values.shape[1] + 1))
-    across = k - k.mean()
-    return np.asarray(np.log(np.maximum(values, least)) @ across / (across @ across))
+    across, logs = k - k.mean(), np.log(np.maximum(values, least))
+    slopes = logs @ across / (across @ across)
+    return np.exp(logs.mean(1) - slopes * k.mean()), slopes
 
 
 def growth(low: float, high: float, last_low: float, least: float) -> str:

@@ -21,6 +21,8 @@ class CurveRecord(Strict):
     """Lower ends of the 95 % intervals."""
     high: list[float]
     """Upper ends."""
+    scale: float
+    """The reading is about scale * k ** exponent after k requests."""
     exponent: float
     """Slope of the logarithm of the reading on that of the number of requests."""
     exponent_low: float
@@ -42,7 +44,7 @@ class ChainRecord(Strict):
     """Share of kept rows whose labels are real, from 0 to 1; None for doing nothing, which reads none."""
     curves: dict[ReadingName, CurveRecord]
     removed: list[float]
-    """Mean KLoM above the floor over all rows removed so far, in nats, at each request."""
+    """95th percentile of KLoM over all rows removed so far, in nats above the floor, at each request."""
     accuracy: list[float]
     """Mean accuracy on validation at each request."""
     failed: int

@@ -29,6 +29,7 @@ from expunge.papers.sequential_drift.readings import (
     exponents,
     growth,
     middle,
+    percentile,
     readings,
 )
 from expunge.papers.sequential_drift.record import READINGS, ChainRecord, CurveRecord, DriftRecord
@@ -321,7 +322,7 @@ class Judge:
             )
         ]
         removed = [
-            float((klom(mine, theirs) - klom(other, theirs)).mean())
+            percentile(klom(mine, theirs)) - percentile(klom(other, theirs))
             for mine, theirs, other in zip(scored.removed, self.oracle.removed, self.held_out.removed, strict=True)
         ]
         return ChainRecord(
@@ -339,12 +340,13 @@ class Judge:
 def _curve(values: Array, least: float) -> CurveRecord:
     """Return a reading over requests from its replicates, (1 + replicates, requests)."""
     ends = [middle(column) for column in values[1:].T]
-    slopes = exponents(values, least)
+    scales, slopes = exponents(values, least)
     low, high = middle(slopes[1:])
     return CurveRecord(
         values=values[0].tolist(),
         low=[end[0] for end in ends],
         high=[end[1] for end in ends],
+        scale=float(scales[0]),
         exponent=float(slopes[0]),
         exponent_low=low,
         exponent_high=high,

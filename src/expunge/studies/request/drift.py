@@ -24,7 +24,7 @@ MEASURED: dict[str, tuple[float, float]] = {
 
 
 def predicted_drift(methods: Collection[str], runs: int, removed: float) -> float:
-    """Return the predicted excess of KLoM over the floor in nats, mean over rows that were not removed.
+    """Return the predicted excess of KLoM over the floor in nats, P95 over rows that were not removed.
 
     Args:
         methods: Names of the methods that were used since the model was last trained from nothing.

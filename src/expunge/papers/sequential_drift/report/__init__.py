@@ -21,7 +21,7 @@ from expunge.report.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, STYLE, 
 WORDS: dict[ReadingName, str] = {
     "spread": "added spread, oracle sd",
     "shift": "shift of mean margins, oracle sd",
-    "klom": "KLoM, nats",
+    "klom": "KLoM (P95), nats",
 }
 """What the figure and the tables call the readings, in the order in which they are shown."""
 
@@ -84,7 +84,7 @@ def answer(record: DriftRecord) -> list[str]:
     nothing = next((chain for chain in record.chains if chain.share is None), None)
     sentences = [f"Do models go apart, request after request, as retrained ones do not? {_sentence('; '.join(found))}"]
     what: dict[ReadingName, tuple[str, str]] = {
-        "klom": ("KLoM to the oracle of all rows removed so far", "nats"),
+        "klom": ("KLoM to the oracles of all rows removed so far (P95)", "nats"),
         "shift": ("The shift of mean margins", "oracle sd"),
     }
     for reading, (words, unit) in what.items():
@@ -103,7 +103,7 @@ def tables(record: DriftRecord) -> Iterator[tuple[str, Row, list[Row]]]:
     for name in WORDS:
         yield (
             f"{WORDS[name][0].upper()}{WORDS[name][1:]}, above the floor",
-            ("chain", "exponent [95 %]", "k = 1", f"k = {record.requests} [95 %]", "with k it"),
+            ("chain", "exponent b [95 %]", "k = 1", f"k = {record.requests} [95 %]", "with k it"),
             [
                 (
                     _named(chain),
@@ -118,7 +118,7 @@ def tables(record: DriftRecord) -> Iterator[tuple[str, Row, list[Row]]]:
         )
     yield (
         f"After {record.requests} requests",
-        ("chain", "KLoM on all removed rows", "accuracy", "failed", ""),
+        ("chain", "KLoM (P95) on removed rows", "accuracy", "failed", ""),
         [
             (_named(chain), f"{chain.removed[-1]:.2f}", f"{chain.accuracy[-1]:.3f}", str(chain.failed), "")
             for chain in record.chains
