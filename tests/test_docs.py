@@ -169,7 +169,10 @@ def test_the_python_of_the_first_page_runs(tmp_path: Path, monkeypatch: pytest.M
 
 def options_of(verb: str) -> set[str]:
     command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
-    return {option for parameter in command.params for option in getattr(parameter, "opts", [])} | {"--help"}
+    every = [command, *getattr(command, "commands", {}).values()]
+    return {option for one in every for parameter in one.params for option in getattr(parameter, "opts", [])} | {
+        "--help"
+    }
 
 
 @pytest.mark.parametrize(("page", "line"), SHELL, ids=lambda v: name_of(v) or str(v)[:60])

@@ -238,6 +238,12 @@ def test_a_changed_line_is_named(toys):
         toys.status()
 
 
+def test_what_an_oracle_leaves_out_is_all_that_was_removed(toys, tmp_path):
+    assert toys.removed().indices.tolist() == [1, 2, 3]
+    with pytest.raises(InputError, match="accepted yet"):
+        ex.Ledger(tmp_path / "other", TASK).removed()
+
+
 def test_the_last_model_must_be_what_was_accepted(toys, tmp_path):
     model = Path(toys.status().model)
     (tmp_path / "other.json").write_text("[[9]]")
@@ -332,7 +338,8 @@ def test_requests_from_the_letter_to_the_model(tmp_path, shell):
     assert json.loads(shell(*words, "add", str(tmp_path / "b.csv"), "--json").stdout)["gone"] == [5, 6, 7, 8, 9]
     assert "Accepted as run 2" in shell(*words, "run", "--method", "fine_tune").stdout
     assert shell(*words, "run").stdout.strip() == "Nothing is pending."
-    said = shell(*words, "status")
+    said = shell(*words, "status", "--removed", str(tmp_path / "removed.csv"))
+    assert (tmp_path / "removed.csv").read_text().split() == [str(row) for row in range(15)]
     assert "0 rows pending; 15 of 1,437 removed so far (runs: 2, 1 of them" in " ".join(said.stdout.split())
     status = json.loads(shell(*words, "status", "--json").stdout)
     assert status["runs_since_retraining"] == 1

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from expunge.cli import shared
 from expunge.cli.options import CANDIDATES, CONTROLS, Device, Json, Quiet, Seed, TaskName, Tolerance, Train
 from expunge.cli.unlearn import Unlearn
+from expunge.core.schema import write_atomically
 from expunge.report.fitting import print_fitting
 from expunge.report.unlearning import print_unlearning, unlearning_answer
 from expunge.studies.request.ledger import Ledger
@@ -76,10 +77,23 @@ def add(
 
 
 @app.command()
-def status(context: typer.Context, tolerance: Tolerance = None, json: Json = False, quiet: Quiet = False) -> None:
+def status(
+    context: typer.Context,
+    removed: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the positions of all rows removed so far, for expunge audit --forget."
+        ),
+    ] = None,
+    tolerance: Tolerance = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Show requests, last model, and when to retrain."""
-    found = context.obj["open"]().status(tolerance=tolerance)
-    console = shared.progress(json, quiet)
+    ledger = context.obj["open"]()
+    found, console = ledger.status(tolerance=tolerance), shared.progress(json, quiet)
+    if removed is not None:
+        write_atomically(removed, "".join(f"{row}\n" for row in ledger.removed().indices).encode())
     if json:
         shared.print_json(asdict(found))
     elif console is not None:

@@ -181,6 +181,17 @@ class Ledger:
         some = ", ".join(str(ids.get(row, row)) for row in rows[:NAMED])
         return some + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")
 
+    def removed(self) -> ForgetSet:
+        """Return all rows that the last accepted model was made without: what an oracle to compare it with leaves out.
+
+        Raises:
+            InputError: If no run was accepted yet.
+        """
+        rows = self._state().removed
+        if not rows:
+            raise InputError(f"no run of {self.folder} was accepted yet, so no row is gone.")
+        return ForgetSet.of(self.task, rows, name="removed", how="all rows that a ledger removed")
+
     @plain_arguments
     def status(self, *, tolerance: float | None = None) -> Status:
         """Return the requests, what is pending, the last model, and when to retrain.
