@@ -506,6 +506,7 @@ def evidence(
     out: Path | str,
     *,
     unlearned: Path | str | None = None,
+    task: Task | None = None,
     salt: Path | str | None = None,
 ) -> Evidence:
     """Write what a third party needs to check a finished audit, in one file, and a page for the person who signs.
@@ -517,6 +518,7 @@ def evidence(
         run: The audit, or its folder.
         out: The bundle, a file that ends in `.zip`; not overwritten.
         unlearned: Folder with the checkpoint that was made for the request (`expunge unlearn`); its digest goes in.
+        task: The task of the audit; with `unlearned`, that checkpoint is held against the audit's oracles as well.
         salt: The salt of an earlier bundle; None draws a new one. The same run and salt give the same bytes.
 
     Returns:
@@ -527,11 +529,16 @@ def evidence(
         DamagedFileError: If a file of the run is not the one that it wrote.
     """
     instance((Run, str, Path), "an audit, or the path of its folder", run=run)
+    if task is not None:
+        instance(Task, TASK_EXPECTED, task=task)
+        if unlearned is None:
+            raise InputError("task was given without unlearned, expected both: it is the checkpoint that it judges.")
     made = make_bundle(
         run.folder if isinstance(run, Run) else as_path(run, "run"),
         as_path(out, "out"),
         report.draw_statement,
         unlearned=None if unlearned is None else as_path(unlearned, "unlearned"),
+        task=task,
         salt=None if salt is None else as_path(salt, "salt"),
     )
     return Evidence(**vars(made))

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from expunge.core import Record
-from expunge.core.evidence import NO_ROOT
+from expunge.core.evidence import NO_ROOT, Checkpoint, CheckpointVerdict
 from expunge.core.unlearning import Unlearning
 from expunge.report import draw_statement
 from expunge.studies.evidence.archive import write_parts
-from expunge.studies.evidence.bundle import MANIFEST, PAGE, RELEASE, STATEMENT, canonical, with_root
+from expunge.studies.evidence.bundle import MANIFEST, PAGE, RELEASE, RELEASE_VERDICT, STATEMENT, canonical, with_root
 from expunge.studies.evidence.statement import state
 
 NUMBER = re.compile(rb"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.])")
@@ -72,7 +72,13 @@ def forge(bundle: Path, out: Path, change: Callable[[dict[str, Any]], str]) -> s
 def remake(files: dict[str, bytes], out: Path) -> Path:
     """Write a bundle that is whole in itself around a record."""
     record = Record.model_validate_json(files["record.json"])
-    released = Unlearning.model_validate_json(files[RELEASE]) if RELEASE in files else None
+    released = None
+    if RELEASE in files:
+        verdict = files.get(RELEASE_VERDICT)
+        released = Checkpoint(
+            record=Unlearning.model_validate_json(files[RELEASE]),
+            verdict=None if verdict is None else CheckpointVerdict.model_validate_json(verdict),
+        )
     statement = state(record, released, rows=record.rows != "")
     files[STATEMENT] = canonical(statement.model_dump())
     page = draw_statement(statement, record, released, NO_ROOT).encode()

@@ -24,6 +24,7 @@ from expunge.core.row_digests import digest_rows, keyed_rows
 from expunge.core.schema import write_atomically
 from expunge.methods import GradientAscent
 from expunge.studies.evidence.archive import Archive, refuse_name
+from expunge.studies.evidence.bundle import canonical
 from reference.problems import small_task
 from reference.tampering import contents, forge, one_byte, one_number, one_that_follows, remake, write
 
@@ -391,7 +392,7 @@ def test_the_checkpoint_of_the_request(tmp_path, run, task):
     placed = load_file(run.folder / "rows.safetensors")["random-7/forget"]
     forget = ex.ForgetSet.of(task, placed, name="rows", how="the rows of the request")
     ex.unlearn_checkpoint(tmp_path / "model.safetensors", task, forget, out=tmp_path / "unlearned")
-    made = ex.evidence(run, tmp_path / "bundle.zip", unlearned=tmp_path / "unlearned")
+    made = ex.evidence(run, tmp_path / "bundle.zip", unlearned=tmp_path / "unlearned", task=task)
     new = hashlib.sha256((tmp_path / "unlearned" / "model.safetensors").read_bytes()).hexdigest()
     assert new in made.page.read_text()
     assert "made the checkpoint" in made.page.read_text()
@@ -399,6 +400,21 @@ def test_the_checkpoint_of_the_request(tmp_path, run, task):
     assert new.encode() in files["statement.json"]
     assert task.fingerprint.encode() not in b"".join(files.values())
     assert ex.verify(made.path).passed
+    verdict = json.loads(files["unlearned/verdict.json"])
+    same = ex.judge(tmp_path / "unlearned" / "model.safetensors", task=task, run=run.folder, forget=forget)
+    assert (verdict["name"], verdict["sentence"]) == (same.name, same.sentence)
+    assert same.sentence in made.page.read_text().replace("&#39;", "'")
+    found = ex.verify(made.path, recompute=True)
+    assert found.passed, said(found)
+    assert "the verdict on the checkpoint among 40 oracles, computed again" in found.checked
+    files["unlearned/verdict.json"] = canonical(verdict | {"name": "compatible", "power": 0.999})
+    forged = remake(files, tmp_path / "forged.zip")
+    assert ex.verify(forged).passed
+    assert "unlearned/verdict.json: power is 0.999, the margins say" in said(ex.verify(forged, recompute=True))
+    with pytest.raises(InputError, match="another model or another training than that of the audit"):
+        ex.evidence(run, tmp_path / "a.zip", unlearned=tmp_path / "unlearned", task=small_task("mlp", epochs=4))
+    with pytest.raises(InputError, match="task was given without unlearned"):
+        ex.evidence(run, tmp_path / "a.zip", task=task)
     others = ex.ForgetSet.of(task, [0, 1], name="others", how="two other rows")
     ex.unlearn_checkpoint(tmp_path / "model.safetensors", task, others, out=tmp_path / "others")
     with pytest.raises(InputError, match=r"unlearned for other rows \(others, 2 rows\), expected the one of the audit"):

@@ -26,6 +26,12 @@ def evidence(
             metavar="DIR", help="Folder with the checkpoint that was made for the request: its digest goes in."
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK", help="With --unlearned: hold that checkpoint against the audit's oracles as well."
+        ),
+    ] = None,
     salt: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Salt of an earlier bundle; the same run and salt give the same bytes."),
@@ -40,7 +46,8 @@ def evidence(
     which no row can be guessed from the bundle: keep the salt where the data are.
     """
     console = shared.progress(json, quiet)
-    made = api.evidence(run, out, unlearned=unlearned, salt=salt)
+    chosen = None if task is None else shared.task_named(task, None)
+    made = api.evidence(run, out, unlearned=unlearned, task=chosen, salt=salt)
     if json:
         shared.print_json({name: str(v) if isinstance(v, Path) else v for name, v in vars(made).items()})
     elif console is not None:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from expunge.core.schema import Strict
+from expunge.core.unlearning import Unlearning
 
 FORMAT = "expunge evidence 1"
 """What the manifest of a bundle says first; raised when an older reader would misread a newer bundle."""
@@ -48,6 +49,37 @@ class Models(Strict):
 
     audited: list[Checkpoints]
     """Ensembles that the audit trained and kept."""
+
+
+class CheckpointVerdict(Strict):
+    """`unlearned/verdict.json`: the checkpoint as one model among the oracles of the audit."""
+
+    name: Literal["compatible", "told", "cannot tell"]
+    sentence: str
+    p_value: float
+    level: float
+    """Chance that a retrained model is told."""
+    oracles: int
+    size: float | None
+    """How odd the model is; None where that is no number."""
+    power: float | None
+    """Share of the pretrained models that are told."""
+    power_low: float | None
+    power_high: float | None
+    """Ends of its 95 % interval."""
+    pretrained: int
+    """Pretrained models that were tried."""
+    sees: float | None
+    """Least share of the difference between pretrained and retrained that is told 8 times in 10."""
+    oracles_needed: int | None
+
+
+class Checkpoint(Strict):
+    """What a bundle says of the checkpoint that was made for the request."""
+
+    record: Unlearning
+    verdict: CheckpointVerdict | None = None
+    """None where it was not held against the oracles."""
 
 
 class Statement(Strict):

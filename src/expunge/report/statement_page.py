@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from expunge.core.evidence import Statement
+from expunge.core.evidence import Checkpoint, Statement
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, Record, SplitName
 from expunge.core.result import Result
-from expunge.core.unlearning import Unlearning
 from expunge.report import numbers, wording
 from expunge.report.headline import Headline, headline
 from expunge.report.html import made_facts, style, task_facts, templates
 from expunge.version import __version__
+
+TONES = {"compatible": "good", "told": "bad", "cannot tell": "open"}
+"""Colour of each verdict on one model."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Sheet:
     lines: list[Line]
 
 
-def draw_statement(statement: Statement, record: Record, released: Unlearning | None, root: str) -> str:
+def draw_statement(statement: Statement, record: Record, released: Checkpoint | None, root: str) -> str:
     """Return the page as HTML; the same arguments always give the same bytes.
 
     Args:
@@ -59,7 +61,9 @@ def draw_statement(statement: Statement, record: Record, released: Unlearning | 
             style=style("statement.css"),
             record=record,
             statement=statement,
-            released=released,
+            released=None if released is None else released.record,
+            one=None if released is None else released.verdict,
+            tones=TONES,
             root=root,
             splits=SPLITS,
             sheets=[_sheet(forget, released) for forget in record.forget_sets],
@@ -72,12 +76,13 @@ def draw_statement(statement: Statement, record: Record, released: Unlearning | 
     )
 
 
-def _used(released: Unlearning | None, configuration: ConfigurationRecord) -> bool:
+def _used(released: Checkpoint | None, configuration: ConfigurationRecord) -> bool:
     if released is None:
         return False
-    if released.audit is not None:
-        return released.audit.configuration == configuration.id
-    return released.source == "retraining" and configuration.method == "retrain"
+    made = released.record
+    if made.audit is not None:
+        return made.audit.configuration == configuration.id
+    return made.source == "retraining" and configuration.method == "retrain"
 
 
 def _led(sentence: str) -> tuple[str, str]:
@@ -86,7 +91,7 @@ def _led(sentence: str) -> tuple[str, str]:
     return (lead + stop.strip(), rest) if stop else ("", sentence)
 
 
-def _sheet(forget: ForgetRecord, released: Unlearning | None) -> Sheet:
+def _sheet(forget: ForgetRecord, released: Checkpoint | None) -> Sheet:
     lines = [
         Line(
             wording.short_label(row.label, row.chosen.statistics),

@@ -7,6 +7,7 @@
     rows.safetensors          a keyed digest of every row, and the places of those that were forgotten and scored
     checkpoints.json          digests of the models, none of which is in the bundle
     unlearned/unlearn.json    how the checkpoint for the request was made, where one was handed in
+    unlearned/*               with the task as well, its margins, and its verdict as one model among the oracles
 
 The same run with the same salt gives the same bytes, whenever and wherever it is made.
 
@@ -32,13 +33,24 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from expunge.core import DamagedFileError, InputError, Record
+from expunge.core import DamagedFileError, InputError, Record, Task
 from expunge.core.digest import own_digest
-from expunge.core.evidence import FORMAT, NO_ROOT, Checkpoints, FileFacts, Manifest, Models, Statement
-from expunge.core.record import inside, write_atomically
+from expunge.core.evidence import (
+    FORMAT,
+    NO_ROOT,
+    Checkpoint,
+    Checkpoints,
+    CheckpointVerdict,
+    FileFacts,
+    Manifest,
+    Models,
+    Statement,
+)
+from expunge.core.record import inside, load_margins, write_atomically
 from expunge.core.row_digests import keyed_rows, keyed_text
 from expunge.core.unlearning import Unlearning
 from expunge.studies.evidence.archive import Source, digest_source, refuse_name, write_parts
+from expunge.studies.evidence.checkpoint import its_forget_set, judge_checkpoint, margins_of_checkpoint
 from expunge.studies.evidence.statement import state
 from expunge.version import __version__
 
@@ -50,11 +62,15 @@ PAGE, STATEMENT, MANIFEST, MODELS, ROWS = (
     "checkpoints.json",
     "rows.safetensors",
 )
-RELEASE = "unlearned/unlearn.json"
+RELEASE, RELEASE_MARGINS, RELEASE_VERDICT = (
+    "unlearned/unlearn.json",
+    "unlearned/margins.safetensors",
+    "unlearned/verdict.json",
+)
 PRIVATE = ("pictures", "names")
 """Fields of a forget set in a record that show something of its rows."""
 
-Draw = Callable[[Statement, Record, Unlearning | None, str], str]
+Draw = Callable[[Statement, Record, Checkpoint | None, str], str]
 """Draws the page from what the bundle holds, and the root digest."""
 
 
@@ -73,14 +89,23 @@ class Made:
     bytes: int
 
 
-def make_bundle(run: Path, out: Path, draw: Draw, *, unlearned: Path | None = None, salt: Path | None = None) -> Made:
+def make_bundle(
+    run: Path,
+    out: Path,
+    draw: Draw,
+    *,
+    unlearned: Path | None = None,
+    task: Task | None = None,
+    salt: Path | None = None,
+) -> Made:
     """Write the bundle of a finished audit, its page, and the file of its salt.
 
     Args:
         run: Folder of the audit.
         out: The bundle, a file that ends in `.zip`.
         draw: Draws the page.
-        unlearned: Folder that `expunge unlearn` wrote; digests of its files go in, and its record.
+        unlearned: Folder that `expunge unlearn` wrote; the digest of its checkpoint goes in, and its record.
+        task: The task of the audit, by which that checkpoint is held against the oracles; None does not.
         salt: A salt that was used before; None draws a new one.
 
     Raises:
@@ -102,8 +127,12 @@ def make_bundle(run: Path, out: Path, draw: Draw, *, unlearned: Path | None = No
         files[ROWS] = _keyed(_intact(inside(run, record.rows), record.rows_digest), key)
     released = None
     if unlearned is not None:
-        made = _without(_released(unlearned, record).model_dump_json(indent=1), fingerprint, key).encode()
-        released, files[RELEASE] = Unlearning.model_validate_json(made), made
+        made = _released(unlearned, record)
+        files[RELEASE] = how = _without(made.model_dump_json(indent=1), fingerprint, key).encode()
+        released = Checkpoint(record=Unlearning.model_validate_json(how))
+        if task is not None:
+            files[RELEASE_MARGINS], released.verdict = _judged(run, record, unlearned, made, task)
+            files[RELEASE_VERDICT] = canonical(released.verdict.model_dump())
     models = Models(audited=_kept_ensembles(run))
     shown = Record.model_validate_json(text)
     statement = state(shown, released, rows=rows)
@@ -234,8 +263,7 @@ def of_the_same(released: Unlearning, record: Record) -> str:
     """Return why an unlearned checkpoint is none of the audit's request; nothing where it is."""
     if released.task.get("fingerprint") != record.task.get("fingerprint"):
         return "the checkpoint was unlearned on another task (other data, model or recipe)"
-    asked = [item.get("digest") for item in record.request.get("forget", [])]
-    if released.forget.digest not in asked:
+    if its_forget_set(released, record) is None:
         return f"the checkpoint was unlearned for other rows ({released.forget.name}, {released.forget.size} rows)"
     return ""
 
@@ -253,6 +281,18 @@ def _released(folder: Path, record: Record) -> Unlearning:
         raise InputError(f"{folder}: {other}, expected the one of the audit.")
     _intact(inside(folder, released.after.path), released.after.sha256)
     return released
+
+
+def _judged(
+    run: Path, record: Record, folder: Path, released: Unlearning, task: Task
+) -> tuple[bytes, CheckpointVerdict]:
+    """Return the margins of the checkpoint, and its verdict as one model."""
+    forget = its_forget_set(released, record)
+    if forget is None or not record.rows or released.after is None:
+        raise InputError(f"{run} kept no places of the rows, so the checkpoint cannot be judged; leave --task out.")
+    rows = load_arrays(inside(run, record.rows).read_bytes())
+    ours = margins_of_checkpoint(inside(folder, released.after.path), task, record, forget, rows)
+    return save_arrays(ours), judge_checkpoint(ours, load_margins(run, forget))
 
 
 def _digests(files: Mapping[str, Source]) -> dict[str, tuple[int, str]]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from expunge.core.evidence import Statement
+from expunge.core.evidence import Checkpoint, Statement
 from expunge.core.record import ConfigurationRecord, ForgetRecord, Record
-from expunge.core.unlearning import Unlearning
 
 TRIED = 6
 """Methods that a sentence names."""
 
 
-def state(record: Record, released: Unlearning | None, *, rows: bool) -> Statement:
+def state(record: Record, released: Checkpoint | None, *, rows: bool) -> Statement:
     """Return the statement on a run.
 
     Args:
@@ -45,7 +44,7 @@ def _request(record: Record) -> list[str]:
     return [*found, "The question: do the models behave as if they had never seen these rows?"]
 
 
-def _done(record: Record, released: Unlearning | None) -> list[str]:
+def _done(record: Record, released: Checkpoint | None) -> list[str]:
     given = sorted({e.role.partition(",")[0] for e in record.ensembles if e.given})
     found = [
         f"An audit, begun {_time(record.started)}: {_count(record.members, 'model')} trained on all rows, unlearned by "
@@ -53,16 +52,17 @@ def _done(record: Record, released: Unlearning | None) -> list[str]:
     ]
     if given:
         found.append(f"Given to the audit rather than trained by it: {', '.join(given)} models.")
-    if released is not None and released.after is not None:
+    made = None if released is None else released.record
+    if made is not None and made.after is not None:
         found += [
-            f"{released.label} then unlearned {_count(released.forget.size, 'row')} ({released.forget.name}) from the "
-            f"checkpoint {Path(released.before.path).name}, SHA-256 {released.before.sha256}.",
-            f"The checkpoint that was made: {released.after.path}, SHA-256 {released.after.sha256}.",
+            f"{made.label} then unlearned {_count(made.forget.size, 'row')} ({made.forget.name}) from the checkpoint "
+            f"{Path(made.before.path).name}, SHA-256 {made.before.sha256}.",
+            f"The checkpoint that was made: {made.after.path}, SHA-256 {made.after.sha256}.",
         ]
     return found
 
 
-def _shown(record: Record, released: Unlearning | None, rows: bool) -> list[str]:
+def _shown(record: Record, released: Checkpoint | None, rows: bool) -> list[str]:
     found = [sentence for forget in record.forget_sets for sentence in _of_set(forget)]
     found += [] if released is None else _of_checkpoint(released)
     found.append(
@@ -106,12 +106,14 @@ def _of_set(forget: ForgetRecord) -> list[str]:
     return found
 
 
-def _of_checkpoint(released: Unlearning) -> list[str]:
-    failed = ", ".join(check.name for check in released.failed_checks)
-    said = f"failed: {failed}" if failed else f"all {_count(len(released.checks), 'runtime check')} passed"
-    found = [f"The checkpoint: {said}. What the run says of it: {' '.join(released.advice)}".strip()]
-    if released.audit is not None:
-        found.append(f"The setting is {released.audit.configuration} of an audit that found: {released.audit.verdict}")
+def _of_checkpoint(released: Checkpoint) -> list[str]:
+    made = released.record
+    failed = ", ".join(check.name for check in made.failed_checks)
+    said = f"failed: {failed}" if failed else f"all {_count(len(made.checks), 'runtime check')} passed"
+    found = [f"The checkpoint among the models of the audit: {released.verdict.sentence}"] if released.verdict else []
+    found.append(f"The checkpoint: {said}. What the run says of it: {' '.join(made.advice)}".strip())
+    if made.audit is not None:
+        found.append(f"The setting is {made.audit.configuration} of an audit that found: {made.audit.verdict}")
     return found
 
 
@@ -138,7 +140,7 @@ def _assumed(record: Record, rows: bool) -> list[str]:
     return found
 
 
-def _not_shown(record: Record, released: Unlearning | None, rows: bool) -> list[str]:
+def _not_shown(record: Record, released: Checkpoint | None, rows: bool) -> list[str]:
     smallest = [
         c.verdict.missed.row
         for forget in record.forget_sets
@@ -158,12 +160,7 @@ def _not_shown(record: Record, released: Unlearning | None, rows: bool) -> list[
         "Other attackers. The comparison is of one who sees the margins of many models on these rows. One who reads "
         "weights, follows gradients, asks other questions, or holds the model before against the model after may learn "
         "more.",
-        "One model rather than many. The verdicts are on a method, over models that differ by their seeds"
-        + (
-            ", and the checkpoint that was made is one more model."
-            if released is not None
-            else ", not on one checkpoint alone."
-        ),
+        _one_or_many(released),
         "Copies. Backups, logs, caches, features and embeddings computed from the rows, other models trained on them, "
         "and checkpoints that were released before are out of scope.",
         "The data themselves. That the rows were deleted where they are stored cannot be seen in a model.",
@@ -174,6 +171,19 @@ def _not_shown(record: Record, released: Unlearning | None, rows: bool) -> list[
     if not rows:
         found.append("Which rows the data were: the run kept no digests of them.")
     return found
+
+
+def _one_or_many(released: Checkpoint | None) -> str:
+    """Say whether the verdicts are on the model in use."""
+    many = "One model rather than many. The verdicts on methods are over models that differ by their seeds"
+    if released is None:
+        return f"{many}, not on one checkpoint."
+    if released.verdict is None:
+        return f"{many}; the checkpoint that was made is one more, and was not itself held against the oracles."
+    return (
+        f"{many}; that on the checkpoint is a rank among {released.verdict.oracles} oracles, which cannot be finer "
+        f"than one in {released.verdict.oracles + 1}."
+    )
 
 
 def _time(iso: str) -> str:

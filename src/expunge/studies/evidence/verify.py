@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from expunge.core import InputError, Record, Task
-from expunge.core.evidence import NO_ROOT, Difference, Manifest, Models, Statement, Verification
+from expunge.core.evidence import (
+    NO_ROOT,
+    Checkpoint,
+    CheckpointVerdict,
+    Difference,
+    Manifest,
+    Models,
+    Statement,
+    Verification,
+)
 from expunge.core.reading import check_memory
 from expunge.core.record import SPLITS, ForgetRecord
 from expunge.core.row_digests import digest_rows, keyed_rows, keyed_text
@@ -34,6 +44,8 @@ from expunge.studies.evidence.bundle import (
     MODELS,
     PAGE,
     RELEASE,
+    RELEASE_MARGINS,
+    RELEASE_VERDICT,
     ROWS,
     STATEMENT,
     Draw,
@@ -42,6 +54,7 @@ from expunge.studies.evidence.bundle import (
     read_salt,
     without_root,
 )
+from expunge.studies.evidence.checkpoint import its_forget_set, judge_checkpoint
 from expunge.studies.evidence.statement import state
 from expunge.version import __version__
 
@@ -57,7 +70,7 @@ MOST_DIFFERENCES = 100
 Again = Callable[[Record, ForgetRecord, Mapping[str, Any], Mapping[Any, Any] | None], Any]
 """Computes what a record says of a forget set once more (`studies.audit.recompute`)."""
 
-CANONICAL = (Manifest, Models, Statement)
+CANONICAL = (Manifest, Models, Statement, CheckpointVerdict)
 """Files of which only one way of writing counts."""
 
 M = TypeVar("M", bound=BaseModel)
@@ -186,10 +199,12 @@ class _Check:
     def statement(self, record: Record | None, manifest: Manifest, root: str, out: Verification) -> None:
         """Write the statement and its page once more, where this version is the one that wrote them."""
         self.parse(Models, MODELS)
-        statement, released = self.parse(Statement, STATEMENT), self.parse(Unlearning, RELEASE)
-        if record is None or statement is None or (released is None and RELEASE in self.archive.entries):
+        statement, made = self.parse(Statement, STATEMENT), self.parse(Unlearning, RELEASE)
+        verdict = self.parse(CheckpointVerdict, RELEASE_VERDICT)
+        if record is None or statement is None or (made is None and RELEASE in self.archive.entries):
             return
-        other = "" if released is None else of_the_same(released, record)
+        released = None if made is None else Checkpoint(record=made, verdict=verdict)
+        other = "" if made is None else of_the_same(made, record)
         if other:
             self.add(RELEASE, other)
         if manifest.expunge != __version__:
@@ -232,6 +247,7 @@ class _Check:
             if rest > 0:
                 self.add("record.json", f"{forget.name}: {rest} more numbers differ")
             numbers, settings, left = numbers + found.numbers, settings + found.settings, left + found.left
+            self.checkpoint(record, forget, arrays, out)
         out.checked.append(
             f"scores and verdicts of {settings} settings, computed again from the margins ({numbers:,} values)"
         )
@@ -239,6 +255,28 @@ class _Check:
         out.unchecked.append(
             f"what does not follow from the margins: costs, accuracies, forecasts, calibration readings{beside}"
         )
+
+    def checkpoint(self, record: Record, forget: ForgetRecord, arrays: Mapping[str, Any], out: Verification) -> None:
+        """Judge the checkpoint once more, where it is one for this forget set and was judged."""
+        made, verdict = self.parse(Unlearning, RELEASE), self.parse(CheckpointVerdict, RELEASE_VERDICT)
+        if made is None or verdict is None or its_forget_set(made, record) is not forget:
+            return
+        ours = self.arrays(RELEASE_MARGINS)
+        if ours is None:
+            return
+        try:
+            found = judge_checkpoint(ours, arrays)
+        except Exception as error:  # as above
+            self.add(RELEASE_VERDICT, f"cannot be computed again: {type(error).__name__}, {error!s:.300}")
+            return
+        before = len(self.wrong)
+        for name in CheckpointVerdict.model_fields:
+            one, other = getattr(verdict, name), getattr(found, name)
+            close = isinstance(one, float) and isinstance(other, float) and math.isclose(one, other, rel_tol=1e-6)
+            if one != other and not close:
+                self.add(RELEASE_VERDICT, f"{name} is {one!r}, the margins say {other!r}")
+        if len(self.wrong) == before:
+            out.checked.append(f"the verdict on the checkpoint among {found.oracles} oracles, computed again")
 
     def positions(self, record: Record) -> dict[str, dict[Any, Any]] | None:
         """Return the places of the scored rows by forget set and split, or None where the bundle has none."""
