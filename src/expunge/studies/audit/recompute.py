@@ -78,6 +78,10 @@ def recompute(
     if lacking:
         out.differences.append((name, f"the margins of {', '.join(lacking)} are missing"))
         return out
+    known = {*_needed(forget), "forecast", *(c.id for c in forget.configurations)}
+    strange = sorted({key for key in margins if key.rpartition("/")[0] not in known})
+    if strange:
+        out.differences.append((name, f"has margins that belong to nothing in the record: {', '.join(strange[:3])}"))
     measured = {who: _measured(margins, who) for who in ("oracle", "held_out", "pretrained")}
     rows = float(record.request.get("row_tolerance", DEFAULT_ROW_TOLERANCE))
     bench = Bench(measured, record.tolerance, row_tolerance=rows)
