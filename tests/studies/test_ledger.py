@@ -192,7 +192,7 @@ def test_ids_are_read_and_named(tmp_path):
     ledger = ex.Ledger(tmp_path / "ledger", task)
     (tmp_path / "rows.csv").write_text("name,customer\nA,c3\nB,c4\n")
     assert ledger.add(tmp_path / "rows.csv", id_column="customer").rows == (3, 4)
-    assert "still pending: c3" in str(ledger.add([3, 7]))
+    assert "still pending: 'c3'" in str(ledger.add([3, 7]))
     (tmp_path / "rows.csv").write_text("name,customer\nA,c3\nB,nobody\n")
     with pytest.raises(InputError, match="'nobody'"):
         ledger.add(tmp_path / "rows.csv", id_column="customer")
@@ -255,6 +255,16 @@ def test_the_last_model_must_be_what_was_accepted(toys, tmp_path):
     model.unlink()
     with pytest.raises(DamagedFileError, match="missing"):
         toys.run("scrub")
+
+
+def test_nothing_is_removed_outside_of_the_folder(toys, tmp_path):
+    (tmp_path / "precious" / "002").mkdir(parents=True)
+    shutil.move(toys.folder / "models" / "001", tmp_path / "precious" / "001")
+    (toys.folder / "models").rmdir()
+    (toys.folder / "models").symlink_to(tmp_path / "precious")
+    with pytest.raises(DamagedFileError, match="leads out of"):
+        toys.run("scrub")
+    assert (tmp_path / "precious" / "002").is_dir()
 
 
 def test_a_ledger_is_of_its_data(toys):

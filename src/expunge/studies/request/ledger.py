@@ -147,12 +147,12 @@ class Ledger:
     def _read(self, rows: Any, id_column: str | None) -> tuple[list[int], str]:
         """Return positions, sorted, and where they came from."""
         if isinstance(rows, str | Path):
-            return from_file(self.task, rows, id_column=id_column).indices.tolist(), Path(rows).name
+            return from_file(self.task, rows, id_column=id_column).indices.tolist(), printable(Path(rows).name)
         if id_column is not None:
             raise InputError(f"id_column = {id_column!r} without a file, expected the path of a .csv file of ids.")
         if isinstance(rows, ForgetSet):
             rows.check(self.task)
-            return rows.indices.tolist(), rows.name
+            return rows.indices.tolist(), printable(rows.name)
         return ForgetSet.of(self.task, rows, name="request", how="given").indices.tolist(), ""
 
     def _said(
@@ -178,7 +178,7 @@ class Ledger:
     def _named(self, rows: Sequence[int]) -> str:
         """Return rows by their ids, or positions, the first few of them."""
         ids = {} if self.task.ids is None else {position: name for name, position in self.task.ids.items()}
-        some = ", ".join(str(ids.get(row, row)) for row in rows[:NAMED])
+        some = ", ".join(repr(ids.get(row, row)) for row in rows[:NAMED])
         return some + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")
 
     def removed(self) -> ForgetSet:
@@ -241,7 +241,7 @@ class Ledger:
             how = f"pending requests of a ledger: {', '.join(map(str, chosen))}"
             forget = ForgetSet.of(self.task, rows, name=f"run-{number}", how=how, gone=state.removed)
             own = derive(seed, "ledger", number) % 2**31
-            place = self.folder / "models" / f"{number:03d}"
+            place = inside(self.folder, f"models/{number:03d}")
             asked = {
                 "head": state.head,
                 "start": _sha256(start),
@@ -325,8 +325,6 @@ class Ledger:
     def _clear(self, place: Path, asked: dict[str, Any]) -> None:
         """Leave in the place of a run what an interrupted run of the very same wrote, and nothing else."""
         file, text = place / "asked.json", json.dumps(asked, indent=1)
-        if place.is_symlink():
-            raise InputError(f"{place} is a link, expected a folder, or none; remove it.")
         if place.exists() and not (file.is_file() and file.read_text() == text):
             shutil.rmtree(place)
         write_atomically(file, text.encode())
@@ -370,6 +368,11 @@ class Ledger:
         )
         if not sound:
             raise DamagedFileError(f"{self._file.path} contradicts itself; restore it from a backup.")
+
+
+def printable(text: str) -> str:
+    """Return text that a terminal shows and does not obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _rows(count: int) -> str:
