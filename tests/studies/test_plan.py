@@ -80,6 +80,7 @@ def test_the_wrong_label_has_the_largest_influence(found: ex.api.RequestPlan) ->
     assert influence is not None
     assert (influence.models, influence.row, influence.can_matter) == (2, 2, True)
     assert influence.largest < 0
+    assert influence.retraced
     assert "to first order" in influence.rests_on
 
 
@@ -135,6 +136,9 @@ def test_a_loop_of_ones_own_is_followed_from_its_end_and_long_training_not_at_al
     found = ex.plan(mine, **asked)
     assert found.influence is not None
     assert "the end of their training alone" in found.influence.rests_on
+    assert (found.influence.retraced, found.influence.can_matter) == (False, None)
+    assert any("is not sure" in sentence for sentence in found.advice)
+    assert len(found.next) == 2
     monkeypatch.setattr(module, "LONGEST", 0.0)
     long = ex.plan(mine, **asked)
     assert long.influence is None

@@ -58,6 +58,8 @@ class Influence(Model):
     """What retraining is predicted to change, from a few models."""
 
     models: int
+    retraced: bool
+    """Whether training was followed; seen from its end alone, changes can come out several times too large."""
     rests_on: str
     """What the prediction was made from, in words."""
     mean: dict[SplitName, float]
@@ -71,8 +73,12 @@ class Influence(Model):
     together: float | None = None
     """Root of the summed squared changes of all forget rows, in such deviations: how far apart the laws of a retrained
     and a pretrained model are at most, if rows vary independently."""
+    above_validation: float | None = None
+    """How far forget margins of the models lie above those of validation rows of the same class, mean over rows; for
+    rows drawn at random this is what retraining takes away. None where no row has a validation row of its class."""
     can_matter: bool | None = None
-    """Whether a row, or all together, are predicted to move by what an audit calls a difference; None if not known."""
+    """Whether a row, or all together, are predicted to move by what an audit calls a difference; None if not known, as
+    where training was not retraced."""
 
 
 class Twin(Model):

@@ -138,7 +138,11 @@ def _influence(task: Task, forget: ForgetSet, models: Ensemble, parts: Parts) ->
     removal, linearised = subject.removal(forget), Linearised(models)
     moved = {s: linearised.margins(parts.splits[s].x, parts.splits[s].y, removal)[1].double().numpy() for s in SPLITS}
     by_row = moved["forget"].mean(0)
-    own = models.margins(parts.splits["forget"].x, parts.splits["forget"].y).double().numpy()
+    own, unseen = (
+        models.margins(parts.splits[s].x, parts.splits[s].y).double().numpy() for s in ("forget", "validation")
+    )
+    groups, others = (task.outcome.groups(parts.splits[s].y).numpy() for s in ("forget", "validation"))
+    above = [own[:, groups == k].mean(1) - unseen[:, others == k].mean(1) for k in groups if (others == k).any()]
     spread = float(np.sqrt(own.var(0, ddof=1).mean())) if len(own) > 1 else 0.0
     worst = int(np.argmax(np.abs(by_row)))
     together = float(np.sqrt((by_row**2).sum())) / spread if spread > 0 else None
@@ -148,16 +152,18 @@ def _influence(task: Task, forget: ForgetSet, models: Ensemble, parts: Parts) ->
         abs(largest) >= DEFAULT_ROW_TOLERANCE * spread or together >= float(np.sqrt(2 * DEFAULT_TOLERANCE))
     )
     steps = len(subject.segments)
-    followed = f"{steps} stages of their training" if steps > 1 else "the end of their training alone"
+    followed = f"{steps} stages of their training" if not subject.notes else "the end of their training alone"
     return Influence(
         models=len(models),
+        retraced=not subject.notes,
         rests_on=f"{len(models)} models that were trained on all rows, and {followed}, to first order",
         mean={split: float(values.mean()) for split, values in moved.items()},
         spread=spread if spread > 0 else None,
         row=int(forget.indices[worst]),
         largest=largest,
         together=together,
-        can_matter=counts if together is not None else None,
+        above_validation=float(np.mean(above)) if above else None,
+        can_matter=counts if together is not None and not subject.notes else None,
     )
 
 

@@ -62,15 +62,30 @@ def _matters(plan: Plan) -> str:
     if found.spread is None or found.together is None:
         return f"Without the rows, the {plan.statistic} of row {found.row} is predicted to change most, by {size}."
     one = f"row {found.row} changes most, by {size} ({found.largest / found.spread:+.1f} sd between models)"
+    if found.can_matter is None:
+        return (
+            f"Whether the rows can matter is not sure: {one}, but that is predicted from the end of training alone, which "
+            f"can come out several times too large.{_above(plan)}"
+        )
     if found.can_matter:
         return (
             f"The rows can matter. Without them, it is predicted, {one}; all of them together by at most "
-            f"{_sd(found.together)}."
+            f"{_sd(found.together)}.{_above(plan)}"
         )
     return (
         f"The rows are predicted to matter too little to be seen: {one}, and all of them together by at most "
         f"{_sd(found.together)}. Whatever is done, models behave as if they had not seen them; if the rows must leave "
         "the weights as well, retrain."
+    )
+
+
+def _above(plan: Plan) -> str:
+    found = plan.influence
+    if found is None or found.above_validation is None or found.spread is None:
+        return ""
+    return (
+        f" As measured, their {plan.statistic} lies {found.above_validation:+.2f} "
+        f"({found.above_validation / found.spread:+.1f} sd) from that of validation rows of their class on average."
     )
 
 
