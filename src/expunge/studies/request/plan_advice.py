@@ -64,8 +64,8 @@ def _matters(plan: Plan) -> str:
     one = f"row {found.row} changes most, by {size} ({found.largest / found.spread:+.1f} sd between models)"
     if found.can_matter is None:
         return (
-            f"Whether the rows can matter is not sure: {one}, but that is predicted from the end of training alone, which "
-            f"can come out several times too large.{_above(plan)}"
+            f"Whether the rows can matter is not sure: {one}, but that is predicted from the end of training alone and "
+            f"can be several times too large.{_above(plan)}"
         )
     if found.can_matter:
         return (
