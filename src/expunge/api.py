@@ -15,6 +15,7 @@ from expunge.core.checks import as_path, described, instance, plain_arguments, p
 from expunge.core.evidence import Verification
 from expunge.core.forecast import ForecastRun
 from expunge.core.plan import Plan
+from expunge.core.record import ForgetRecord
 from expunge.core.schema import write_atomically
 from expunge.core.scoring import ScoreResult
 from expunge.core.unlearning import Unlearning
@@ -29,7 +30,8 @@ from expunge.report.verification import verification_text
 from expunge.studies.audit import FEWEST_MEMBERS
 from expunge.studies.audit.given import Models
 from expunge.studies.audit.plan_costs import plan_costs
-from expunge.studies.audit.recompute import recompute as read_again
+from expunge.studies.audit.recompute import Recomputed
+from expunge.studies.audit.recompute import recompute as recomputed
 from expunge.studies.evidence import make_bundle, verify_bundle
 from expunge.studies.evidence.bundle import Made
 from expunge.studies.request.judge import judge_by_models, judge_by_run
@@ -552,6 +554,7 @@ def verify(
     task: Task | None = None,
     salt: Path | str | None = None,
     root: str | None = None,
+    console: Console | None = None,
 ) -> Verified:
     """Check a bundle of evidence: is every byte as its manifest says, and does it say what follows from its margins?
 
@@ -564,6 +567,7 @@ def verify(
         salt: The salt that was kept; None takes the file beside the bundle.
         root: The root digest that was written down or signed. Without it, a bundle that somebody changed and made whole
             again passes, as far as its numbers follow from its margins.
+        console: Where progress is shown; None is silent.
 
     Returns:
         What was found: `passed`, `differences`, what was `checked` and what was not.
@@ -575,10 +579,16 @@ def verify(
     """
     if task is not None:
         instance(Task, TASK_EXPECTED, task=task)
+
+    def again(record: Record, forget: ForgetRecord, margins: Any, positions: Any) -> Recomputed:
+        if console is not None:
+            console.print(f"computing the scores and verdicts of {forget.name} again", style="dim", soft_wrap=True)
+        return recomputed(record, forget, margins, positions)
+
     found = verify_bundle(
         as_path(bundle, "bundle"),
         report.draw_statement,
-        again=read_again if recompute else None,
+        again=again if recompute else None,
         task=task,
         salt=None if salt is None else as_path(salt, "salt"),
         root=root,

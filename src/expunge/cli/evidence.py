@@ -55,6 +55,8 @@ def evidence(
         console.print(f"Page to be signed: {made.page}", soft_wrap=True)
         console.print(f"Salt: {made.salt} (keep it with the data, and do not pass it on)", soft_wrap=True)
         print_root(made.root, console)
+        if unlearned is not None and task is None:
+            console.print("The checkpoint was held against no oracle: --task would do that.", soft_wrap=True)
         console.print(f"Check it: expunge verify {made.path} --recompute", soft_wrap=True)
 
 
@@ -89,6 +91,7 @@ def verify(
         task=None if task is None else shared.task_named(task, None),
         salt=salt,
         root=root,
+        console=shared.progress(json, quiet),
     )
     if json:
         shared.print_json({"passed": found.passed, **found.model_dump()})

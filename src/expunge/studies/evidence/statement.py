@@ -188,7 +188,7 @@ def _one_or_many(released: Checkpoint | None) -> str:
 
 def _time(iso: str) -> str:
     """Write a time as people do."""
-    return iso.replace("T", " ", 1).removesuffix("+00:00")[:16] + " UTC" if iso.endswith("+00:00") else iso
+    return iso.replace("T", " ", 1)[:16] + " UTC" if iso.endswith(("+00:00", "Z")) else iso
 
 
 def _name(configuration: ConfigurationRecord) -> str:

@@ -154,6 +154,7 @@ class _Check:
         if name in self.damaged or name not in self.archive.entries:
             return None
         try:
+            check_memory(20.0 * self.archive.entries[name].size, f"reading {name}")
             raw = self.archive.read(name, MOST_JSON if name == "record.json" else MOST_SMALL)
             value = json.loads(raw if content is None else content, object_pairs_hook=_once)
             found = kind.model_validate(value)
