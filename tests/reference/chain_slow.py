@@ -57,13 +57,15 @@ def fine_tune_request(
     return student
 
 
-def readings_slow(margins: np.ndarray, oracle: np.ndarray) -> dict[str, float]:
-    """Return the readings of sound models, row by row, before roots and floor."""
-    rows = range(oracle.shape[1])
-    shifts = [(margins[:, row].mean() - oracle[:, row].mean()) / oracle[:, row].std(ddof=1) for row in rows]
-    ratios = [margins[:, row].var(ddof=1) / oracle[:, row].var(ddof=1) for row in rows]
+def readings_slow(margins: np.ndarray, oracle: np.ndarray, errors: int = 1) -> dict[str, float]:
+    """Return the readings of sound models, row by row, before roots and floor; errors are taken off so many times."""
+    shifts, ratios = [], []
+    for mine, theirs in zip(margins.T, oracle.T, strict=True):
+        noise = mine.var(ddof=1) / len(mine) + theirs.var(ddof=1) / len(theirs)
+        shifts.append(((mine.mean() - theirs.mean()) ** 2 - errors * noise) / theirs.var(ddof=1))
+        ratios.append(mine.var(ddof=1) / theirs.var(ddof=1))
     return {
         "klom": float(np.percentile(klom(margins, oracle), 95)),
-        "shift": float(np.mean(np.square(shifts))),
+        "shift": float(np.mean(shifts)),
         "spread": float(np.mean(ratios)),
     }

@@ -3,8 +3,8 @@
 Margins are compared row by row, over rows that are never removed. Three readings, with o for the oracles:
 
     klom      95th percentile over rows of KLoM, in nats, less that of held-out oracles; it cannot grow beyond 4
-    shift     root of [mean over rows of ((mean margin - mean_o) / sd_o)^2, less that of held-out oracles]: models go
-              one way together
+    shift     root of mean over rows of [(mean margin - mean_o)^2 - what the errors of both means add] / variance_o:
+              models go one way together
     spread    root of [mean over rows of variance / variance_o, less that of held-out oracles]: models go apart. Where
               each model walks at random from request to request this grows as the root of k
 
@@ -83,22 +83,25 @@ def readings(margins: Array, oracle: Array, mine: Array, theirs: Array) -> dict[
             (w @ part.reshape(len(part), -1)).reshape(part.shape[1:]) for w, part in ((ours, here), (others, there))
         )
         klom.append(percentile(replace(cells, oracle_counts=known).divergence(counts, len(codes), "jeffreys")))
-    sound = np.where(failed[:, None], 0.0, margins)
-    mean, variance = _moments(sound, mine * ~failed)
+    sound, weight = np.where(failed[:, None], 0.0, margins), mine * ~failed
+    mean, variance = _moments(sound, weight)
     oracle_mean, oracle_variance = _moments(oracle, theirs)
+    errors = variance / weight.sum(1, keepdims=True) + oracle_variance / theirs.sum(1, keepdims=True)
+    # In a replicate the errors of the drawn models come on top of those of the models themselves.
+    errors[1:] *= 2
     # Few oracles drawn again and again can be nearly the same one.
     oracle_variance = np.maximum(oracle_variance, np.maximum(LEAST_SHARE * oracle.var(0, ddof=1), 1e-12))
     return {
         "klom": np.array(klom),
-        "shift": ((mean - oracle_mean) ** 2 / oracle_variance).mean(1),
+        "shift": (((mean - oracle_mean) ** 2 - errors) / oracle_variance).mean(1),
         "spread": (variance / oracle_variance).mean(1),
     }
 
 
 def above(found: Mapping[str, Array], floor: Mapping[str, Array]) -> dict[str, Array]:
     """Return readings of one request above those of the held-out oracles; see the module."""
-    less = {name: found[name] - floor[name] for name in found}
-    return {name: value if name == "klom" else np.sqrt(np.maximum(value, 0.0)) for name, value in less.items()}
+    roots = {"shift": found["shift"], "spread": found["spread"] - floor["spread"]}
+    return {"klom": found["klom"] - floor["klom"], **{name: np.sqrt(np.maximum(roots[name], 0.0)) for name in roots}}
 
 
 def percentile(values: Array) -> float:
