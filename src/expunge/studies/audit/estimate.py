@@ -215,10 +215,13 @@ def _readings(
         rows = choice.forget.indices[: BATCHES * task.recipe.batch_size]
         few = ForgetSet.of(task, rows, name=choice.forget.name, how=choice.forget.how)
         check_fits(step, task.network, task, few, targets=False)
-        begin = time.perf_counter()
+        steps = step.planned_cost(len(few), len(task.train) - len(few), task.recipe.epochs) * each
         unlearn(ensemble, task, few, step)
-        cost = step.planned_cost(len(few), len(task.train) - len(few), task.recipe.epochs)
-        beside = max(0.0, (time.perf_counter() - begin) * members / size - cost * each)
+        # What a run begins and ends with hardly grows with its members: all are tried where their steps take seconds.
+        tried = _all_members(ensemble, members) if steps < PATIENCE else ensemble
+        begin = time.perf_counter()
+        unlearn(tried, task, few, step)
+        beside = max(0.0, (time.perf_counter() - begin) * members / len(tried) - steps)
     with one_thread_each():
         sides = {
             who: _grown(measured, members, place) for place, who in enumerate(("oracle", "held_out", "pretrained"))
@@ -233,6 +236,14 @@ def _readings(
         bench.excess(other)
         choosing = time.perf_counter() - begin
     return beside, measuring, reading / worker_count(torch.device("cpu")), choosing
+
+
+def _all_members(ensemble: Ensemble, members: int) -> Ensemble:
+    """Return an ensemble of so many members, made of those of a few: only what it takes counts."""
+    rows = torch.arange(members) % len(ensemble)
+    params = {name: tensor[rows.to(tensor.device)] for name, tensor in ensemble.params.items()}
+    buffers = {name: tensor[rows.to(tensor.device)] for name, tensor in ensemble.buffers.items()}
+    return Ensemble(ensemble.network, params, buffers, tuple(range(members)), ensemble.seed)
 
 
 def _grown(measured: dict[str, Tensor], members: int, place: int) -> dict[str, Tensor]:
