@@ -26,8 +26,8 @@ SOURCES = {
 """Where a setting comes from, in words."""
 
 NOT_SHOWN = (
-    "that this one model cannot be told from a retrained one, and that no attack finds the rows in it. Copies, backups "
-    "and twins of the rows stay where they are (all of it: not_shown in unlearn.json)."
+    "that this one model cannot be told from a retrained one (expunge judge compares it with those of an audit), and "
+    "that no attack finds the rows in it. Copies, backups and twins of the rows stay where they are."
 )
 """The record's `not_shown` in short."""
 

@@ -43,12 +43,12 @@ AUDITED = "audited:"
 
 NOT_SHOWN = (
     "That this one model cannot be told from a retrained one: a single model has no distribution of its own, and this "
-    "run trained no oracles to compare it with.",
+    "run trained no oracles to compare it with. `expunge judge` compares it with those of an audit.",
     "That nothing of the rows is left: runtime checks say what the method did, and losses and accuracies say how the "
     "model answers, not what could be read from its weights. No attack was run.",
     "Copies: the checkpoint that came in, others of the same training, optimiser states, backups, models that were "
     "trained on this one's outputs, and the rows themselves are where they were.",
-    "Rows that equal or nearly equal those to be forgotten, and stay in the retain set.",
+    "Rows that equal or nearly equal those to be forgotten, and stay in the retain set; `expunge plan` lists them.",
 )
 """What no run of this kind shows."""
 
