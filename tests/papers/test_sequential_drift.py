@@ -97,7 +97,7 @@ def test_readings_agree_with_row_by_row():
             np.repeat(side, weight[replicate].astype(int), axis=0)
             for side, weight in ((mine, draws.members), (theirs, draws.oracles[0]))
         ]
-        slow = readings_slow(*again, errors=2)
+        slow = readings_slow(*again, unit=theirs.var(0, ddof=1), errors=2)
         assert found["shift"][replicate] == pytest.approx(slow["shift"])
         assert found["spread"][replicate] == pytest.approx(slow["spread"])
 

@@ -57,13 +57,23 @@ def fine_tune_request(
     return student
 
 
-def readings_slow(margins: np.ndarray, oracle: np.ndarray, errors: int = 1) -> dict[str, float]:
-    """Return the readings of sound models, row by row, before roots and floor; errors are taken off so many times."""
+def readings_slow(
+    margins: np.ndarray, oracle: np.ndarray, unit: np.ndarray | None = None, errors: int = 1
+) -> dict[str, float]:
+    """Return the readings of sound models, row by row, before roots and floor.
+
+    Args:
+        margins: Of the models (members, rows).
+        oracle: Of the oracles.
+        unit: Variances that count as 1; by default those of the oracles.
+        errors: How often the errors of both means are taken off.
+    """
     shifts, ratios = [], []
-    for mine, theirs in zip(margins.T, oracle.T, strict=True):
+    units = oracle.var(0, ddof=1) if unit is None else unit
+    for mine, theirs, one in zip(margins.T, oracle.T, units, strict=True):
         noise = mine.var(ddof=1) / len(mine) + theirs.var(ddof=1) / len(theirs)
-        shifts.append(((mine.mean() - theirs.mean()) ** 2 - errors * noise) / theirs.var(ddof=1))
-        ratios.append(mine.var(ddof=1) / theirs.var(ddof=1))
+        shifts.append(((mine.mean() - theirs.mean()) ** 2 - errors * noise) / one)
+        ratios.append(mine.var(ddof=1) / one)
     return {
         "klom": float(np.percentile(klom(margins, oracle), 95)),
         "shift": float(np.mean(shifts)),

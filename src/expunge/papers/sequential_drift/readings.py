@@ -32,9 +32,6 @@ LEAST: Mapping[str, float] = {"klom": 0.01, "shift": 0.05, "spread": 0.05}
 
 REPLICATES = 200
 
-LEAST_SHARE = 0.1
-"""Share of the oracles' variance that a replicate has at least."""
-
 
 @dataclass(frozen=True)
 class Draws:
@@ -89,12 +86,11 @@ def readings(margins: Array, oracle: Array, mine: Array, theirs: Array) -> dict[
     errors = variance / weight.sum(1, keepdims=True) + oracle_variance / theirs.sum(1, keepdims=True)
     # In a replicate the errors of the drawn models come on top of those of the models themselves.
     errors[1:] *= 2
-    # Few oracles drawn again and again can be nearly the same one.
-    oracle_variance = np.maximum(oracle_variance, np.maximum(LEAST_SHARE * oracle.var(0, ddof=1), 1e-12))
+    unit = np.maximum(oracle.var(0, ddof=1), 1e-12)  # the oracles' own, not that of those drawn: it is a scale
     return {
         "klom": np.array(klom),
-        "shift": (((mean - oracle_mean) ** 2 - errors) / oracle_variance).mean(1),
-        "spread": (variance / oracle_variance).mean(1),
+        "shift": (((mean - oracle_mean) ** 2 - errors) / unit).mean(1),
+        "spread": (variance / unit).mean(1),
     }
 
 
