@@ -23,14 +23,12 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
-from rich.console import Console
-
-from expunge.core import DamagedFileError, DivergedError, InputError
-from expunge.core.schema import WRITING
+from expunge.core.errors import DamagedFileError, DivergedError, InputError
+from expunge.core.files import WRITING
 from expunge.version import __version__
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -47,6 +45,9 @@ NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 PACKAGE = Path(__file__).parent
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 class EndedError(BaseException):
     """A signal asks to end; raised in the main thread, and caught by nobody but the boundary."""
@@ -58,6 +59,8 @@ class EndedError(BaseException):
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console that prints names as they are: not as markup, not as emoji."""
+    from rich.console import Console  # which a command that says nothing need not wait for
+
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
@@ -161,7 +164,7 @@ def _end(number: int, resumable: bool) -> NoReturn:
 def _fail(error: Exception, resumable: bool) -> NoReturn:
     """Say in one line what nobody caught, and exit."""
     go_on = ", then add --resume" if resumable else ""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if _of_memory(error) or "can't allocate memory" in str(error):
         _say(
             f"error: there is too little memory; take fewer members, or a smaller chunk where there is one{go_on}.",
             error,
@@ -181,6 +184,11 @@ def _fail(error: Exception, resumable: bool) -> NoReturn:
     sys.exit(FAULT)
 
 
+def _of_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")  # where it is not loaded, it raises nothing
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+
+
 def fault_number(error: BaseException) -> str:
     """Return a short number for where in expunge an error arose, the same on every machine."""
     digest = hashlib.sha256(f"{__version__} {type(error).__qualname__}".encode())
@@ -194,7 +202,8 @@ def fault_number(error: BaseException) -> str:
 def _write_fault(error: BaseException, number: str) -> Path | None:
     """Write the traceback into the folder of the run, or a temporary one, and return the file."""
     lines = [
-        f"expunge {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {platform.platform()}",
+        f"expunge {__version__}, torch {metadata.version('torch')}, Python {platform.python_version()}, "
+        f"{platform.platform()}",
         shlex.join(["expunge", *sys.argv[1:]]),
         "".join(traceback.format_exception(error)),
     ]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import subprocess
+import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from expunge.cli import _takes_resume, app
+from expunge.cli.commands import COMMANDS
 from expunge.methods import METHODS
 from expunge.metrics import DEFAULT_TOLERANCE
 from expunge.papers.ascent_fails_to_forget.theory_study import STUDIES
@@ -49,6 +54,30 @@ def test_theory_names_its_results() -> None:
 
 def test_every_verb_is_described_in_one_whole_line() -> None:
     assert "..." not in help_of().partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_listed_of_a_command_is_what_it_says(name: str) -> None:
+    """The list is written before any command is read."""
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    said = (command.help or inspect.getdoc(command.callback) or "").partition("\n")[0]
+    assert COMMANDS[name].help == said
+    assert COMMANDS[name].resumes == any(option.name == "resume" for option in command.params)
+    assert command.name == name
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["audot"], ["--no-such-option"]])
+def test_what_needs_no_model_waits_for_no_large_package(words: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['expunge', *sys.argv[1:]]\n"
+        "from expunge.cli import main\n"
+        "try: main()\n"
+        "finally: print(*({'torch', 'scipy', 'sklearn', 'plotly', 'matplotlib', 'numpy'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines()[-1] == ""
+    if words == ["audot"]:
+        assert "Did you mean 'audit'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,23 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from expunge.boundary import console, guarded
-from expunge.cli.audit import audit
-from expunge.cli.check import check
-from expunge.cli.compare import compare
-from expunge.cli.evidence import evidence, verify
-from expunge.cli.forecast import forecast
-from expunge.cli.judge import judge
-from expunge.cli.papers import prove_forecast, theory
-from expunge.cli.plan import plan
-from expunge.cli.report import draw_report
-from expunge.cli.reproduce import reproduce
-from expunge.cli.requests import app as requests
-from expunge.cli.score import score
-from expunge.cli.unlearn import Unlearn, unlearn
+from expunge.cli.commands import COMMANDS, Group
 from expunge.version import __version__
 
 app = typer.Typer(
     name="expunge",
+    cls=Group,
     help="Does this model behave as if it had never seen that data? Unlearning, measured against retraining.",
     no_args_is_help=True,
     epilog="Begin with: expunge audit digits --forget random:70 --forget cluster:70 --out runs/digits",
@@ -51,27 +40,9 @@ def options(
     """Does this model behave as if it had never seen that data? Unlearning, measured against retraining."""
 
 
-app.command()(audit)
-app.command()(forecast)
-app.command()(check)
-app.command(name="prove-forecast")(prove_forecast)
-app.command(name="report")(draw_report)
-app.command()(reproduce)
-app.command()(compare)
-app.add_typer(requests, name="requests")
-app.command()(score)
-app.command()(judge)
-app.command()(plan)
-app.command(cls=Unlearn)(unlearn)
-app.command()(evidence)
-app.command()(verify)
-app.command()(theory)
-
-
 def _takes_resume(words: Sequence[str]) -> bool:
-    commands = getattr(typer.main.get_command(app), "commands", {})
-    command = commands.get(next(iter(words), ""))
-    return command is not None and any(option.name == "resume" for option in command.params)
+    place = COMMANDS.get(next(iter(words), ""))
+    return place is not None and place.resumes
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:

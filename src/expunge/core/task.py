@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -216,6 +217,8 @@ class Task:
     @cached_property
     def network(self) -> Any:
         """The `Network` that evaluates stacks of the task's models, chosen once (see `expunge.ensembles.network`)."""
+        if Task.network_builder is None:
+            import_module("expunge.ensembles")  # which sets it
         assert Task.network_builder is not None
         return Task.network_builder(self)
 
