@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from expunge.core import DamagedFileError, ForgetSet, InputError
-from expunge.core.schema import WRITING, inside, write_atomically
+from expunge.core.files import WRITING, write_atomically
+from expunge.core.schema import inside
 from expunge.ensembles import build_network, train
 from expunge.papers.ascent_fails_to_forget import theory_study
 from expunge.papers.ascent_fails_to_forget.finding import TheoryRecord
