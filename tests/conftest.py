@@ -15,6 +15,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+import expunge.ensembles  # noqa: F401  tells tasks how their models are computed
+
 # A failure must be there again on the next run. `EXPUNGE_TEST_SEED=random make test` explores instead.
 EXPLORE = os.environ.get("EXPUNGE_TEST_SEED") == "random"
 # A busy machine is not a failure: no deadlines.

@@ -84,6 +84,8 @@ for PyTorch."""
 
 
 def __getattr__(name: str) -> Any:
+    if name in __all__:
+        import_module("expunge.ensembles")  # tells tasks how their models are computed
     for module, names in _PLACES.items():
         if name in names.split(", "):
             found = None if module == __name__ else getattr(import_module(module), name, None)

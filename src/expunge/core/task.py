@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -217,9 +216,7 @@ class Task:
     @cached_property
     def network(self) -> Any:
         """The `Network` that evaluates stacks of the task's models, chosen once (see `expunge.ensembles.network`)."""
-        if Task.network_builder is None:
-            import_module("expunge.ensembles")  # which sets it
-        assert Task.network_builder is not None
+        assert Task.network_builder is not None, "import expunge.ensembles, which says how models are computed"
         return Task.network_builder(self)
 
     def _probe(self) -> Tensor:
