@@ -47,7 +47,7 @@ def test_distances_and_rule_are_those_of_brute_force():
     x = (train.x / train.x.std(0)).double().numpy()
     nearest = [min(np.linalg.norm(x[a] - x[b]) for b in range(10, 80) if b != a) for a in range(10, 80)]
     usual = np.sort(nearest)[(len(nearest) - 1) // 2]
-    limit = max(0.25 * usual, np.quantile(nearest, 0.001))
+    limit = min(max(0.25 * usual, np.quantile(nearest, 0.001)), 0.5 * usual)
     found = find_twins(train, forget, retain)
     assert found.limit * usual == pytest.approx(limit, rel=1e-4)
     pairs = brute(x, range(10), range(10, 80), limit, lambda a, b: np.linalg.norm(a - b))

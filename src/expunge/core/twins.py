@@ -1,8 +1,8 @@
 """Rows that stay and are those to be forgotten again, equal or nearly so: what retraining would learn from them anyway.
 
-Two rows are twins when their inputs are equal, or nearer than rows of the retain set usually are to their nearest
-neighbours: nearer than a quarter of the median distance between a retain row and its nearest other retain row, or than
-the 0.1 % quantile of these distances, whichever is larger. Distances are Euclidean: between images as they are, between
+Two rows are twins when their inputs are equal, or nearer than rows of the retain set are to their nearest neighbours:
+nearer than the 0.1 % quantile of the distance between a retain row and its nearest other retain row, which counts as at
+least a quarter and at most half of the median of these distances. Distances are Euclidean: between images as they are, between
 rows of a table in standard deviations of each column. Between rows of whole numbers (tokens) it is the share of places
 that differ. 1,000 retain rows stand for all in the median and the quantile.
 """
@@ -21,10 +21,10 @@ from expunge.core.seeds import generator
 from expunge.core.stopping import check_stopped
 from expunge.core.task import Split
 
-QUARTER = 0.25
-"""Share of the median distance to the nearest neighbour below which rows are twins."""
 QUANTILE = 0.001
-"""Quantile of the same distances below which they are."""
+"""Quantile of the distances between nearest neighbours below which rows are twins."""
+LEAST, MOST = 0.25, 0.5
+"""Shares of the median of these distances between which the limit lies."""
 SAMPLE = 1000
 """Retain rows whose nearest neighbours are looked for."""
 ROOM = 2**24
@@ -63,7 +63,8 @@ def find_twins(train: Split, forget: Tensor, retain: Tensor) -> Twins:
         block[torch.arange(len(block)), some[start : start + len(block)]] = math.inf
         nearest[start : start + len(block)] = block.min(1).values.double()
     usual = float(nearest.median()) if len(retain) > 1 else 0.0
-    limit = max(QUARTER * usual, float(torch.quantile(nearest, QUANTILE)) if len(retain) > 1 else 0.0)
+    low = float(torch.quantile(nearest, QUANTILE)) if len(retain) > 1 else 0.0
+    limit = min(max(low, LEAST * usual), MOST * usual)
     pairs, distances = [], []
     # Rounding: what a product of matrices says of equal rows is not quite 0, so pairs are measured again.
     for start, block in _distances(ours, theirs, whole):
