@@ -2,9 +2,9 @@
 
 Two rows are twins when their inputs are equal, or nearer than rows of the retain set are to their nearest neighbours:
 nearer than the 0.1 % quantile of the distance between a retain row and its nearest other retain row, which counts as at
-least a quarter and at most half of the median of these distances. Distances are Euclidean: between images as they are, between
-rows of a table in standard deviations of each column. Between rows of whole numbers (tokens) it is the share of places
-that differ. 1,000 retain rows stand for all in the median and the quantile.
+least a quarter and at most half of the median of these distances. Distances are Euclidean: between images as they are,
+between rows of a table in standard deviations of each column. Between rows of whole numbers (tokens) it is the share of
+places that differ. 1,000 retain rows stand for all in the median and the quantile.
 """
 
 from __future__ import annotations
