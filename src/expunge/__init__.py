@@ -69,7 +69,7 @@ __all__ = [
 ]
 
 _PLACES = {
-    "expunge": "dependence, methods, metrics, papers, tasks",
+    "expunge": "core, dependence, ensembles, methods, metrics, papers, report, studies, tasks",
     "expunge.api": "Evidence, Forecast, Run, Scores, Unlearned, Verified, audit, compare, evidence, forecast, judge, "
     "plan, score, unlearn_checkpoint, verify",
     "expunge.core": "Ensemble, ForgetSet, OutputsAlone, Recipe, Task",

@@ -28,7 +28,6 @@ from expunge.report.score_table import score_text
 from expunge.report.unlearning import unlearning_text
 from expunge.report.verification import verification_text
 from expunge.studies.audit import FEWEST_MEMBERS
-from expunge.studies.audit.given import Models
 from expunge.studies.audit.plan_costs import plan_costs
 from expunge.studies.audit.recompute import Recomputed
 from expunge.studies.audit.recompute import recompute as recomputed
@@ -37,6 +36,7 @@ from expunge.studies.evidence.bundle import Made
 from expunge.studies.request.judge import judge_by_models, judge_by_run
 from expunge.studies.request.plan import plan_request
 from expunge.studies.request.unlearn import one_forget_set
+from expunge.studies.run.given import Models
 from expunge.studies.score import score_arrays
 
 ForgetItem = ForgetSet | str | Path
@@ -205,6 +205,7 @@ def forecast(
     *,
     forget: ForgetItem | Sequence[ForgetItem],
     methods: str | Method | Sequence[str | Method] | None = None,
+    pretrained: Models | None = None,
     members: int = 100,
     followed: int = 12,
     out: Path | str = "runs/forecast",
@@ -223,6 +224,9 @@ def forecast(
         forget: One forget set or several: `ForgetSet`, a file of indices, or a chooser such as `"random:70"`.
         methods: Registry names (whole grids) or methods with options, one or several; None tries all. Fine-tuning is
             always shown.
+        pretrained: Models that were trained on all training examples, by whatever means, instead of training them, as
+            in `audit`, at least 2. Where they do not say how they were trained, oracles are predicted from the end of
+            training alone, which is coarser; the notes say so.
         members: Members of the pretrained ensemble, at least 2, since differences between members are the scale of a
             prediction; 100 as in an audit.
         followed: Members whose training is retraced and whose weights are linearised, at least 2.
@@ -246,6 +250,7 @@ def forecast(
         task,
         forget=_forget_sets(forget),
         methods=_methods(methods),
+        pretrained=pretrained,
         members=members,
         followed=followed,
         out=Path(out),

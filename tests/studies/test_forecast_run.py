@@ -135,6 +135,39 @@ def test_an_audit_finds_the_pretrained_ensemble(run, tmp_path):
     assert audited.report == out / "report.html"
 
 
+def test_models_that_are_given_are_forecast_and_not_trained(run, tmp_path):
+    """A saved ensemble says how it was trained, and gives the same numbers; checkpoints do not, and a note says so."""
+    task = small_task()
+    ensemble = ex.train(task, members=MEMBERS, seed=pretrained_seed(3), chunk=3)
+    ensemble.save(tmp_path / "saved")
+    for member in range(MEMBERS):
+        ensemble.export(member, tmp_path / f"{member}.safetensors")
+    asked = {"forget": ["random:20"], "methods": [GradientAscent(lr=0.2, epochs=2)], "members": 50}
+    saved = ex.forecast(task, **request(tmp_path / "a", pretrained=str(tmp_path / "saved"), **asked))
+    files = ex.forecast(task, **request(tmp_path / "b", pretrained=str(tmp_path / "*.safetensors"), **asked))
+    trained = run.record.forget_sets[0].forecast
+    for found, retraced in ((saved, True), (files, False)):
+        item = found.record.forget_sets[0].forecast
+        assert (found.record.members, item.members, found.record.training_seconds) == (MEMBERS, MEMBERS, 0)
+        assert item.notes[0].startswith("The pretrained models were given, not trained here.")
+        assert any("could not be retraced" in note for note in item.notes) != retraced
+        assert (item.removal == pytest.approx(trained.removal, abs=1e-4)) == retraced
+        assert "pretrained=" in found.record.command
+    assert not list((tmp_path / "b").glob("ensembles/*"))
+    again = request(tmp_path / "b", pretrained=str(tmp_path / "*.safetensors"), resume=True, **asked)
+    assert ex.forecast(task, **again).record == files.record
+    with pytest.raises(InputError, match="given"):
+        ex.forecast(task, **{**again, "pretrained": ex.train(task, members=2, seed=9)})
+
+
+def test_too_few_given_models_are_refused(tmp_path):
+    task = small_task()
+    one = ex.Ensemble.from_modules([task.build(0)], task)
+    with pytest.raises(InputError, match="pretrained has 1 members, expected at least 2: with fewer, a prediction"):
+        ex.forecast(task, **request(tmp_path / "run", pretrained=one))
+    assert not (tmp_path / "run").exists()
+
+
 def test_removal_does_not_depend_on_the_order_of_parameters():
     """A store returns the tensors of a member in any order; sums over them must not be rounded accordingly."""
     task = small_task()

@@ -17,7 +17,7 @@ from expunge.cli.shared import by_forget_set
 from expunge.core import Ensemble, InputError, Record
 from expunge.core.seeds import derive
 from expunge.methods import FineTune, GradientAscent, from_function
-from expunge.studies.audit.given import Given
+from expunge.studies.run.given import Given
 from expunge.studies.run.seeds import pretrained_seed
 from expunge.tasks import choose
 

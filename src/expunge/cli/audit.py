@@ -18,6 +18,7 @@ from expunge.cli.options import (
     Json,
     Methods,
     Out,
+    Pretrained,
     Quiet,
     Resume,
     RowTolerance,
@@ -39,14 +40,7 @@ def audit(
     forget: ForgetSets = None,
     id_column: IdColumn = None,
     methods: Methods = None,
-    pretrained: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR|GLOB",
-            help="Models trained on everything, instead of training them: a folder of checkpoints or of a saved "
-            "ensemble, or a quoted pattern (.safetensors; .pt and .pth that hold tensors alone).",
-        ),
-    ] = None,
+    pretrained: Pretrained = None,
     oracles: Annotated[
         list[str] | None,
         typer.Option(

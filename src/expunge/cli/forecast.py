@@ -17,6 +17,7 @@ from expunge.cli.options import (
     IdColumn,
     Json,
     Out,
+    Pretrained,
     Quiet,
     Resume,
     Seed,
@@ -35,6 +36,7 @@ def forecast(
     forget: ForgetSets = None,
     id_column: IdColumn = None,
     methods: ForecastMethods = None,
+    pretrained: Pretrained = None,
     members: Annotated[int, typer.Option(metavar="N", help="Models in the pretrained ensemble.", min=2)] = 100,
     followed: Annotated[
         int, typer.Option(metavar="N", help="Models whose training is retraced and linearised.", min=2)
@@ -63,6 +65,7 @@ def forecast(
         chosen,
         forget=shared.forget_sets(chosen, forget, id_column),
         methods=shared.names(methods),
+        pretrained=pretrained,
         members=members,
         followed=followed,
         out=out,

@@ -67,6 +67,14 @@ ForecastMethods = Annotated[
         f"{CANDIDATES}; all by default. Fine-tuning is always shown as well.",
     ),
 ]
+Pretrained = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|GLOB",
+        help="Models trained on everything, instead of training them: a folder of checkpoints or of a saved "
+        "ensemble, or a quoted pattern (.safetensors; .pt and .pth that hold tensors alone).",
+    ),
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(

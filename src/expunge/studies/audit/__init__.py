@@ -36,11 +36,11 @@ from expunge.methods.method import lacking
 from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
 from expunge.studies.audit.estimate import Estimate, Trial, estimate
 from expunge.studies.audit.forget_set import Study, audit_forget_set
-from expunge.studies.audit.given import Given, Models
 from expunge.studies.audit.rows import save_rows
 from expunge.studies.run.check import NEEDED, check
 from expunge.studies.run.forecasting import FORECAST_WORK, check_forecastable
 from expunge.studies.run.forget_specs import choose_all, is_component, parse_component
+from expunge.studies.run.given import Given, Models
 from expunge.studies.run.grid import plan_runs, runs_work
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.prediction import FOLLOWED

@@ -35,7 +35,6 @@ from expunge.ensembles import train
 from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import Method, Stop, unlearn
 from expunge.studies.audit.checklist import check_recipe, run_checklist
-from expunge.studies.audit.given import Given
 from expunge.studies.audit.illusion import Halves
 from expunge.studies.audit.judging import Bench
 from expunge.studies.audit.pictures import names, pictures
@@ -46,6 +45,7 @@ from expunge.studies.run.forecasting import (
     follow,
     kept_forecast,
 )
+from expunge.studies.run.given import Given
 from expunge.studies.run.grid import by_method, calibrated, on_scale, relative_options, run_name, run_work
 from expunge.studies.run.measure import Parts, accuracy_of, kinds, margins_of
 from expunge.studies.run.parts import PartStore

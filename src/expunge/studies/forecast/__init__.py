@@ -37,6 +37,7 @@ from expunge.studies.run.forecasting import (
     kept_forecast,
 )
 from expunge.studies.run.forget_specs import choose_all
+from expunge.studies.run.given import ON_TRUST, Given, Models
 from expunge.studies.run.grid import on_scale, plan_runs
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject
@@ -52,6 +53,7 @@ def forecast_run(
     *,
     forget: Sequence[ForgetSet | str | Path],
     methods: Sequence[str | Method] | None = None,
+    pretrained: Models | None = None,
     members: int = 100,
     followed: int = FOLLOWED,
     out: Path = Path("runs/forecast"),
@@ -76,17 +78,23 @@ def forecast_run(
     if chunk is not None:
         whole(chunk=chunk)
     asked = {"members": members, "followed": followed, "out": out, "seed": seed, "tolerance": tolerance}
-    asked |= {"device": device, "chunk": chunk}
+    asked |= {"device": device, "chunk": chunk, "pretrained": pretrained}
     tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
     positive(tolerance=tolerance)
+    given = Given.of(task, pretrained, None, None, fewest=2)
+    models = given.models.get(("pretrained", ""))
+    members = members if models is None else len(models)
     followed = min(followed, members)
     where = pick_device(device)
     with Pulse(console, lambda: f"still trying how models of {task.name} are best computed"):
-        check_size(task, task.network, members)
+        network = task.network
+    if models is None:
+        check_size(task, network, members)
     runs = plan_runs(task, methods, predicted=True)
     check_forecastable(task, followed, where)
     check_folder(out, ForecastRun.FILE, resume)
     choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
+    given.of_sets(task, choices, fewest=2)
     for choice in choices:
         network = choice.task.network
         for method in runs:
@@ -100,6 +108,7 @@ def forecast_run(
         "followed": followed,
         "seed": seed,
         "tolerance": tolerance,
+        **({} if models is None else {"given": given.digests()}),
     }
     with Run.open(
         ForecastRun,
@@ -122,8 +131,11 @@ def forecast_run(
             fingerprint = choice.task.fingerprint
             if fingerprint not in subjects:
                 begin = time.monotonic()
-                pretrained, reused = _pretrained(choice.task, members, seed, out, where, chunk, run.reporter)
-                subjects[fingerprint] = follow(choice.task, pretrained, followed, out, chunk, run.reporter)
+                if models is None:
+                    start, reused = _pretrained(choice.task, members, seed, out, where, chunk, run.reporter)
+                else:
+                    start, reused = models.to(where), True
+                subjects[fingerprint] = follow(choice.task, start, followed, out, chunk, run.reporter)
                 run.record.training_seconds += 0.0 if reused else time.monotonic() - begin
             subject = subjects[fingerprint]
             tried, _ = on_scale(runs, choice.task, subject.pretrained, choice.forget, seed)
@@ -133,7 +145,7 @@ def forecast_run(
                 run.parts, subject, choice.forget, tried, seed=seed, tolerance=tolerance, progress=share
             )
             share.finish(spent=not kept)
-            run.record.forget_sets.append(_keep(out, choice, found))
+            run.record.forget_sets.append(_keep(out, choice, found, given=models is not None))
             run.save()
     return out, run.record
 
@@ -164,18 +176,21 @@ def _pretrained(
     return ensemble, reused
 
 
-def _keep(out: Path, choice: Choice, found: Forecast) -> ForecastSet:
+def _keep(out: Path, choice: Choice, found: Forecast, *, given: bool) -> ForecastSet:
     """Write the arrays of a forecast and return its entry in the record."""
     path = f"forecast/{choice.forget.name}.safetensors"
     content = save_tensors({key: tensor.float() for key, tensor in arrays_of(found).items()})
     write_atomically(out / path, content)
+    record = compact(found.record)
+    if given:
+        record.notes = [f"The pretrained models were given, not trained here. {ON_TRUST}.", *record.notes]
     labels = choice.task.train.y[torch.from_numpy(choice.forget.indices)]
     return ForecastSet(
         name=choice.forget.name,
         size=len(choice.forget),
         how=choice.forget.how,
         classes=torch.bincount(labels, minlength=choice.task.classes).tolist(),
-        forecast=compact(found.record),
+        forecast=record,
         margins=path,
         digest=hashlib.sha256(content).hexdigest(),
     )

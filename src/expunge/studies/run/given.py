@@ -1,4 +1,4 @@
-"""Models that an audit was given, as files or ensembles, instead of training them itself.
+"""Models that an audit or a forecast was given, as files or ensembles, instead of training them itself.
 
 What is missing is trained by the task's recipe, except held-out oracles where oracles were given: these are halved,
 since oracles of another origin would put the difference of origins into the floor. What a reader must know of all this
@@ -104,8 +104,7 @@ class Given:
             return []
         how = "recipe" if task.fit is None else "own loop"
         return [
-            f"Given, not trained here: {', '.join(given)}. What they were trained on is taken on trust; the checklist "
-            "shows what speaks against it.",
+            f"Given, not trained here: {', '.join(given)}. {ON_TRUST}; the checklist shows what speaks against it.",
             "All other models (calibration oracles, on which settings are chosen, and the retraining among the "
             f"methods) are by the task's {how}; where the given ones are not, the difference counts as a gap on every "
             "split.",
@@ -118,6 +117,9 @@ class Given:
         ]
 
 
+ON_TRUST = "What they were trained on is taken on trust"
+
+
 def _known(ensemble: Ensemble) -> Ensemble:
     """Let an ensemble say what it is: how it was trained where that is known, else its weights."""
     how = ensemble.provenance.get("specification") or {"given": digest_json(_digests(ensemble))}
@@ -126,10 +128,8 @@ def _known(ensemble: Ensemble) -> Ensemble:
 
 def _enough(ensemble: Ensemble, fewest: int, what: str) -> Ensemble:
     if len(ensemble) < fewest:
-        raise InputError(
-            f"{what} has {len(ensemble)} members, expected at least {fewest}: with fewer, the floor is as high as the "
-            "effects to be seen."
-        )
+        why = "the floor is as high as the effects to be seen" if fewest > 2 else "a prediction has no scale"
+        raise InputError(f"{what} has {len(ensemble)} members, expected at least {fewest}: with fewer, {why}.")
     return ensemble
 
 
