@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from expunge.metrics.rows import OFFSET, ORDERS, SLOPE, Ranks, deal, row_test
+from expunge.metrics.rows import OFFSET, ORDERS, SLOPE, Ranks, deal, groups_of_equals, row_test
 from reference import rows_slow
 
 
@@ -98,3 +98,11 @@ def test_a_row_that_differs_does_not_make_others_told_nor_hide_them():
     assert found > 150
     # 10 are expected; 28 or more would have probability 3e-7.
     assert others < 28
+
+
+def test_equal_statistics_are_one_group_in_the_order_of_rows():
+    """Which of two equal sums comes out larger is a matter of the processor; the list of rows must not be."""
+    values = np.array([3.0, 1.0, 3.0 + 1e-6, 2.0, 1.0 - 1e-6])
+    assert groups_of_equals(values).tolist() == [2, 0, 2, 1, 0]
+    assert groups_of_equals(-values).tolist() == [0, 2, 0, 1, 2]
+    assert groups_of_equals(np.zeros(0)).tolist() == []

@@ -23,6 +23,7 @@ from expunge.core import DamagedFileError, InputError, Record
 from expunge.core.row_digests import digest_rows, keyed_rows
 from expunge.core.schema import write_atomically
 from expunge.methods import GradientAscent
+from expunge.studies.audit.recompute import Recomputed
 from expunge.studies.evidence.archive import Archive, refuse_name
 from expunge.studies.evidence.bundle import canonical
 from reference.problems import small_task
@@ -190,6 +191,35 @@ def test_what_follows_from_margins_is_computed_again(tmp_path, made):
         held = ex.verify(forged, root=made.root)
         assert [each.where for each in held.differences] == ["manifest.json"]
         assert "another bundle" in said(held)
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other", "same"),
+    [
+        ("value", 0.5, 0.5 + 1e-8, True),
+        ("value", 0.5, 0.5001, False),
+        ("low", 0.5, 0.5001, True),
+        ("low", 0.5, 0.51, False),
+        ("value", float("nan"), float("nan"), True),
+        ("value", float("inf"), float("inf"), True),
+        ("value", float("nan"), 0.5, False),
+        ("told", 7, 8, False),
+        ("told", 1, True, False),
+        ("members_needed", 1203, 1206, True),
+        ("members_needed", 1203, 1303, False),
+        ("members_needed", None, 120, False),
+        ("sentence", "an excess of 0.33 (0.23 to 0.42)", "an excess of 0.33 (0.23 to 0.43)", True),
+        ("sentence", "an excess of 0.33 (0.23 to 0.42)", "an excess of 0.33 (0.23 to 0.45)", False),
+        ("sentence", "an excess of 0.33", "an excess of 0.330", False),
+        ("sentence", "7 of 40 rows", "6 of 40 rows", False),
+        ("sentence", "Damaged: 0.33", "Undecided: 0.33", False),
+        ("sentence", "About 1203 members", "About 1206 members", True),
+    ],
+)
+def test_what_rounding_can_do_is_no_difference(name, one, other, same):
+    found = Recomputed()
+    found.compare("place", {name: one}, {name: other})
+    assert bool(found.differences) != same
 
 
 def test_a_statement_that_says_more_is_found(tmp_path, made):

@@ -27,7 +27,7 @@ from scipy import special
 from expunge.core.record import MOST_ROWS, SPLITS, JointRecord, MissedRecord, RowRecord, RowsRecord, SplitName
 from expunge.metrics.arrays import Array, deviations
 from expunge.metrics.missed import POWER, smallest_row, smallest_share
-from expunge.metrics.rows import PERMUTATIONS, row_test
+from expunge.metrics.rows import PERMUTATIONS, groups_of_equals, row_test
 from expunge.metrics.ruler import Prepared, Ruler
 from expunge.metrics.traces import Halves, traces
 
@@ -120,7 +120,7 @@ class RowJudge:
         counts = (np.abs(shift) > self.shift) | (above > self.tolerance)
         clear = np.abs(test.z[told]) > CLEAR
         ahead = np.sign(test.z[told]) * side.towards[told] > 0
-        largest = np.lexsort((-test.statistic[told], ~counts))[:MOST_ROWS]
+        largest = np.lexsort((groups_of_equals(-test.statistic[told]), ~counts))[:MOST_ROWS]
         return RowsRecord(
             examples=len(side.mean),
             told=len(told),

@@ -98,6 +98,17 @@ def row_test(unlearned: Array, reference: Array, *, permutations: int = PERMUTAT
     return RowTest(statistic.astype(np.float64), z[0, :, 0].astype(np.float64), p_value, largest.astype(np.float64))
 
 
+def groups_of_equals(values: Array) -> NDArray[np.int64]:
+    """Return for each value the place of its group among all, smallest first; values closer than `EQUAL` are one group.
+
+    Sums of ranks are often equal, and which of two equal ones comes out larger is a matter of the processor.
+    """
+    order = np.argsort(values, kind="stable")
+    groups = np.empty(len(values), np.int64)
+    groups[order] = np.concatenate([[0], np.cumsum(np.diff(values[order]) > EQUAL)])[: len(values)]
+    return groups
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Where each member stands in each row, all that the test reads of margins."""

@@ -1,9 +1,12 @@
 """The numbers of a record once more from its margins, by the judge of the audit, and what differs.
 
 The margins are kept as they were measured (float32), and the judge draws with fixed seeds, so on the machine of the run
-every number comes out the same. Elsewhere exponentials and sums round differently: each statistic is a sum of at most
-some million float64 terms of one size, whose relative error stays below 1e6 x 2.2e-16; a thousandfold more is allowed.
-Counts, names and words must be equal, numbers within a sentence up to one unit of their last digit.
+every number comes out the same. Elsewhere exponentials and sums round differently. A statistic is a sum of at most some
+million float64 terms of one size, whose relative error stays below 1e6 x 2.2e-16; a thousandfold more is allowed. The
+ends of intervals come from a bootstrap in single precision that rounds resampled ranks to whole ones, and where one
+falls to the other side an end moves by about 1e-5; fifty times that is allowed, and for the members that would decide,
+which grow with the square of an interval, ten times more. Counts, names and words must be equal, numbers within a
+sentence up to one unit of their last digit.
 """
 
 from __future__ import annotations
@@ -27,6 +30,11 @@ from expunge.studies.audit.selection import CHEAPEST, LAST, NONE_WITHIN, select_
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
 """How far a recomputed number may be from the recorded one."""
+OF_INTERVALS = 5e-4
+"""How far the end of an interval may be, relative, and in nats."""
+ENDS = ("low", "high", "floor_low", "floor_high")
+OF_COUNTS = 5e-3
+"""How far the number of members that would decide may be, relative."""
 
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 
@@ -51,7 +59,7 @@ class Recomputed:
         """Enter what differs between two values, part by part."""
         for where, one, other in _pairs(place, _plain(recorded), _plain(found)):
             self.numbers += 1
-            if not _same(one, other):
+            if not _same(where.rpartition(".")[2], one, other):
                 self.differences.append((where, f"is {_shown(one)}, the margins say {_shown(other)}"))
 
 
@@ -195,12 +203,16 @@ def _pairs(place: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
         yield place, one, other
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(name: str, one: Any, other: Any) -> bool:
+    """Return whether two values of that name are equal but for rounding."""
     numbers = [isinstance(each, int | float) and not isinstance(each, bool) for each in (one, other)]
     if all(numbers) and any(isinstance(each, float) for each in (one, other)):
         if math.isnan(one) or math.isnan(other):
             return math.isnan(one) and math.isnan(other)
-        return math.isclose(one, other, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+        near = OF_INTERVALS if name in ENDS else 0.0
+        return math.isclose(one, other, rel_tol=max(RELATIVE, near), abs_tol=max(ABSOLUTE, near))
+    if name == "members_needed" and all(numbers):
+        return bool(abs(one - other) <= 1 + OF_COUNTS * abs(one))
     if isinstance(one, str) and isinstance(other, str) and one != other:
         return _same_words(one, other)
     return type(one) is type(other) and bool(one == other)
@@ -212,11 +224,11 @@ def _same_words(one: str, other: str) -> bool:
         return False
     for left, right in zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=True):
         digits = len(left.partition(".")[2])
-        if left != right and (
-            digits == 0
-            or digits != len(right.partition(".")[2])
-            or abs(float(left) - float(right)) > 1.5 * 10.0**-digits
-        ):
+        if digits != len(right.partition(".")[2]):
+            return False
+        # A whole number in a sentence is a count, which rounding leaves alone, or the members that would decide.
+        near = 1.5 * 10.0**-digits if digits else OF_COUNTS * abs(float(left)) if len(left) > 2 else 0.0
+        if abs(float(left) - float(right)) > near:
             return False
     return True
 
