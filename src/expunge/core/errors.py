@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import traceback
 from pathlib import Path
+from typing import Any
 
 LONGEST_TOLD = 300
 """Characters of another library's or a user's error that a message repeats."""
@@ -21,28 +24,51 @@ class DivergedError(RuntimeError):
     """Every member of an ensemble became non-finite, so nothing that follows would mean anything."""
 
 
-def told(error: BaseException, file: str | Path = "") -> str:
-    """Return another's error as a message repeats it: its kind, the first line of what it says, and where.
+def told(error: BaseException, own: Any = "") -> str:
+    """Return another's error as a message repeats it: its kind, what it says in one line, and the line at fault.
 
     Args:
         error: The error.
-        file: The file in which its place is looked for; left out, the last place outside of libraries.
+        own: A user's function, or the path of a file, on whose lines the fault is looked for; left out, or where it has
+            no part in it, the last line outside of libraries.
 
     >>> told(KeyError("mine"))
     "KeyError: 'mine'"
     """
+    line = fault(error, own)
+    if line is None:
+        return said(error)
+    code = f": {line.line}" if line.line else ""
+    return f"{said(error)} ({Path(line.filename).name}, line {line.lineno}{code})"
+
+
+def said(error: BaseException) -> str:
+    """Return an error's kind and what it says, in one line."""
     try:
-        said = str(error).strip().partition("\n")[0]
+        words = " ".join(str(error).split())
     except Exception:  # an error of one's own that cannot be written
-        said = "it cannot say what"
-    said = said[:LONGEST_TOLD].encode("utf-8", "backslashreplace").decode()
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if (frame.filename == str(file) if file else not any(part in frame.filename for part in _LIBRARIES))
+        words = "it cannot say what"
+    words = words[:LONGEST_TOLD].encode("utf-8", "backslashreplace").decode()
+    return f"{type(error).__name__}{': ' if words else ''}{words}"
+
+
+def fault(error: BaseException, own: Any = "") -> traceback.FrameSummary | None:
+    """Return the line at fault, as in `told`; None where all lines are of libraries."""
+    frames = traceback.extract_tb(error.__traceback__)
+    file = _file(own) if callable(own) else str(own)
+    mine = [frame for frame in frames if frame.filename == file] or [
+        frame for frame in frames if not any(part in frame.filename for part in _LIBRARIES)
     ]
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}{': ' if said else ''}{said}{where}"
+    return mine[-1] if mine else None
+
+
+def _file(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        return inspect.getfile(function if inspect.isroutine(function) else type(function))
+    except (TypeError, OSError):
+        return ""
 
 
 _LIBRARIES = (str(Path(__file__).parents[1]), "site-packages", "<")

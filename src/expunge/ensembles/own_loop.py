@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from expunge.core import Ensemble, InputError, Network, Task
-from expunge.core.blame import blame
 from expunge.core.checkpoints import Architecture
 from expunge.core.checks import described
 from expunge.core.digest import digest_tensors
+from expunge.core.errors import told
 from expunge.core.examples import Examples
 from expunge.core.outputs_alone import read_outputs
 from expunge.core.seeds import derive
@@ -165,7 +165,7 @@ def run_fit(task: Task, data: Examples, seed: int, who: str) -> Any:
         raise InputError(f"{who}: {error}") from error
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"fit failed for {who}, with {len(data)} rows and seed {own}: {blame(error, task.fit)}"
+            f"fit failed for {who}, with {len(data)} rows and seed {own}: {told(error, task.fit)}"
         ) from error
     return module if returned is None else returned
 

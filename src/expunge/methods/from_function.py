@@ -22,10 +22,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from expunge.core import ForgetSet, InputError, Network, Split, Task
-from expunge.core.blame import blame
 from expunge.core.checkpoints import Architecture
 from expunge.core.checks import described, instance, plain, whole
 from expunge.core.digest import digest_function
+from expunge.core.errors import told
 from expunge.core.examples import Examples
 from expunge.core.outputs_alone import read_outputs
 from expunge.core.seeds import derive
@@ -162,7 +162,7 @@ class FromFunction(Method):
         try:
             made = self.function(module, *data, **self.arguments)
         except (Exception, SystemExit) as error:
-            raise InputError(f"method {self.name} failed for {who}: {blame(error, self.function)}") from error
+            raise InputError(f"method {self.name} failed for {who}: {told(error, self.function)}") from error
         if made is not None and not isinstance(made, kind):
             expected = "torch.nn.Module" if kind is nn.Module else kind.__name__
             raise InputError(

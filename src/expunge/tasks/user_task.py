@@ -16,7 +16,7 @@ from typing import Any
 from expunge.core import InputError, Task
 from expunge.core.checks import as_path, described, of_kind
 from expunge.core.digest import digest_json
-from expunge.core.errors import told
+from expunge.core.errors import said
 from expunge.tasks.images import cifar10, fashion_mnist, mnist
 from expunge.tasks.shipped import digits, tabular
 
@@ -162,7 +162,7 @@ def _describe(path: Path, error: BaseException, doing: str) -> str:
     """Return what went wrong, at the last line of the user's own file."""
     if isinstance(error, SystemExit):
         return f"{path} called sys.exit({error.code!r:.80}) where it should define its task; remove that call."
-    what = told(error, path).rpartition(" (")[0] or told(error)
+    what = said(error)
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}, line {error.lineno}: {what}\n    {(error.text or '').strip()[:200]}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
