@@ -239,8 +239,6 @@ def test_a_function_that_fails_is_known_before_any_training(tmp_path: Path) -> N
     def wrong(model, retain_loader, forget_loader, validation_loader):  # type: ignore[no-untyped-def]
         return model.no_such_layer
 
-    with pytest.raises(
-        InputError, match=r"member 0: AttributeError: .*\(test_given\.py, line \d+: return model"
-    ):
+    with pytest.raises(InputError, match=r"member 0: AttributeError: .*\(test_given\.py, line \d+: return model"):
         audit(tmp_path / "run", [from_function(wrong)])
     assert not (tmp_path / "run").exists()
