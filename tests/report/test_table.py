@@ -119,6 +119,18 @@ def test_tables_become_lists_where_their_columns_do_not_fit(width: int) -> None:
     assert ("│" in text) == (width >= 40)
 
 
+def test_a_title_has_the_width_of_the_terminal_and_numbers_in_a_list_their_names() -> None:
+    def said(width: int) -> list[str]:
+        table = Table("alpha", Column("from", justify="right", no_wrap=True), title="Weights that beat doing nothing")
+        table.add_row("0.02", "-4.1 and then a little more")
+        console = Console(file=io.StringIO(), width=width, color_system=None)
+        print_fitting(console, table)
+        return [line.strip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+    assert said(80)[0] == said(35)[0] == "Weights that beat doing nothing"
+    assert said(35)[1:] == ["alpha 0.02", "from -4.1 and then a little", "more"]
+
+
 def test_rows_that_count_are_told_briefly(record: Record) -> None:
     forget = record.forget_sets[0]
     chosen = next(c for c in forget.configurations if c.id == forget.selections[0].chosen)

@@ -25,19 +25,20 @@ def print_fitting(console: Console, *tables: Table) -> None:
         room = console.width - _around(table) - sum(map(_least, table.columns))
         if room >= 0:
             _share(table, room)
-            if table.title:
-                table.title = Text(str(table.title), "table.title")
+            _print_title(console, table)
             console.print(table, markup=False, highlight=False)
             return
     _print_list(console, tables[-1])
 
 
 def _print_list(console: Console, table: Table) -> None:
-    if table.title:
-        console.print(Text(str(table.title), "italic"))
+    _print_title(console, table)
+    first, name = table.columns[0], Text()
+    # A number needs the name of its column, words speak for themselves.
+    if all(_is_number(cell) for cell in first.cells):
+        name.append(f"{_text(first.header)} ", "dim")
     for row in zip(*([_text(cell) for cell in column.cells] for column in table.columns), strict=True):
-        console.print(row[0])
-        # A number needs the name of its column, words speak for themselves.
+        console.print(name.copy().append_text(row[0]))
         facts = [
             Text(f"{column.header} ", "dim").append_text(cell) if column.justify == "right" else cell
             for column, cell in zip(table.columns[1:], row[1:], strict=True)
@@ -45,6 +46,21 @@ def _print_list(console: Console, table: Table) -> None:
         ]
         if facts:
             console.print(Padding(Text("; ").join(facts), (0, 0, 0, 4), expand=False))
+
+
+def _print_title(console: Console, table: Table) -> None:
+    """Print a title above its table, which may be narrower, instead of in its width."""
+    if table.title:
+        console.print(Text(str(table.title), "italic"))
+        table.title = None
+
+
+def _is_number(cell: object) -> bool:
+    try:
+        float(_text(cell).plain)
+    except ValueError:
+        return False
+    return True
 
 
 def _around(table: Table) -> int:
