@@ -71,7 +71,7 @@ def test_a_bundle_passes_all_checks(made, task):
 
 
 def test_the_same_run_and_salt_give_the_same_bytes(tmp_path, run, made):
-    again = ex.evidence(run.folder, tmp_path / "again.zip", salt=made.salt)
+    again = ex.evidence(run.folder / "record.json", tmp_path / "again.zip", salt=made.salt)
     assert again.root == made.root
     assert again.path.read_bytes() == made.path.read_bytes()
     assert again.page.read_bytes() == made.page.read_bytes()
@@ -493,3 +493,16 @@ def test_paths_are_paths(made):
         ex.evidence(Path(), 3)
     with pytest.raises(InputError, match="task is the text 'digits'"):
         ex.verify(made.path, task="digits")
+
+
+def test_names_of_any_alphabet(tmp_path, made):
+    files = contents(made.path)
+    record = json.loads(files["record.json"])
+    record["forget_sets"][0]["margins"] = "margins/größe 7/Σ.safetensors"
+    files["margins/größe 7/Σ.safetensors"] = files.pop("margins/random-7.safetensors")
+    files["record.json"] = json.dumps(record).encode()
+    renamed = remake(files, tmp_path / "renamed.zip")
+    assert "margins/größe 7/Σ.safetensors" in contents(renamed)
+    found = ex.verify(renamed, recompute=True)
+    assert found.passed, said(found)
+    assert any("computed again" in words for words in found.checked)

@@ -112,6 +112,7 @@ def make_bundle(
         InputError: If the run is not an audit, not finished, or something is there already.
         DamagedFileError: If a file of the run is not the one that it wrote.
     """
+    run = run.parent if run.is_file() else run
     page, kept = out.with_suffix(".html"), out.with_suffix(".salt")
     _check_places(run, out, page, kept, salt)
     record = _finished(run)

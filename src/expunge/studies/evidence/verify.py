@@ -252,6 +252,10 @@ class _Check:
         out.checked.append(
             f"scores and verdicts of {settings} settings, computed again from the margins ({numbers:,} values)"
         )
+        if out.written_by != __version__:
+            out.unchecked.append(
+                f"whether what differs is the version's doing: expunge {out.written_by} judged, this is {__version__}"
+            )
         beside = f", and the scores of {left} settings that were tried and whose margins were not kept" * bool(left)
         out.unchecked.append(
             f"what does not follow from the margins: costs, accuracies, forecasts, calibration readings{beside}"
