@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -48,9 +49,10 @@ def draw(folder: Path | str) -> Path:
 def print_tables(folder: Path | str, console: Console) -> None:
     """Print the tables of a proof."""
     for title, header, rows in tables(ProofRecord.load(Path(folder))):
-        table = Table(title=title, title_justify="left")
-        for column in header:
-            table.add_column(column)
+        table = Table(title=title, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for place, column in enumerate(header):
+            numbers = all(re.match(r"[-+.\d]|nan|$", row[place]) for row in rows)
+            table.add_column(column, justify="right" if numbers else "left")
         for row in rows:
             table.add_row(*row)
         print_fitting(console, table)
