@@ -1,4 +1,4 @@
-"""Compiles the convolution kernels at installation where there is a C compiler, and installs without them if not."""
+"""Compiles the kernels at installation where there is a C compiler, and installs without them if not."""
 
 from __future__ import annotations
 
@@ -28,19 +28,17 @@ class CompileKernels(BuildHookInterface):
         library.unlink(missing_ok=True)
         compiler = next(filter(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang")), None)
         if sys.platform == "win32" or os.environ.get("EXPUNGE_COMPILED") == "0" or compiler is None:
-            self.app.display_warning(
-                "no C compiler is used: convolutions on the CPU will be slower, all else is the same"
-            )
+            self.app.display_warning("no C compiler is used: training on the CPU will be slower, all else is the same")
             return
         # Written under another name first: an interrupted compiler must not leave half a library.
         part = library.with_suffix(".part")
         try:
-            command = [compiler, *FLAGS, str(folder / "direct.c"), "-o", str(part)]
+            command = [compiler, *FLAGS, str(folder / "direct.c"), "-o", str(part), "-lm"]
             subprocess.run(command, check=True, capture_output=True, text=True)
             part.replace(library)
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", "") or str(error)
-            self.app.display_warning(f"the convolution kernels could not be compiled and are left out: {reason}")
+            self.app.display_warning(f"the kernels could not be compiled and are left out: {reason}")
             return
         build_data["pure_python"] = False
         # The library is loaded by its name and knows nothing of Python: one wheel serves every version.

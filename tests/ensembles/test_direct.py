@@ -166,7 +166,7 @@ def test_a_relu_after_a_convolution_is_done_by_it():
     chain = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
     layers = [make() for make in by_hand.write_out(chain)]
     kinds = [type(one).__name__ for one in by_hand.Pass(layers, Setting({}, {}, {})).layers]
-    assert kinds == ["DirectConvolution", "Flatten", "Linear"]
+    assert kinds == ["DirectConvolution", "Flatten", "DirectLinear"]
     assert layers[0].clamp
 
 

@@ -8,9 +8,9 @@ step then runs along whole batches, and every product has a wide right-hand side
     ReLU          y = max(x, 0)        dx = g where y > 0
 
 cols and fold are explained in `columns.py`; where installation could compile `direct.c`, convolutions are summed
-without them, together with the ReLU that follows (see `direct.py`). Batch norm and other activations are differentiated
-by autograd, one at a time. Gradients are written where the optimiser reads them, and most other memory is used again
-in every step.
+without them, together with the ReLU that follows (see `direct.py`); so are linear layers (`dense.py`), and chains of
+these take many steps in one call (`chain.py`). Batch norm and other activations are differentiated by autograd, one at
+a time. Gradients are written where the optimiser reads them, and most other memory is used again in every step.
 
 A module that is not a chain, or has another layer, is left to autograd over the stacked network (see `layers.py`),
 which stays differentiable as often and in whichever mode one likes; a `Pass` only trains.
@@ -27,6 +27,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from expunge.ensembles.columns import ColumnConvolution
+from expunge.ensembles.dense import DirectLinear
 from expunge.ensembles.direct import DirectConvolution, library
 from expunge.ensembles.layers import (
     ELEMENTWISE_FUNCTIONS,
@@ -35,9 +36,9 @@ from expunge.ensembles.layers import (
     Unsupported,
     plain_activation,
 )
+from expunge.ensembles.linear import Linear
 from expunge.ensembles.pooling import GlobalAverage, Pooling
-from expunge.ensembles.products import affine, input_gradient
-from expunge.ensembles.written import Layer, Memory, Setting, parameter_gradients
+from expunge.ensembles.written import Layer, Memory, Setting
 
 POOLING: dict[type[nn.Module], Callable[..., Layer]] = {
     nn.MaxPool2d: Pooling,
@@ -85,44 +86,16 @@ class Pass:
 
 
 def _joined(layers: Sequence[Layer]) -> list[Layer]:
-    """Let compiled convolutions do the ReLU that follows them."""
+    """Let compiled layers do the ReLU that follows them."""
     joined: list[Layer] = []
     for layer in layers:
-        if isinstance(layer, ReLU) and joined and isinstance(joined[-1], DirectConvolution):
-            joined[-1].clamp = True
+        before = joined[-1] if joined else None
+        if isinstance(layer, ReLU) and isinstance(before, DirectConvolution | DirectLinear):
+            # Which outputs were cut off is read from them on the way back.
+            before.clamp, before.lends = True, False
         else:
             joined.append(layer)
     return joined
-
-
-class Linear(Layer):
-    """A linear layer: one batched product forwards, two backwards."""
-
-    lends = True
-
-    def __init__(self, name: str, module: nn.Linear) -> None:
-        """Remember the names of the parameters."""
-        self.weight, self.bias = f"{name}.weight", f"{name}.bias" if module.bias is not None else ""
-        self.parameters = (self.weight, self.bias)
-        self.outputs = module.out_features
-        self.y, self.dx = Memory(), Memory()
-
-    def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Features become outputs."""
-        return (shape[0], self.outputs, shape[-1])
-
-    def forward(self, setting: Setting, x: Tensor, out: Tensor | None) -> Tensor:
-        """Return W x + b."""
-        self.x = x
-        y = self.y.take(self.shape(x.shape), x)
-        return affine(setting.params[self.weight], setting.params[self.bias] if self.bias else None, x, y)
-
-    def backward(self, setting: Setting, g: Tensor, inputs: bool) -> Tensor | None:
-        """Write g xᵀ and the sum of g; return Wᵀ g."""
-        parameter_gradients(setting, self.weight, self.bias, g, self.x)
-        if not inputs:
-            return None
-        return input_gradient(setting.params[self.weight], g, self.dx.take(self.x.shape, g))
 
 
 class ReLU(Layer):
@@ -281,7 +254,7 @@ def _maker(node: fx.Node, modules: Mapping[str, nn.Module]) -> Make:
     if node.op == "call_module":
         name, module = str(target), modules[str(target)]
         if isinstance(module, nn.Linear):
-            return lambda: Linear(name, module)
+            return lambda: Linear(name, module) if library() is None else DirectLinear(name, module)
         if type(module) is nn.Conv2d:
             ColumnConvolution(name, module)
             return lambda: ColumnConvolution(name, module) if library() is None else DirectConvolution(name, module)

@@ -11,20 +11,25 @@ others by autograd.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from expunge.core import Network, Statistics
+from expunge.core import Network, Split, Statistics
 from expunge.core.outcomes import Classes, Outcome
 from expunge.core.recipe import Optimizer, Precision
 from expunge.core.renamed import renamed
+from expunge.core.stopping import check_stopped
 from expunge.core.tree import State
+from expunge.ensembles.batches import gather
 from expunge.ensembles.by_hand import Make, Pass
+from expunge.ensembles.chain import Chain
+from expunge.ensembles.dense import sgd
 from expunge.ensembles.network import LayerNetwork
 from expunge.ensembles.written import Setting
 
@@ -79,6 +84,8 @@ class Descent:
     flat: dict[str, Tensor] = field(init=False)
     """The memory of each trainable parameter: one axis, padded to a multiple of `LANES`."""
     written: Pass | None = field(init=False, default=None)
+    chain: Chain | None = field(init=False, default=None)
+    """Takes many steps in one call, where the network and the optimiser allow it."""
 
     def __post_init__(self) -> None:
         """Build the optimiser over the parameters that the template declares trainable."""
@@ -104,6 +111,11 @@ class Descent:
             weights = {name: tensor.detach() for name, tensor in self.params.items()}
             self.written = Pass([make() for make in makers], Setting(weights, gradients, self.buffers))
             self._updated = {WHOLE: block}
+            if self.steps.optimizer == "sgd":
+                ends = itertools.accumulate(len(tensor) for tensor in self.flat.values())
+                places = {name: end - len(self.flat[name]) for name, end in zip(self.flat, ends, strict=True)}
+                members = len(next(iter(self.params.values())))
+                self.chain = Chain.of(self.written, block.detach(), places, members)
         self.optimizer = _optimizer(list(self._updated.values()), self.steps)
 
     def _makers(self) -> Sequence[Make]:
@@ -140,6 +152,68 @@ class Descent:
         losses = self._differentiate(x, target, loss, ascend, noise)
         self._move(lr)
         return losses
+
+    def run(
+        self,
+        data: Split,
+        order: Tensor,
+        batch_size: int,
+        rates: Sequence[float],
+        *,
+        first: int = 0,
+        ascend: bool = False,
+        noise: Sequence[torch.Generator] | None = None,
+        before: Callable[[int], None] | None = None,
+    ) -> None:
+        """Take a step on each batch of an order.
+
+        Args:
+            data: Inputs and targets that the order names.
+            order: Positions in the data, shape (members, k); batches are consecutive, and the last may be smaller.
+            batch_size: Examples of a batch.
+            rates: Learning rate of each step, at least 0.
+            first: Number of the batch to begin with.
+            ascend: Climb the loss instead of descending it.
+            noise: One generator a member for dropout.
+            before: Called with the number of the batch before work that can be interrupted; may raise.
+
+        Raises:
+            StoppedError: Between two steps, if the caller of this thread was interrupted.
+        """
+        own = self.steps
+        many = None
+        if self.chain is not None and self.chain.takes(data, batch_size) and self._usual_loss(data.y):
+            many = self.chain
+        at_once = 1 if many is None else many.steps_a_call(batch_size)
+        done = 0
+        while done < len(rates):
+            number, some = first + done, rates[done : done + at_once]
+            if before is not None:
+                before(number)
+            check_stopped()
+            if many is not None:
+                many.run(data, order, batch_size, number, some, self._momenta(), own.momentum, own.weight_decay, ascend)
+            else:
+                index = order[:, number * batch_size : (number + 1) * batch_size]
+                self.step(gather(data.x, index), gather(data.y, index), some[0], ascend=ascend, noise=noise)
+            done += len(some)
+
+    def _usual_loss(self, labels: Tensor) -> bool:
+        """Return whether the loss is the cross-entropy of classes that the model knows; compiled steps do not look."""
+        assert self.chain is not None
+        return isinstance(self.network.outcome, Classes) and bool(
+            ((labels >= 0) & (labels < self.chain.sizes[-1])).all()
+        )
+
+    def _momenta(self) -> Tensor | None:
+        """Return the buffer of SGD with momentum, or None without it."""
+        if not self.steps.momentum:
+            return None
+        (block,) = self._updated.values()
+        state: dict[str, Any] = self.optimizer.state[block]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(block)
+        return cast(Tensor, state["momentum_buffer"])
 
     def gradients(
         self,
@@ -187,6 +261,10 @@ class Descent:
                 tensor.copy_(torch.lerp(before[name], tensor, own))
 
     def _move(self, lr: float) -> None:
+        if self.written is not None and self.steps.optimizer == "sgd":
+            (block,) = self._updated.values()
+            if sgd(block, block.grad, self._momenta(), lr, self.steps.momentum, self.steps.weight_decay):
+                return
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         if self.steps.optimizer == "sgd" and self.steps.momentum:

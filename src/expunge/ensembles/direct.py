@@ -20,7 +20,7 @@ from expunge.ensembles.convolution import Convolution
 from expunge.ensembles.written import Setting
 
 LIBRARY = Path(__file__).with_name("_direct.so")
-VERSION = 2
+VERSION = 3
 """What `expunge_direct_version` in `direct.c` returns; a library that was compiled from another file is not used."""
 NUMBERS = {torch.float32: "float", torch.float64: "double"}
 """Types of numbers that there are kernels for."""
@@ -44,6 +44,15 @@ def library() -> ctypes.CDLL | None:
             function = getattr(found, f"expunge_direct_{name}_{kind}")
             function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int, ctypes.c_int]
             function.restype = None if "pool" in name else ctypes.c_int
+        for name, pointers in (("forward", 5), ("backward", 8)):
+            function = getattr(found, f"expunge_linear_{name}_{kind}")
+            function.argtypes, function.restype = [ctypes.c_void_p] * pointers + [ctypes.c_int] * 3, ctypes.c_int
+        step = getattr(found, f"expunge_sgd_{kind}")
+        step.argtypes = [ctypes.c_int64] + [ctypes.c_void_p] * 3 + [ctypes.c_double] * 3 + [ctypes.c_int]
+        step.restype = None
+        chain = getattr(found, f"expunge_chain_{kind}")
+        chain.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_double] * 2 + [ctypes.c_int] * 2
+        chain.restype = ctypes.c_int
     return found
 
 
@@ -104,7 +113,7 @@ class DirectConvolution(Convolution):
         self.result = self.y.take(self.expected, x) if out is None else out
         weight, bias = setting.params[self.weight].contiguous(), self._bias(setting)
         call = (at(self.image), at(weight), at(bias), at(self.result), self.clamp, self.width)
-        _check(self.run(self._described(self.result), *call))
+        succeeded(self.run(self._described(self.result), *call))
         return self.result
 
     def backward(self, setting: Setting, g: Tensor, inputs: bool) -> Tensor | None:
@@ -114,7 +123,7 @@ class DirectConvolution(Convolution):
         own = (setting.gradients.get(self.weight), setting.gradients.get(self.bias), dx)
         assert all(tensor is None or tensor.is_contiguous() for tensor in own)
         call = (at(self.image), at(weight), at(self.result), at(g), *map(at, own), self.clamp, self.width)
-        _check(self.differentiate(self._described(self.result), *call))
+        succeeded(self.differentiate(self._described(self.result), *call))
         return dx
 
     def _bias(self, setting: Setting) -> Tensor | None:
@@ -140,6 +149,7 @@ def at(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _check(failed: int) -> None:
+def succeeded(failed: int) -> None:
+    """Raise what a kernel says by not returning 0."""
     if failed:
-        raise MemoryError("no memory for the weights of a convolution; use fewer members at once (chunk)")
+        raise MemoryError("no memory for what a layer works on; use fewer members at once (chunk)")

@@ -6,9 +6,6 @@
    All images have the examples last, so that a vector holds the same pixel of LANES examples, and every weight is one
    number that multiplies a whole vector. The sums of a tile stay in registers until they are complete. */
 
-typedef REAL NAME(vector) __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
-typedef WHOLE NAME(bits) __attribute__((vector_size(LANES * sizeof(REAL))));
-
 #define LOAD(from) (*(const NAME(vector) *)(from))
 #define STORE(to, value) (*(NAME(vector) *)(to) = (value))
 #define ZERO_WHERE(condition, value) ((NAME(vector))((NAME(bits))(value) & ~(NAME(bits))(condition)))

@@ -20,7 +20,7 @@ from expunge.core.modules import state
 from expunge.core.reading import as_tensor, check_memory
 from expunge.core.seeds import derive, generator
 from expunge.core.stopping import StoppedError, check_stopped, stop_asked
-from expunge.ensembles.batches import batches, epoch_order, gather
+from expunge.ensembles.batches import epoch_order, gather
 from expunge.ensembles.chunks import measure_chunk, pick_device, run_chunks, split, worker_count
 from expunge.ensembles.descent import Descent, Steps
 from expunge.ensembles.initialise import initialise
@@ -412,16 +412,22 @@ def train_epoch(
             for own, left in zip(draws[name], states, strict=True):
                 own.set_state(left.clone())
     steps = recipe.steps_per_epoch(examples.shape[1])
-    for number, index in enumerate(batches(order, recipe.batch_size, recipe.last_batch == "drop")):
-        if begun is not None and number < begun.steps:
-            continue
+    start = 0 if begun is None else begun.steps
+    rates = [recipe.rate(epoch + (number + 0.5) / steps) for number in range(start, steps)]
+
+    def before(number: int) -> None:
         if before_step is not None:
             before_step(epoch, number, draws)
+
+    if changes is None:
+        descent.run(data, order, recipe.batch_size, rates, first=start, noise=noise, before=before)
+        return
+    for number, rate in enumerate(rates, start):
+        before(number)
         check_stopped()
-        lr = recipe.rate(epoch + (number + 0.5) / steps)
-        x = gather(data.x, index)
-        x = task.augmented(x, changes) if changes else x
-        descent.step(x, gather(data.y, index), lr, noise=noise)
+        index = order[:, number * recipe.batch_size : (number + 1) * recipe.batch_size]
+        x = task.augmented(gather(data.x, index), changes)
+        descent.step(x, gather(data.y, index), rate, noise=noise)
 
 
 def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device, workers: int) -> int:

@@ -58,8 +58,7 @@ class FineTune(Trained):
         descent = self.descent(problem)
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
-            for x, y, _ in problem.retain_batches(epoch, self.batch_size):
-                descent.step(x, y, self.lr, noise=noise)
+            problem.take_pass(descent, "retain", epoch, self.batch_size, self.lr, noise=noise)
             yield problem.checkpoint(epoch, descent, self.statistics)
 
     @classmethod

@@ -59,8 +59,7 @@ class GradientAscent(Trained):
         descent = self.descent(problem)
         for epoch in range(1, self.epochs + 1):
             before, noise = problem.forget_loss(descent), problem.noise(epoch)
-            for x, y, _ in problem.forget_batches(epoch, self.batch_size):
-                descent.step(x, y, self.lr, ascend=True, noise=noise)
+            problem.take_pass(descent, "forget", epoch, self.batch_size, self.lr, ascend=True, noise=noise)
             problem.raised(before, problem.forget_loss(descent))
             yield problem.checkpoint(epoch, descent, self.statistics)
 

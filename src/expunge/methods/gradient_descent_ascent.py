@@ -70,11 +70,9 @@ class GradientDescentAscent(Trained):
             noise = problem.noise(epoch)
             if epoch <= (self.ascent_epochs or 0):
                 before = problem.forget_loss(descent)
-                for x, y, _ in problem.forget_batches(epoch, self.forget_batch_size):
-                    descent.step(x, y, self.lr, ascend=True, noise=noise)
+                problem.take_pass(descent, "forget", epoch, self.forget_batch_size, self.lr, ascend=True, noise=noise)
                 problem.raised(before, problem.forget_loss(descent))
-            for x, y, _ in problem.retain_batches(epoch, self.batch_size):
-                descent.step(x, y, self.lr, noise=noise)
+            problem.take_pass(descent, "retain", epoch, self.batch_size, self.lr, noise=noise)
             yield problem.checkpoint(epoch, descent, self.statistics)
 
     @classmethod

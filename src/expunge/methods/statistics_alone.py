@@ -62,9 +62,7 @@ class StatisticsAlone(Method):
         """Yield a checkpoint after every pass over F."""
         descent = problem.descent(statistics="updated")
         for epoch in range(1, self.epochs + 1):
-            noise = problem.noise(epoch)
-            for x, y, _ in problem.forget_batches(epoch, self.batch_size):
-                descent.step(x, y, 0.0, noise=noise)
+            problem.take_pass(descent, "forget", epoch, self.batch_size, 0.0, noise=problem.noise(epoch))
             yield problem.checkpoint(epoch, descent, "updated")
 
     @classmethod

@@ -1,0 +1,105 @@
+"""Linear layers and steps of SGD by the compiled kernels of `direct.c`, where installation could compile them.
+
+A small model spends its time between its products: here the bias, the ReLU after a layer, its derivative and the sums
+for the bias are done where the numbers are, and a step is one call. Products so large that a faster kernel pays for a
+call a member (see `products.py`) go there. Without the library `by_hand.py` does the same with PyTorch's products; the
+last digits differ, as they do between processors.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expunge.ensembles.direct import NUMBERS, at, library, numbers, succeeded
+from expunge.ensembles.linear import Linear
+from expunge.ensembles.products import separate
+from expunge.ensembles.written import Setting
+
+
+class DirectLinear(Linear):
+    """A linear layer, and the ReLU after it if there is one."""
+
+    def __init__(self, name: str, module: nn.Linear, width: int | None = None) -> None:
+        """Find the kernels.
+
+        Args:
+            name: Name of the layer in its network.
+            module: The layer.
+            width: Bytes of a vector: 16, 32 or 64, at most what the processor has, which is the default.
+        """
+        super().__init__(name, module)
+        compiled = library()
+        assert compiled is not None
+        self.compiled, self.width = compiled, width or int(compiled.expunge_direct_width())
+        self.clamp = False
+        """Whether the negative part of the output is cut off (ReLU)."""
+
+    def forward(self, setting: Setting, x: Tensor, out: Tensor | None) -> Tensor:
+        """Return W x + b, cut off below 0 if asked for."""
+        weight = setting.params[self.weight].contiguous()
+        self.large = separate(weight, x.shape[2]) is not None
+        if self.large:
+            self.result = super().forward(setting, x, out)
+            return self.result.clamp_min_(0) if self.clamp else self.result
+        self.x, self.rows = _laid_out(x)
+        self.geometry = _geometry(len(x), x.shape[1], self.outputs, x.shape[2])
+        self.result = self.y.take(self.shape(x.shape), x)
+        bias = setting.params[self.bias].contiguous() if self.bias else None
+        run: Any = getattr(self.compiled, f"expunge_linear_forward_{NUMBERS[x.dtype]}")
+        call = (at(self.x), at(weight), at(bias), at(self.result), self.rows, self.clamp, self.width)
+        succeeded(run(self.geometry, *call))
+        return self.result
+
+    def backward(self, setting: Setting, g: Tensor, inputs: bool) -> Tensor | None:
+        """Write the gradients of W and b; return that of x."""
+        g = g.contiguous()
+        if self.large:
+            if self.clamp:
+                torch.ops.aten.threshold_backward.grad_input(g, self.result, 0, grad_input=g)
+            return super().backward(setting, g, inputs)
+        weight = setting.params[self.weight].contiguous()
+        dx = self.dx.take(self.x.shape, g) if inputs else None
+        own = (setting.gradients.get(self.weight), setting.gradients.get(self.bias), dx)
+        assert all(tensor is None or tensor.is_contiguous() for tensor in own)
+        run: Any = getattr(self.compiled, f"expunge_linear_backward_{NUMBERS[g.dtype]}")
+        call = (at(self.x), at(weight), at(self.result), at(g), *map(at, own), self.rows, self.clamp, self.width)
+        succeeded(run(self.geometry, *call))
+        return dx
+
+
+@functools.lru_cache(maxsize=1024)
+def _geometry(members: int, inputs: int, outputs: int, batch: int) -> Any:
+    return numbers([members, inputs, outputs, batch])
+
+
+def _laid_out(x: Tensor) -> tuple[Tensor, bool]:
+    """Return the inputs without gaps, and whether examples come before features in memory."""
+    if x.mT.is_contiguous() and not x.is_contiguous():
+        return x, True
+    return x.contiguous(), False
+
+
+def sgd(
+    weight: Tensor, gradient: Tensor | None, buffer: Tensor | None, rate: float, momentum: float, decay: float
+) -> bool:
+    """Take a step of SGD and return True, or return False where there is no compiled kernel for it.
+
+    Args:
+        weight: Moved in place; one axis, as the others.
+        gradient: Of the loss.
+        buffer: The momentum, moved in place; None without it.
+        rate: Learning rate.
+        momentum: Share of the buffer that is kept.
+        decay: L2 coefficient.
+    """
+    compiled, kind = library(), NUMBERS.get(weight.dtype)
+    if compiled is None or kind is None or weight.device.type != "cpu":
+        return False
+    run: Any = getattr(compiled, f"expunge_sgd_{kind}")
+    width = compiled.expunge_direct_width()
+    run(len(weight), at(weight), at(gradient), at(buffer), rate, momentum, decay, width)
+    return True

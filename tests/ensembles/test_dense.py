@@ -1,0 +1,287 @@
+"""The compiled linear layers and chains of them are PyTorch's, at every width of vectors, type of numbers and size."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+import expunge as ex
+from expunge.core import Split
+from expunge.core.stopping import StoppedError
+from expunge.ensembles import Descent, Steps, by_hand, chain, descent, direct
+from expunge.ensembles.dense import DirectLinear
+from expunge.ensembles.network import LayerNetwork
+from expunge.ensembles.written import Setting
+
+compiled = pytest.mark.skipif(direct.library() is None, reason="installed without a C compiler")
+WIDTHS = [] if direct.library() is None else [w for w in (16, 32, 64) if w <= direct.library().expunge_direct_width()]
+CLOSE = {torch.float32: {"rtol": 2e-5, "atol": 2e-4}, torch.float64: {"rtol": 1e-11, "atol": 1e-11}}
+"""Sums of at most 200 products of standard normal numbers: 200 roundings of numbers up to about 60."""
+
+
+@compiled
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@settings(max_examples=80, deadline=None)
+@given(
+    members=st.integers(1, 3),
+    inputs=st.integers(1, 70),
+    outputs=st.integers(1, 40),
+    batch=st.integers(1, 70),
+    rows=st.booleans(),
+    clamp=st.booleans(),
+    bias=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_linear_layer_is_that_of_pytorch(width, dtype, members, inputs, outputs, batch, rows, clamp, bias, seed):
+    g = torch.Generator().manual_seed(seed)
+    layer = DirectLinear("l", nn.Linear(inputs, outputs, bias=bias), width)
+    layer.clamp = clamp
+    params = {"l.weight": torch.randn(members, outputs, inputs, generator=g, dtype=dtype)}
+    if bias:
+        params["l.bias"] = torch.randn(members, outputs, generator=g, dtype=dtype)
+    setting = Setting(params, {name: torch.full_like(p, float("nan")) for name, p in params.items()}, {})
+    x = torch.randn(members, batch, inputs, generator=g, dtype=dtype).mT
+    x = x if rows else x.contiguous()
+    slope = torch.randn(members, outputs, batch, generator=g, dtype=dtype)
+
+    leaves = {name: p.clone().requires_grad_(True) for name, p in params.items()}
+    image = x.clone().requires_grad_(True)
+    y = torch.bmm(leaves["l.weight"], image)
+    y = y + leaves["l.bias"].unsqueeze(2) if bias else y
+    y = F.relu(y) if clamp else y
+    got = layer.forward(setting, x, None)
+    torch.testing.assert_close(got, y.detach(), **CLOSE[dtype])
+    # An output that rounding puts on the other side of 0 has another slope: such rare ones are left out.
+    slope = torch.where(y.detach().abs() < 1e-3, 0.0, slope) if clamp else slope
+    y.backward(slope)
+    dx = layer.backward(setting, slope.clone(), True)
+    torch.testing.assert_close(dx, image.grad, **CLOSE[dtype])
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(setting.gradients[name], leaf.grad, **CLOSE[dtype])
+
+
+def made(sizes, members, dtype, seed, *, bias=True, flatten=False):
+    """A chain of linear layers as a network, and the weights of its members."""
+    layers = [nn.Flatten()] * flatten
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs, bias=bias), nn.ReLU()]
+    module = nn.Sequential(*layers[:-1]).to(dtype)
+    g = torch.Generator().manual_seed(seed)
+    params = {
+        name: torch.randn(members, *p.shape, generator=g, dtype=dtype) / max(p.shape) ** 0.5
+        for name, p in module.named_parameters()
+    }
+    shape = (1, 2, sizes[0] // 2) if flatten else (sizes[0],)
+    return LayerNetwork(module, torch.zeros(1, *shape, dtype=dtype)), params
+
+
+def data_of(sizes, examples, dtype, seed, *, square=False):
+    g = torch.Generator().manual_seed(1000 + seed)
+    x = torch.randn(examples, sizes[0], generator=g, dtype=dtype)
+    return Split(x.view(examples, 1, 2, -1) if square else x, torch.randint(0, sizes[-1], (examples,), generator=g))
+
+
+def order_of(members, examples, seed):
+    g = torch.Generator().manual_seed(2000 + seed)
+    return torch.stack([torch.randperm(examples, generator=g) for _ in range(members)])
+
+
+def copies(params):
+    return {name: tensor.clone() for name, tensor in params.items()}
+
+
+@compiled
+@settings(max_examples=60, deadline=None)
+@given(
+    hidden=st.lists(st.integers(1, 40), max_size=3),
+    members=st.integers(1, 4),
+    batch=st.integers(1, 40),
+    examples=st.integers(1, 60),
+    momentum=st.sampled_from([0.0, 0.9]),
+    decay=st.sampled_from([0.0, 0.01]),
+    ascend=st.booleans(),
+    bias=st.booleans(),
+    flatten=st.booleans(),
+    first=st.integers(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_many_steps_in_one_call_are_those_of_autograd_and_of_pytorchs_optimiser(
+    hidden, members, batch, examples, momentum, decay, ascend, bias, flatten, first, seed
+):
+    sizes = [12, *hidden, 3]
+    network, params = made(sizes, members, torch.float64, seed, bias=bias, flatten=flatten)
+    data = data_of(sizes, examples, torch.float64, seed, square=flatten)
+    order, count = order_of(members, examples, seed), -(-examples // batch)
+    rates = [0.01 * (1 + number) for number in range(count)][min(first, count - 1) :]
+    first = min(first, count - 1)
+    steps = Steps(momentum=momentum, weight_decay=decay)
+    fast, slow = Descent(network, copies(params), {}, steps), Descent(network, copies(params), {}, steps, by_hand=False)
+    assert fast.chain is not None
+    assert slow.written is None
+    for _ in range(2):
+        fast.run(data, order, batch, rates, first=first, ascend=ascend)
+        slow.run(data, order, batch, rates, first=first, ascend=ascend)
+    for name, tensor in slow.state()[0].items():
+        torch.testing.assert_close(fast.state()[0][name], tensor, rtol=1e-9, atol=1e-10)
+    for name, tensor in slow.optimizer_state().items():
+        torch.testing.assert_close(fast.optimizer_state()[name], tensor, rtol=1e-9, atol=1e-10)
+
+
+@compiled
+@pytest.mark.parametrize("width", WIDTHS)
+def test_in_single_precision_they_are_right_to_rounding_at_every_width(width):
+    sizes = [20, 33, 10]
+    network, params = made(sizes, 3, torch.float32, 0)
+    data, order = data_of(sizes, 90, torch.float32, 0), order_of(3, 90, 0)
+    exact_network, _ = made(sizes, 3, torch.float64, 0)
+    exact = Descent(exact_network, {n: p.double() for n, p in params.items()}, {}, Steps(momentum=0.9), by_hand=False)
+    fast = Descent(network, copies(params), {}, Steps(momentum=0.9))
+    fast.chain.layers[0].width = width
+    fast.run(data, order, 32, [0.05] * 3)
+    exact.run(Split(data.x.double(), data.y), order, 32, [0.05] * 3)
+    for name, tensor in exact.state()[0].items():
+        torch.testing.assert_close(fast.state()[0][name].double(), tensor, rtol=1e-4, atol=2e-6)
+
+
+@compiled
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
+def test_the_slope_of_large_logits_is_that_of_cross_entropy(scale):
+    """One linear layer from 0 on the identity: its weights after a step are the slopes."""
+    module = nn.Sequential(nn.Linear(8, 5))
+    network = LayerNetwork(module, torch.zeros(1, 8))
+    g = torch.Generator().manual_seed(3)
+    params = {"0.weight": scale * torch.randn(1, 5, 8, generator=g), "0.bias": torch.zeros(1, 5)}
+    data, order = Split(torch.eye(8), torch.arange(8) % 5), torch.arange(8)[None]
+    fast, slow = (
+        Descent(
+            network, {n: p.double() if wide else p.clone() for n, p in params.items()}, {}, Steps(), by_hand=not wide
+        )
+        for wide in (False, True)
+    )
+    fast.run(data, order, 8, [1.0])
+    slow.run(Split(data.x.double(), data.y), order, 8, [1.0])
+    moved = slow.state()[0]["0.weight"] - params["0.weight"].double()
+    # A slope is at most 1/8; subtracting weights of size `scale` rounds to a few of their last digits.
+    got = fast.state()[0]["0.weight"].double() - params["0.weight"].double()
+    torch.testing.assert_close(got, moved, rtol=0, atol=1e-6 + 4e-7 * scale)
+
+
+@compiled
+def test_a_member_is_the_same_alone_and_among_others_and_however_steps_are_grouped(monkeypatch):
+    sizes = [12, 17, 3]
+    network, params = made(sizes, 5, torch.float32, 1)
+    data, order = data_of(sizes, 50, torch.float32, 1), order_of(5, 50, 1)
+    together = Descent(network, copies(params), {}, Steps(momentum=0.9))
+    together.run(data, order, 8, [0.1] * 7)
+    alone = Descent(network, {n: p[3:4].clone() for n, p in params.items()}, {}, Steps(momentum=0.9))
+    monkeypatch.setattr(chain, "OPERATIONS", 1)
+    begun = []
+    alone.run(data, order[3:4], 8, [0.1] * 7, before=begun.append)
+    assert begun == [0, 1, 2, 3, 4, 5, 6]
+    for name, tensor in together.state()[0].items():
+        assert torch.equal(alone.state()[0][name][0], tensor[3])
+
+
+@compiled
+def test_a_member_that_diverges_stays_so_and_harms_no_other():
+    sizes = [12, 9, 3]
+    network, params = made(sizes, 3, torch.float32, 2)
+    data, order = data_of(sizes, 20, torch.float32, 2), order_of(3, 20, 2)
+    sound = Descent(network, copies(params), {}, Steps())
+    sound.run(data, order, 8, [0.1] * 3)
+    for bad in (float("nan"), float("inf")):
+        broken = copies(params)
+        broken["0.weight"][1, 0, 0] = bad
+        found = Descent(network, broken, {}, Steps())
+        found.run(data, order, 8, [0.1] * 3)
+        for name, tensor in found.state()[0].items():
+            assert torch.equal(tensor[[0, 2]], sound.state()[0][name][[0, 2]])
+        assert not all(bool(tensor[1].isfinite().all()) for tensor in found.state()[0].values())
+
+
+@compiled
+def test_what_is_no_chain_takes_its_steps_one_by_one():
+    sizes = [12, 9, 3]
+    network, params = made(sizes, 2, torch.float32, 3)
+    assert Descent(network, copies(params), {}, Steps(optimizer="adam")).chain is None
+    assert Descent(network, copies(params), {}, Steps(), by_hand=False).chain is None
+    for module in (
+        nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 3)),
+        nn.Sequential(nn.Linear(12, 9), nn.BatchNorm1d(9), nn.Linear(9, 3)),
+        nn.Sequential(nn.Linear(12, 9), nn.Dropout(0.5), nn.Linear(9, 3)),
+    ):
+        other = LayerNetwork(module, torch.zeros(1, 12))
+        own = {name: p.detach().expand(2, *p.shape).clone() for name, p in module.named_parameters()}
+        kept = {name: b.expand(2, *b.shape).clone() for name, b in module.named_buffers()}
+        assert Descent(other, own, kept, Steps()).chain is None
+    frozen = nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 3))
+    frozen[0].bias.requires_grad_(False)
+    assert Descent(LayerNetwork(frozen, torch.zeros(1, 12)), copies(params), {}, Steps()).chain is None
+    data = data_of(sizes, 20, torch.float32, 3)
+    whole = Descent(network, copies(params), {}, Steps()).chain
+    assert whole.takes(data, 8)
+    assert not whole.takes(Split(data.x.double(), data.y), 8)
+    assert not whole.takes(Split(data.x[:, ::2], data.y), 8)
+    assert not whole.takes(Split(data.x, data.y.int()), 8)
+
+
+@compiled
+@pytest.mark.parametrize("label", [-100, -1, 3])
+def test_labels_outside_of_the_classes_never_reach_the_kernel(label):
+    sizes = [12, 9, 3]
+    network, params = made(sizes, 2, torch.float32, 4)
+    data, order = data_of(sizes, 20, torch.float32, 4), order_of(2, 20, 4)
+    data.y[5] = label
+    with pytest.raises((RuntimeError, IndexError)):
+        Descent(network, copies(params), {}, Steps()).run(data, order, 8, [0.1] * 3)
+
+
+@compiled
+def test_an_interrupt_ends_between_two_calls(monkeypatch):
+    sizes = [12, 9, 3]
+    network, params = made(sizes, 2, torch.float32, 5)
+    monkeypatch.setattr(chain, "OPERATIONS", 1)
+    seen = []
+
+    def stop():
+        seen.append(None)
+        if len(seen) == 2:
+            raise StoppedError
+
+    monkeypatch.setattr(descent, "check_stopped", stop)
+    with pytest.raises(StoppedError):
+        Descent(network, params, {}, Steps()).run(
+            data_of(sizes, 20, torch.float32, 5), order_of(2, 20, 5), 8, [0.1] * 3
+        )
+    assert len(seen) == 2
+
+
+def test_without_the_library_products_are_used(monkeypatch):
+    monkeypatch.setattr(by_hand, "library", lambda: None)
+    sizes = [12, 9, 3]
+    network, params = made(sizes, 2, torch.float32, 6)
+    plain = Descent(network, copies(params), {}, Steps(momentum=0.9))
+    assert plain.chain is None
+    data, order = data_of(sizes, 20, torch.float32, 6), order_of(2, 20, 6)
+    plain.run(data, order, 8, [0.1] * 3)
+    monkeypatch.undo()
+    network, _ = made(sizes, 2, torch.float32, 6)
+    fast = Descent(network, copies(params), {}, Steps(momentum=0.9))
+    fast.run(data, order, 8, [0.1] * 3)
+    for name, tensor in plain.state()[0].items():
+        torch.testing.assert_close(fast.state()[0][name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@compiled
+def test_the_digits_train_in_this_way():
+    task = ex.tasks.digits(epochs=1)
+    own = Descent(task.network, {n: p.detach()[None].clone() for n, p in task.build(0).named_parameters()}, {}, Steps())
+    assert own.chain is not None
+    assert own.chain.takes(task.train, 64)
