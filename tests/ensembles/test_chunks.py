@@ -48,30 +48,52 @@ def test_even_never_needs_more_rounds_than_the_chunk_asked_for(members, chunk, w
     assert rounds(even(members, chunk, workers)) <= rounds(min(chunk, members))
 
 
-def fake_trial(cost):
-    """A trial whose step takes `cost(size)` seconds."""
-
-    def trial(size):
-        return lambda: time.sleep(cost(size))
-
-    return trial
-
-
-def test_the_fastest_chunk_a_member_is_found():
-    # Cheap up to 12 members, then steeply dearer: 12 has the least time a member.
-    cost = {4: 0.006, 12: 0.008, 25: 0.040, 50: 0.120}
-    assert measure_chunk(fake_trial(lambda size: cost[size]), 100, CPU, 2, limit=10**6) == even(100, 12, 2)
-
-
-def test_sizes_beyond_one_that_is_clearly_slower_are_not_tried():
+def measured(monkeypatch, cost):
+    """What is chosen where a step of `size` members takes cost(round, size), and the sizes that were tried."""
     tried = []
 
-    def trial(size):
+    def time_of(trial, size, device, workers):
         tried.append(size)
-        return lambda: time.sleep(0.002 * size if size > 12 else 0.004)
+        return cost(tried.count(size), size)
 
-    assert measure_chunk(trial, 100, CPU, 2, limit=10**6) == even(100, 12, 2)
+    monkeypatch.setattr(chunks, "_time_of", time_of)
+    return measure_chunk(lambda size: lambda: None, 100, CPU, 2, limit=10**6), tried
+
+
+def test_the_fastest_chunk_a_member_is_found(monkeypatch):
+    # Cheap up to 12 members, then steeply dearer: 12 has the least time a member.
+    cost = {4: 0.006, 12: 0.008, 25: 0.040, 50: 0.120}
+    assert measured(monkeypatch, lambda number, size: cost[size])[0] == even(100, 12, 2)
+
+
+def test_sizes_beyond_one_that_is_clearly_slower_are_not_tried(monkeypatch):
+    size, tried = measured(monkeypatch, lambda number, size: 0.002 * size if size > 12 else 0.004)
+    assert size == even(100, 12, 2)
     assert max(tried) == 25
+    assert tried.count(25) == 1
+
+
+def test_a_round_in_which_another_program_had_the_core_does_not_decide(monkeypatch):
+    slow = {(1, 50): 1.2, (2, 25): 9.0, (3, 12): 9.0}
+    assert measured(monkeypatch, lambda number, size: size * slow.get((number, size), 1.0))[0] == 50
+
+
+def test_of_sizes_that_are_as_good_the_largest_is_taken(monkeypatch):
+    cost = {4: 1.2, 12: 1.0, 25: 1.04, 50: 1.1}
+    assert measured(monkeypatch, lambda number, size: size * cost[size])[0] == 25
+
+
+def test_steps_are_timed_by_the_processor_time_that_they_take():
+    def trial(size):
+        def step():
+            time.sleep(0.01 if size == 50 else 0)  # as if another program had the core
+            end = time.thread_time() + 1e-4 * size + 2e-4
+            while time.thread_time() < end:
+                pass
+
+        return step
+
+    assert measure_chunk(trial, 100, CPU, 2, limit=10**6) == 50
 
 
 def test_a_chunk_never_exceeds_the_memory_limit_nor_a_workers_share():

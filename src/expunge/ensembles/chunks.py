@@ -32,8 +32,17 @@ T = TypeVar("T")
 CANDIDATES = (4, 12, 25, 50, 100)
 """Chunk sizes that are tried on the CPU."""
 
-TRIAL_SECONDS = 0.03
+TRIAL_SECONDS = 0.02
 """Least time that a chunk size is tried for: long enough for all workers to be at it together."""
+
+ROUNDS = 3
+"""How often every chunk size is tried."""
+
+HOPELESS, ALIKE = 1.25, 1.05
+"""How many times the least cost of a member make a chunk size hopeless, and are still as good."""
+
+USUAL = 25
+"""Members of a chunk where their number makes no difference."""
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -127,19 +136,25 @@ def measure_chunk(
         sizes = sorted({largest, max(1, largest // 2), max(1, largest // 4)})
     if len(sizes) == 1:
         return even(members, sizes[0], workers)
-    best, best_time = sizes[0], float("inf")
-    for size in sizes:
-        spent = _time_of(trial, size, device, workers) / size
-        # A larger chunk must pay: below 3 % the smaller one is kept, which needs less memory.
-        if spent < 0.97 * best_time:
-            best, best_time = size, spent
-        elif spent > 1.25 * best_time and device.type == "cpu":
-            # Past the cache it only gets slower, and trying the largest sizes would cost most.
-            break
+    # Several rounds, since another program may have slowed one down: what counts is the least of each size.
+    costs = dict.fromkeys(sizes, float("inf"))
+    for _ in range(ROUNDS if device.type == "cpu" else 1):
+        for size in list(costs):
+            costs[size] = min(costs[size], _time_of(trial, size, device, workers) / size)
+            best = min(costs, key=lambda one: costs[one])
+            if size > best and costs[size] > HOPELESS * costs[best] and device.type == "cpu":
+                # Past the cache it only gets slower, and trying the largest sizes would cost most.
+                costs = {one: cost for one, cost in costs.items() if one < size}
+                break
+    # Of sizes that are as good the largest: it calls the interpreter least, for whose lock workers wait.
+    best = max(size for size, cost in costs.items() if cost <= ALIKE * min(costs.values()))
     return even(members, best, workers)
 
 
 def _time_of(trial: Callable[[int], Callable[[], None]], size: int, device: torch.device, workers: int) -> float:
+    # On a CPU the processor time of the thread, which other programs lengthen little.
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
+
     def timed(_part: range) -> float:
         step = trial(size)
         step()
@@ -147,12 +162,10 @@ def _time_of(trial: Callable[[int], Callable[[], None]], size: int, device: torc
         times: list[float] = []
         while len(times) < 5 or sum(times) < TRIAL_SECONDS:
             check_stopped()
-            begin = time.perf_counter()
+            begin = clock()
             step()
             _wait(device)
-            times.append(time.perf_counter() - begin)
-        # Not the least: with small chunks the workers wait for one another, and that is part of the price. Nor the
-        # mean: one step during which another program had the core would decide.
+            times.append(clock() - begin)
         return statistics.median(times)
 
     return max(run_chunks(timed, [range(1)] * workers, device, workers))

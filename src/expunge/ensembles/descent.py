@@ -181,9 +181,7 @@ class Descent:
             StoppedError: Between two steps, if the caller of this thread was interrupted.
         """
         own = self.steps
-        many = None
-        if self.chain is not None and self.chain.takes(data, batch_size) and self._usual_loss(data.y):
-            many = self.chain
+        many = self.chain if self.takes_many(data, batch_size) else None
         at_once = 1 if many is None else many.steps_a_call(batch_size)
         done = 0
         while done < len(rates):
@@ -198,12 +196,20 @@ class Descent:
                 self.step(gather(data.x, index), gather(data.y, index), some[0], ascend=ascend, noise=noise)
             done += len(some)
 
-    def _usual_loss(self, labels: Tensor) -> bool:
-        """Return whether the loss is the cross-entropy of classes that the model knows; compiled steps do not look."""
-        assert self.chain is not None
-        return isinstance(self.network.outcome, Classes) and bool(
-            ((labels >= 0) & (labels < self.chain.sizes[-1])).all()
-        )
+    def takes_many(self, data: Split, batch_size: int) -> bool:
+        """Return whether many steps on such data go into one call: a chain, and labels of classes that it knows.
+
+        Args:
+            data: Inputs and labels.
+            batch_size: Of the steps.
+        """
+        if (
+            self.chain is None
+            or not isinstance(self.network.outcome, Classes)
+            or not self.chain.takes(data, batch_size)
+        ):
+            return False
+        return bool(((data.y >= 0) & (data.y < self.chain.sizes[-1])).all())
 
     def _momenta(self) -> Tensor | None:
         """Return the buffer of SGD with momentum, or None without it."""

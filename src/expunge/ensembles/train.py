@@ -21,7 +21,7 @@ from expunge.core.reading import as_tensor, check_memory
 from expunge.core.seeds import derive, generator
 from expunge.core.stopping import StoppedError, check_stopped, stop_asked
 from expunge.ensembles.batches import epoch_order, gather
-from expunge.ensembles.chunks import measure_chunk, pick_device, run_chunks, split, worker_count
+from expunge.ensembles.chunks import USUAL, even, measure_chunk, pick_device, run_chunks, split, worker_count
 from expunge.ensembles.descent import Descent, Steps
 from expunge.ensembles.initialise import initialise
 from expunge.ensembles.own_loop import fit_ensemble, member_seeds, row_digest
@@ -436,6 +436,9 @@ def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device
         return 1
     params, buffers = initialise(plan.task, [0])
     batch = min(plan.recipe.batch_size, plan.examples.shape[1])
+    one = new_descent(network, trees.clone(params), trees.clone(buffers), plan.recipe)
+    if plan.task.augment is None and one.takes_many(data, batch):
+        return even(len(plan.ids), USUAL, workers)
 
     def trial(size: int) -> Callable[[], None]:
         own = {name: tensor.expand(size, *tensor.shape[1:]).clone().to(device) for name, tensor in params.items()}
