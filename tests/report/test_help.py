@@ -85,3 +85,13 @@ def test_what_needs_no_model_waits_for_no_large_package(words: list[str]) -> Non
 )
 def test_only_commands_that_can_go_on_say_so_when_stopped(words: list[str], takes: bool) -> None:
     assert _takes_resume(words) == takes
+
+
+def test_every_name_is_there_when_it_is_asked_for() -> None:
+    code = (
+        "import expunge as ex, sys; assert 'torch' not in sys.modules\n"
+        "ex.core.seeds; ex.theory; [getattr(room, name) for room in (ex, ex.core) for name in dir(room)]\n"
+        "assert not hasattr(ex, 'nothing') and not hasattr(ex.core, 'nothing')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
