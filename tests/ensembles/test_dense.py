@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import expunge as ex
 from expunge.core import Split
 from expunge.core.stopping import StoppedError
-from expunge.ensembles import Descent, Steps, by_hand, chain, descent, direct
+from expunge.ensembles import Descent, Steps, by_hand, chain, dense, descent, direct
 from expunge.ensembles.dense import DirectLinear
 from expunge.ensembles.network import LayerNetwork
 from expunge.ensembles.written import Setting
@@ -285,3 +285,18 @@ def test_the_digits_train_in_this_way():
     own = Descent(task.network, {n: p.detach()[None].clone() for n, p in task.build(0).named_parameters()}, {}, Steps())
     assert own.chain is not None
     assert own.chain.takes(task.train, 64)
+
+
+@compiled
+def test_large_products_are_made_elsewhere_and_are_the_same(monkeypatch):
+    sizes = [12, 9, 3]
+    network, params = made(sizes, 2, torch.float64, 7)
+    data, order = data_of(sizes, 20, torch.float64, 7), order_of(2, 20, 7)
+    here = Descent(network, copies(params), {}, Steps(momentum=0.9))
+    here.run(data, order, 8, [0.1] * 3)
+    monkeypatch.setattr(dense, "LARGE", 2 * 12 * 9 * 8)
+    there = Descent(network, copies(params), {}, Steps(momentum=0.9))
+    assert not there.takes_many(data, 8)
+    there.run(data, order, 8, [0.1] * 3)
+    for name, tensor in here.state()[0].items():
+        torch.testing.assert_close(there.state()[0][name], tensor, rtol=1e-9, atol=1e-10)

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from expunge.core import Split
 from expunge.ensembles.by_hand import Flatten, Pass
-from expunge.ensembles.dense import DirectLinear
+from expunge.ensembles.dense import DirectLinear, large
 from expunge.ensembles.direct import NUMBERS, at, library, numbers, succeeded
-from expunge.ensembles.products import separate
 
 MOST_LAYERS = 16
 """As in `direct.c`."""
@@ -63,9 +62,6 @@ class Chain:
     def takes(self, data: Split, batch_size: int) -> bool:
         """Return whether the kernel reads such data as they are, and no product is better made elsewhere."""
         x, y = data.x, data.y
-        shapes = [(layer.outputs, inputs) for layer, inputs in zip(self.layers, self.sizes[:-1], strict=True)]
-        # Empty: only the shape is looked at.
-        large = any(separate(self.weights.new_empty(0, *shape), batch_size) is not None for shape in shapes)
         return (
             x.dtype == self.weights.dtype
             and x.is_contiguous()
@@ -74,7 +70,7 @@ class Chain:
             and y.ndim == 1
             and y.is_contiguous()
             and x.device.type == y.device.type == "cpu"
-            and not large
+            and not any(large(layer.inputs, layer.outputs, batch_size) for layer in self.layers)
         )
 
     def steps_a_call(self, batch_size: int) -> int:

@@ -1,8 +1,7 @@
 """Linear layers and steps of SGD by the compiled kernels of `direct.c`, where installation could compile them.
 
 A small model spends its time between its products: here the bias, the ReLU after a layer, its derivative and the sums
-for the bias are done where the numbers are, and a step is one call. Products so large that a faster kernel pays for a
-call a member (see `products.py`) go there. Without the library `by_hand.py` does the same with PyTorch's products; the
+for the bias are done where the numbers are, and a step is one call. Very large products are left to `products.py`. Without the library `by_hand.py` does the same with PyTorch's products; the
 last digits differ, as they do between processors.
 """
 
@@ -16,8 +15,17 @@ from torch import Tensor, nn
 
 from expunge.ensembles.direct import NUMBERS, at, library, numbers, succeeded
 from expunge.ensembles.linear import Linear
-from expunge.ensembles.products import separate
 from expunge.ensembles.written import Setting
+
+LARGE = 60_000_000
+"""Floating-point operations of one member's product from which on it is made elsewhere: libraries copy blocks of large
+matrices to where they are read in order. On an AMD EPYC with AVX-512, 784 x 256 weights by 128 examples (51 million)
+were faster here, 1024 x 1024 were not."""
+
+
+def large(inputs: int, outputs: int, batch: int) -> bool:
+    """Return whether a layer's products are better made by `products.py`."""
+    return 2 * inputs * outputs * batch >= LARGE
 
 
 class DirectLinear(Linear):
@@ -41,7 +49,7 @@ class DirectLinear(Linear):
     def forward(self, setting: Setting, x: Tensor, out: Tensor | None) -> Tensor:
         """Return W x + b, cut off below 0 if asked for."""
         weight = setting.params[self.weight].contiguous()
-        self.large = separate(weight, x.shape[2]) is not None
+        self.large = large(self.inputs, self.outputs, x.shape[2])
         if self.large:
             self.result = super().forward(setting, x, out)
             return self.result.clamp_min_(0) if self.clamp else self.result
