@@ -13,7 +13,7 @@ WORKERS ?= 2
 # The demonstration runs the best-known method and the strongest here, each over its whole grid, and all controls.
 DEMO ?= gradient_ascent,margin_matching
 VENV := .venv
-BUILD := pyproject.toml constraints.txt hatch_build.py $(wildcard src/expunge/ensembles/direct*.[ch])
+BUILD := pyproject.toml constraints.txt hatch_build.py $(wildcard src/expunge/ensembles/*.[ch])
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 

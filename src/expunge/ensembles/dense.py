@@ -1,8 +1,9 @@
 """Linear layers and steps of SGD by the compiled kernels of `direct.c`, where installation could compile them.
 
 A small model spends its time between its products: here the bias, the ReLU after a layer, its derivative and the sums
-for the bias are done where the numbers are, and a step is one call. Very large products are left to `products.py`. Without the library `by_hand.py` does the same with PyTorch's products; the
-last digits differ, as they do between processors.
+for the bias are done where the numbers are, and a step is one call. Very large products are left to `products.py`.
+Without the library `by_hand.py` does the same with PyTorch's products; the last digits differ, as they do between
+processors.
 """
 
 from __future__ import annotations
