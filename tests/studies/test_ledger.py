@@ -24,7 +24,7 @@ from expunge.core import DamagedFileError, InputError
 from expunge.core.schema import write_atomically
 from expunge.core.unlearning import Unlearning
 from expunge.studies.request import ledger as room
-from expunge.studies.request.drift import MEASURED, predicted_drift
+from expunge.studies.request.drift import BLOCK, MEASURED, predicted_drift
 from expunge.tasks import digits
 
 ROWS = 12
@@ -318,18 +318,18 @@ def test_a_method_that_failed_its_checks_is_not_accepted(toys, monkeypatch):
     assert toys.run("retrain").run == 2
 
 
-def test_drift_grows_with_runs_and_rows_until_a_retraining(toys):
-    one, two = toys.status(), None
+def test_drift_grows_with_the_rows_until_a_retraining(toys):
+    one = toys.status()
     assert one.runs_since_retraining == 1
-    assert one.drift == pytest.approx(predicted_drift(["scrub"], 1, 3 / ROWS))
+    assert one.drift == pytest.approx(predicted_drift(["scrub"], 3 / ROWS))
     assert one.drift < one.drift_after
     assert "etrain" in toys.status(tolerance=1e-3).advice
     assert toys.status(tolerance=100).advice.startswith("No need")
     toys.run("retrain")
     two = toys.status()
     assert (two.runs_since_retraining, two.drift) == (0, 0.0)
-    assert predicted_drift(["scrub"], 2, 0.0) == pytest.approx(MEASURED["scrub"][0] * 2 ** MEASURED["scrub"][1])
-    assert predicted_drift(["mine"], 3, 0.0) == max(predicted_drift([name], 3, 0.0) for name in MEASURED)
+    assert predicted_drift(["scrub"], 2 * BLOCK) == pytest.approx(MEASURED["scrub"][0] * 2 ** MEASURED["scrub"][1])
+    assert predicted_drift(["mine"], 0.1) == max(predicted_drift([name], 0.1) for name in MEASURED)
 
 
 def test_requests_from_the_letter_to_the_model(tmp_path, shell):

@@ -9,13 +9,13 @@ Margins are compared row by row, over rows that are never removed. Three reading
               each model walks at random from request to request this grows as the root of k
 
 A reading is followed by a k^b: its logarithm by a line in that of k, by least squares over all requests. Intervals
-are the middle 95 % of a bootstrap that draws models (the same at every request: they are chains), oracles and held-out
-oracles (which are others at every request).
+are the middle 95 % of a bootstrap, moved so that its mean is the reading. It draws models (the same at every request:
+they are chains), oracles and held-out oracles (which are others at every request).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,10 +148,15 @@ def growth(low: float, high: float, last_low: float, least: float) -> str:
     return "grows faster than the root of k and slower than k" if high < 1 else "grows faster than k"
 
 
-def middle(values: Sequence[float] | Array) -> tuple[float, float]:
-    """Return the ends of the middle 95 % of replicates."""
-    low, high = np.percentile(np.asarray(values), [2.5, 97.5])
-    return float(low), float(high)
+def middle(values: Array) -> tuple[float, float]:
+    """Return the ends of the middle 95 % of replicates, moved by their bias, from a reading and its replicates.
+
+    >>> middle(np.array([1.0, *np.linspace(0.0, 4.0, 41)]))
+    (-0.9, 2.9)
+    """
+    drawn = values[1:]
+    low, high = np.percentile(drawn, [2.5, 97.5]) - drawn.mean() + values[0]
+    return round(float(low), 12), round(float(high), 12)
 
 
 def _shares(codes: np.ndarray[Any, Any], cells: int) -> Array:

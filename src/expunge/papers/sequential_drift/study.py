@@ -330,18 +330,22 @@ class Judge:
             label="Do nothing" if method is None else method.label,
             setting="the models before the first request" if method is None else method.describe(),
             share=None if method is None else share,
-            curves={name: _curve(np.stack([at[name] for at in found], 1), LEAST[name]) for name in READINGS},
+            curves={
+                name: _curve(np.stack([at[name] for at in found], 1), LEAST[name], name != "klom") for name in READINGS
+            },
             removed=removed,
             accuracy=list(scored.accuracy),
             failed=int((~np.isfinite(scored.others[-1]).all(1)).sum()),
         )
 
 
-def _curve(values: Array, least: float) -> CurveRecord:
+def _curve(values: Array, least: float, root: bool) -> CurveRecord:
     """Return a reading over requests from its replicates, (1 + replicates, requests)."""
-    ends = [middle(column) for column in values[1:].T]
+    ends = [middle(column) for column in values.T]
+    if root:  # which is never below 0
+        ends = [(max(0.0, low), high) for low, high in ends]
     scales, slopes = exponents(values, least)
-    low, high = middle(slopes[1:])
+    low, high = middle(slopes)
     return CurveRecord(
         values=values[0].tolist(),
         low=[end[0] for end in ends],

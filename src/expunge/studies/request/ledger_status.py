@@ -100,9 +100,9 @@ def status_of(state: State, task: Task, folder: Path, tolerance: float) -> Statu
     pending = sum(rows[request.request] for request in state.pending)
     used, removed = {run.method for run in state.since}, sum(rows[n] for run in state.since for n in run.requests)
     share, done = 1 / len(task.train), state.done
-    drift = predicted_drift(used, len(state.since), share * removed)
+    drift = predicted_drift(used, share * removed)
     # A method that is not known yet is taken for the worst that was measured.
-    after = predicted_drift(used or {""}, len(state.since) + 1, share * (removed + pending)) if pending else drift
+    after = predicted_drift(used or {""}, share * (removed + pending)) if pending else drift
     last = state.runs[-1] if state.runs else None
     return Status(
         task=task.name,

@@ -28,6 +28,9 @@ WORDS: dict[ReadingName, str] = {
 LINES = ((RED, "-"), (ORANGE, "--"), (BLUE, "-."), (GREEN, "-"), (PURPLE, ":"))
 """Colour and dash of each share, from the smallest to the largest."""
 
+UNSEEN = "is not to be seen"
+"""How a reading grows that is no larger than chance."""
+
 Row = Sequence[str]
 
 
@@ -62,16 +65,20 @@ def print_tables(folder: Path | str, console: Console) -> None:
     for sentence in answer(record):
         console.print(sentence, markup=False, highlight=False)
     for title, header, rows in tables(record):
-        # Where there is no room for them, the words of the last column go first.
-        print_fitting(console, *(_terminal(title, header, rows, most) for most in (len(header), len(header) - 1)))
+        # Where there is no room for them, the words of the last column go first, then the middle of the way.
+        every = range(len(header))
+        print_fitting(
+            console,
+            *(_terminal(title, header, rows, [n for n in every if n not in left]) for left in ((), (5,), (3, 5))),
+        )
 
 
-def _terminal(title: str, header: Row, rows: Sequence[Row], most: int) -> Table:
+def _terminal(title: str, header: Row, rows: Sequence[Row], kept: Sequence[int]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for number, column in enumerate(header[:most]):
-        table.add_column(column, justify="right" if 0 < number < 4 else "left", no_wrap=True)
+    for number in kept:
+        table.add_column(header[number], justify="right" if 0 < number < 5 else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row[:most])
+        table.add_row(*(row[number] for number in kept))
     return table
 
 
@@ -79,10 +86,21 @@ def answer(record: DriftRecord) -> list[str]:
     """Return what was found, in sentences; the first is the answer."""
     found = []
     for share in sorted({chain.share for chain in record.chains if chain.share is not None}):
-        mine = [chain for chain in record.chains if chain.share == share]
-        found.append(f"{_labelled(share)} the added spread {_grouped(mine, 'spread')}")
+        curves = [chain.curves["spread"] for chain in record.chains if chain.share == share]
+        seen = [curve for curve in curves if curve.growth != UNSEEN]
+        if not seen:
+            found.append(f"{_labelled(share)} none is to be seen")
+            continue
+        few = "" if len(seen) == len(curves) else f" where it is to be seen ({len(seen)} of {len(curves)} methods)"
+        found.append(
+            f"{_labelled(share)} the added spread grows{few} with exponents {_range([c.exponent for c in seen])}, to "
+            f"{_range([c.values[-1] for c in seen])} oracle sd"
+        )
     nothing = next((chain for chain in record.chains if chain.share is None), None)
-    sentences = [f"Do models go apart, request after request, as retrained ones do not? {_sentence('; '.join(found))}"]
+    sentences: list[str] = [
+        f"Do models go apart, request after request, as retrained ones do not? {_sentence('; '.join(found))} A random "
+        "walk has the exponent 0.5."
+    ]
     what: dict[ReadingName, tuple[str, str]] = {
         "klom": ("KLoM to the oracles of all rows removed so far (P95)", "nats"),
         "shift": ("The shift of mean margins", "oracle sd"),
@@ -100,15 +118,17 @@ def answer(record: DriftRecord) -> list[str]:
 
 def tables(record: DriftRecord) -> Iterator[tuple[str, Row, list[Row]]]:
     """Yield title, header and rows of every table."""
+    half = max(1, record.requests // 2)
     for name in WORDS:
         yield (
             f"{WORDS[name][0].upper()}{WORDS[name][1:]}, above the floor",
-            ("chain", "exponent b [95 %]", "k = 1", f"k = {record.requests} [95 %]", "with k it"),
+            ("chain", "exponent b [95 %]", "k = 1", f"k = {half}", f"k = {record.requests} [95 %]", "with k it"),
             [
                 (
                     _named(chain),
                     _with_interval(curve.exponent, curve.exponent_low, curve.exponent_high),
                     f"{curve.values[0]:.2f}",
+                    f"{curve.values[half - 1]:.2f}",
                     _with_interval(curve.values[-1], curve.low[-1], curve.high[-1]),
                     curve.growth,
                 )
@@ -118,9 +138,9 @@ def tables(record: DriftRecord) -> Iterator[tuple[str, Row, list[Row]]]:
         )
     yield (
         f"After {record.requests} requests",
-        ("chain", "KLoM (P95) on removed rows", "accuracy", "failed", ""),
+        ("chain", "KLoM (P95) on removed rows", "accuracy", "failed"),
         [
-            (_named(chain), f"{chain.removed[-1]:.2f}", f"{chain.accuracy[-1]:.3f}", str(chain.failed), "")
+            (_named(chain), f"{chain.removed[-1]:.2f}", f"{chain.accuracy[-1]:.3f}", str(chain.failed))
             for chain in record.chains
         ],
     )
@@ -162,22 +182,13 @@ def _line(axes: Axes, chain: ChainRecord, curve: CurveRecord, shares: list[float
     axes.fill_between(k, curve.low, curve.high, color=colour, alpha=0.13, lw=0)
 
 
-def _grouped(chains: Sequence[ChainRecord], name: ReadingName) -> str:
-    """Return how a reading grows in several chains: the word once where they agree."""
-    found: dict[str, list[str]] = {}
-    for chain in chains:
-        curve = chain.curves[name]
-        shown = "" if curve.growth == "is not to be seen" else f" ({curve.exponent:.2f})"
-        found.setdefault(curve.growth, []).append(f"{chain.label}{shown}")
-    return ", ".join(f"{word} for {_listed(labels)}" for word, labels in found.items())
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _labelled(share: float) -> str:
