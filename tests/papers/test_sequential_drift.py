@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from expunge.papers.sequential_drift.chain import Relabelled, step
 from expunge.papers.sequential_drift.readings import LEAST, Draws, above, exponents, growth, middle, readings
 from expunge.papers.sequential_drift.record import READINGS, DriftRecord
 from expunge.papers.sequential_drift.report import answer, draw
+from expunge.studies.request.drift import MEASURED
 from expunge.tasks import digits
 from reference.chain_slow import fine_tune_request, left_after, readings_slow
 from reference.one_by_one import train_one
@@ -177,7 +179,7 @@ def test_the_page_holds_answer_figure_and_tables(folder):
 
 def test_the_command_plans_runs_and_draws_again(shell, tmp_path, monkeypatch):
     monkeypatch.setitem(study.PRESETS, "tiny", SMALL)
-    monkeypatch.setattr(study, "digits", lambda: digits(epochs=1))
+    monkeypatch.setattr(study, "digits", lambda **options: digits(epochs=1, **options))
     words = ("reproduce", "sequential-drift", "--preset", "tiny", "--out", str(tmp_path / "run"), "--json")
     plan = json.loads(shell(*words, "--plan").stdout)
     assert (plan["trained"], plan["steps"]) == (20, 12)
@@ -202,3 +204,9 @@ def test_unknown_papers_and_presets_are_named(shell, tmp_path):
         assert expected in done.stderr
     with pytest.raises(InputError, match="preset"):
         study.run("huge", out=tmp_path)
+
+
+def test_the_rule_of_the_ledger_is_that_of_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "sequential_drift.md").read_text()
+    for name, (a, b) in MEASURED.items():
+        assert f"| `{name}` | {a:.2f} | {b:.2f} |" in page

@@ -28,9 +28,6 @@ WORDS: dict[ReadingName, str] = {
 LINES = ((RED, "-"), (ORANGE, "--"), (BLUE, "-."), (GREEN, "-"), (PURPLE, ":"))
 """Colour and dash of each share, from the smallest to the largest."""
 
-UNSEEN = "is not to be seen"
-"""How a reading grows that is no larger than chance."""
-
 Row = Sequence[str]
 
 
@@ -87,14 +84,17 @@ def answer(record: DriftRecord) -> list[str]:
     found = []
     for share in sorted({chain.share for chain in record.chains if chain.share is not None}):
         curves = [chain.curves["spread"] for chain in record.chains if chain.share == share]
-        seen = [curve for curve in curves if curve.growth != UNSEEN]
-        if not seen:
-            found.append(f"{_labelled(share)} none is to be seen")
+        growing = [curve for curve in curves if curve.growth.startswith("grows")]
+        if not growing:
+            found.append(
+                f"{_labelled(share)} it does not grow (at most {max(c.values[-1] for c in curves):.2f} oracle sd)"
+            )
             continue
-        few = "" if len(seen) == len(curves) else f" where it is to be seen ({len(seen)} of {len(curves)} methods)"
+        few = "" if len(growing) == len(curves) else f" for {len(growing)} of {len(curves)} methods"
+        slopes, last = ([c.exponent for c in growing], [c.values[-1] for c in growing])
         found.append(
-            f"{_labelled(share)} the added spread grows{few} with exponents {_range([c.exponent for c in seen])}, to "
-            f"{_range([c.values[-1] for c in seen])} oracle sd"
+            f"{_labelled(share)} the added spread grows{few} with exponents {_range(slopes)} and reaches {_range(last)} "
+            "oracle sd"
         )
     nothing = next((chain for chain in record.chains if chain.share is None), None)
     sentences: list[str] = [
