@@ -93,8 +93,8 @@ def answer(record: DriftRecord) -> list[str]:
         few = "" if len(growing) == len(curves) else f" for {len(growing)} of {len(curves)} methods"
         slopes, last = ([c.exponent for c in growing], [c.values[-1] for c in growing])
         found.append(
-            f"{_labelled(share)} the added spread grows{few} with exponents {_range(slopes)} and reaches {_range(last)} "
-            "oracle sd"
+            f"{_labelled(share)} the added spread grows{few} with exponents {_range(slopes)} and reaches "
+            f"{_range(last)} oracle sd"
         )
     nothing = next((chain for chain in record.chains if chain.share is None), None)
     sentences: list[str] = [
