@@ -15,9 +15,9 @@ recursion of self-training tends to 0 and models drift as a random walk; unlearn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor
 from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.seeds import derive, generator
 from expunge.core.tree import concatenate
+from expunge.ensembles import Descent
 from expunge.ensembles.chunks import run_chunks, split
 from expunge.methods import Method
 from expunge.methods.problem import Problem
@@ -118,6 +119,24 @@ class Relabelled(Problem):
         """Yield one pass over the kept rows as (inputs, labels, positions), each (members, batch, ...)."""
         for x, _, index in super().retain_batches(epoch, batch_size, share):
             yield x, self.labels.gather(1, index.to(self.labels.device)), index
+
+    def take_pass(
+        self,
+        descent: Descent,
+        part: Literal["forget", "retain"],
+        epoch: int,
+        batch_size: int,
+        lr: float,
+        *,
+        ascend: bool = False,
+        noise: Sequence[torch.Generator] | None = None,
+    ) -> None:
+        """Take a step on every batch of one pass; kept rows have the labels of this problem, one by one."""
+        if part == "forget":
+            super().take_pass(descent, part, epoch, batch_size, lr, ascend=ascend, noise=noise)
+            return
+        for x, y, _ in self.retain_batches(epoch, batch_size):
+            descent.step(x, y, lr, ascend=ascend, noise=noise)
 
 
 def step(
