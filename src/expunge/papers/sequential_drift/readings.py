@@ -2,7 +2,7 @@
 
 Margins are compared row by row, over rows that are never removed. Three readings, with o for the oracles:
 
-    klom      95th percentile over rows of KLoM, in nats, less that of held-out oracles; it cannot grow beyond 4
+    klom      95th percentile over rows of KLoM, in nats, less that of held-out oracles; it has a ceiling
     shift     root of mean over rows of [(mean margin - mean_o)^2 - what the errors of both means add] / variance_o:
               models go one way together
     spread    root of [mean over rows of variance / variance_o, less that of held-out oracles]: models go apart. Where
