@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import expunge as ex
-from expunge import api
+from expunge import studies
 from expunge.core import InputError
 from expunge.methods import GradientAscent
 from reference.problems import forget_set, small_task
@@ -57,7 +57,7 @@ def test_one_item_alone_is_a_list_of_one(monkeypatch, door, forget, methods):
         seen.update(arguments)
         raise ReachedError
 
-    monkeypatch.setattr(api.studies, door, study)
+    monkeypatch.setattr(studies, door, study)
     with pytest.raises(ReachedError):
         (ex.audit if door == "audit" else ex.forecast)(TASK, forget=forget, methods=methods)
     assert seen["forget"] == [forget]
