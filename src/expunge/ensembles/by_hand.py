@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from expunge.ensembles.columns import ColumnConvolution
 from expunge.ensembles.dense import DirectLinear
-from expunge.ensembles.direct import DirectConvolution, library
+from expunge.ensembles.direct import Compiled, DirectConvolution, library
 from expunge.ensembles.layers import (
     ELEMENTWISE_FUNCTIONS,
     ELEMENTWISE_METHODS,
@@ -90,7 +90,7 @@ def _joined(layers: Sequence[Layer]) -> list[Layer]:
     joined: list[Layer] = []
     for layer in layers:
         before = joined[-1] if joined else None
-        if isinstance(layer, ReLU) and isinstance(before, DirectConvolution | DirectLinear):
+        if isinstance(layer, ReLU) and isinstance(before, Compiled):
             # Which outputs were cut off is read from them on the way back.
             before.clamp, before.lends = True, False
         else:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.ensembles.direct import NUMBERS, at, library, numbers, succeeded
+from expunge.ensembles.direct import NUMBERS, Compiled, at, library, numbers, succeeded
 from expunge.ensembles.linear import Linear
 from expunge.ensembles.written import Setting
 
@@ -29,23 +29,13 @@ def large(inputs: int, outputs: int, batch: int) -> bool:
     return 2 * inputs * outputs * batch >= LARGE
 
 
-class DirectLinear(Linear):
-    """A linear layer, and the ReLU after it if there is one."""
+class DirectLinear(Linear, Compiled):
+    """A linear layer in few calls."""
 
     def __init__(self, name: str, module: nn.Linear, width: int | None = None) -> None:
-        """Find the kernels.
-
-        Args:
-            name: Name of the layer in its network.
-            module: The layer.
-            width: Bytes of a vector: 16, 32 or 64, at most what the processor has, which is the default.
-        """
+        """Remember the layer of that name, and find the kernels."""
         super().__init__(name, module)
-        compiled = library()
-        assert compiled is not None
-        self.compiled, self.width = compiled, width or int(compiled.expunge_direct_width())
-        self.clamp = False
-        """Whether the negative part of the output is cut off (ReLU)."""
+        self.find(width)
 
     def forward(self, setting: Setting, x: Tensor, out: Tensor | None) -> Tensor:
         """Return W x + b, cut off below 0 if asked for."""

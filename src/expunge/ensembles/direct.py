@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.ensembles.convolution import Convolution
-from expunge.ensembles.written import Setting
+from expunge.ensembles.written import Layer, Setting
 
 LIBRARY = Path(__file__).with_name("_direct.so")
 VERSION = 3
@@ -68,23 +68,30 @@ def describe() -> str:
     return f"convolutions compiled, {8 * compiled.expunge_direct_width()}-bit vectors"
 
 
-class DirectConvolution(Convolution):
-    """A convolution, and the ReLU after it if there is one, without columns."""
+class Compiled(Layer):
+    """A layer by the compiled kernels, and the ReLU after it if there is one."""
 
-    def __init__(self, name: str, module: nn.Conv2d, width: int | None = None) -> None:
+    clamp = False
+    """Whether the negative part of the output is cut off (ReLU)."""
+
+    def find(self, width: int | None) -> None:
         """Find the kernels.
 
         Args:
-            name: Name of the layer in its network.
-            module: The layer.
-            width: Bytes of a vector: 16, 32 or 64, at most what the processor has, which is the default.
+            width: Bytes of a vector: 16, 32 or 64, at most what the processor has; None for that.
         """
-        super().__init__(name, module)
         compiled = library()
         assert compiled is not None
         self.compiled, self.width = compiled, width or int(compiled.expunge_direct_width())
-        self.clamp = False
-        """Whether the negative part of the output is cut off (ReLU)."""
+
+
+class DirectConvolution(Convolution, Compiled):
+    """A convolution without columns."""
+
+    def __init__(self, name: str, module: nn.Conv2d, width: int | None = None) -> None:
+        """Remember the layer of that name, and find the kernels."""
+        super().__init__(name, module)
+        self.find(width)
 
     def plan(self, shape: tuple[int, ...], like: Tensor) -> None:
         """Pick the kernels for the type of numbers and write down the geometry."""
