@@ -25,7 +25,7 @@ help:
 
 demo: $(VENV)/.installed
 	$(BIN)/expunge audit digits --forget random:70 --forget cluster:70 --methods $(DEMO) --out runs/demo --resume
-	@echo "All methods: $(BIN)/expunge audit digits --forget random:70 --forget cluster:70 --out runs/digits"
+	@echo "The usual methods: $(BIN)/expunge audit digits --forget random:70 --forget cluster:70 --out runs/digits"
 
 test: lint types pytest
 

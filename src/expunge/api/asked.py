@@ -39,7 +39,7 @@ def forget_sets(given: ForgetItem | Sequence[ForgetItem]) -> list[ForgetItem]:
 
 
 def method_list(given: str | Method | Sequence[str | Method] | None) -> list[str | Method] | None:
-    """Return methods as a list; None stands for all."""
+    """Return methods as a list; None stands for the default."""
     return None if given is None else listed(given, (str, Method), "methods", METHOD_EXPECTED)
 
 

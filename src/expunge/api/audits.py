@@ -75,7 +75,8 @@ def audit(
         task: Data, model and recipe.
         forget: One forget set or several: `ForgetSet`, a file of indices, or a chooser such as `"random:70"`.
         methods: Registry names (whole grids), methods with options, or functions of one's own
-            (`methods.from_function(fn)`, or `"mine.py:fn"`), one or several; None tries all. Controls always run.
+            (`methods.from_function(fn)`, or `"mine.py:fn"`), one or several; `"all"` is the whole registry, None
+            `methods.DEFAULT_METHODS`. Controls always run.
         pretrained: Models that were trained on all training examples, by whatever means, instead of training them: an
             `Ensemble`, a folder that `ensemble.save` wrote, or checkpoints as `Ensemble.from_files` takes them.
         oracles: Models trained on the retain set, likewise; for several forget sets a mapping from their names.
@@ -149,8 +150,8 @@ def forecast(
     Args:
         task: Data, model and recipe.
         forget: One forget set or several: `ForgetSet`, a file of indices, or a chooser such as `"random:70"`.
-        methods: Registry names (whole grids) or methods with options, one or several; None tries all. Fine-tuning is
-            always shown.
+        methods: Registry names (whole grids) or methods with options, one or several; `"all"` is the whole
+            registry, None `methods.DEFAULT_METHODS`. Fine-tuning is always shown.
         pretrained: Models that were trained on all training examples, by whatever means, instead of training them, as
             in `audit`, at least 2. Where they do not say how they were trained, oracles are predicted from the end of
             training alone, which is coarser; the notes say so.

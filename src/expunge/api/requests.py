@@ -134,7 +134,7 @@ def plan(
         checkpoint: The deployed model, to be looked at: does it fit the task, does it look trained on the rows?
         members: Numbers of models for which costs are told, each at least 20.
         workers: Machines like this one on which times are told as well.
-        methods: What an audit would try; None for all.
+        methods: What an audit would try; None for its default.
         seed: The study's seed.
         device: `auto`, `cpu` or `cuda`.
         typed: The words that say task and rows in a command, for the commands that are named.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from expunge.methods import METHODS
+from expunge.methods import ALL_METHODS, DEFAULT_METHODS, METHODS
 from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
 from expunge.run_file import read_run_file
 from expunge.tasks import CHOOSERS
@@ -18,6 +18,7 @@ TASKS = ", ".join([*BUILT_IN, *(f"{name}:FOLDER" for name in FROM_FOLDER)])
 """Tasks that have a name."""
 
 CANDIDATES = ", ".join(name for name, method in METHODS.items() if method.role == "candidate")
+DEFAULTS = ", ".join(DEFAULT_METHODS)
 CONTROLS = ", ".join(name for name, method in METHODS.items() if method.role == "control")
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run, made if it does not exist.")]
@@ -55,8 +56,8 @@ Methods = Annotated[
     str | None,
     typer.Option(
         metavar="NAME,...",
-        help=f"Methods to try, separated by commas: {CANDIDATES}; all by default. Or functions of your own, as "
-        f"mine.py:function. The controls always run as well: {CONTROLS}.",
+        help=f"Methods to try, separated by commas: {CANDIDATES}; or {ALL_METHODS}. By default {DEFAULTS}. "
+        f"Or functions of your own, as mine.py:function. The controls always run as well: {CONTROLS}.",
     ),
 ]
 ForecastMethods = Annotated[
@@ -64,7 +65,7 @@ ForecastMethods = Annotated[
     typer.Option(
         metavar="NAME,...",
         help=f"Methods to forecast, separated by commas, of those that start from the pretrained models: "
-        f"{CANDIDATES}; all by default. Fine-tuning is always shown as well.",
+        f"{CANDIDATES}; or {ALL_METHODS}. By default {DEFAULTS}. Fine-tuning is always shown as well.",
     ),
 ]
 Pretrained = Annotated[

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from expunge.boundary import console as console_of
 from expunge.core import ForgetSet, InputError, Task
-from expunge.methods import METHODS
+from expunge.methods import ALL_METHODS, DEFAULT_METHODS, METHODS
 from expunge.report.answer import check_hope
 from expunge.tasks.forget_sets import FILES, from_file
 
@@ -76,7 +76,8 @@ def check_runs(asked: str, methods: list[str] | None) -> None:
     """Refuse, before the work, an answer that is asked of a method that is not run."""
     method = check_hope(asked)
     controls = [name for name, kind in METHODS.items() if kind.role == "control"]
-    run = [*METHODS] if methods is None else [*methods, *controls]
+    run = [*(DEFAULT_METHODS if methods is None else methods), *controls]
+    run = [*METHODS] if ALL_METHODS in run else run
     own = any(".py" in name for name in run)  # these say their names when they are read
     if method and method not in run and not own:
         raise InputError(f"--fail-unless {asked}: {method!r} is not run, expected one of: {', '.join(run)}.")

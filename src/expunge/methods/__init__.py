@@ -30,7 +30,18 @@ METHODS: dict[str, type[Method]] = {
 }
 """Every method by its name."""
 
+DEFAULT_METHODS: tuple[str, ...] = tuple(
+    method.name for method in (GradientAscent, GradientDescentAscent, Scrub, MarginMatching)
+)
+"""The candidates that an audit or a forecast tries where none are named: a declared list, so that a new method changes
+neither what an audit takes nor what it finds."""
+
+ALL_METHODS = "all"
+"""What stands for every method of the registry."""
+
 __all__ = [
+    "ALL_METHODS",
+    "DEFAULT_METHODS",
     "METHODS",
     "Checkpoint",
     "DoNothing",

@@ -33,7 +33,7 @@ def plan_costs(
         task: The task.
         forget: The rows of the request.
         members: Numbers of members, each at least 20.
-        methods: What the audit would try; None for all.
+        methods: What the audit would try; None for its default.
         machines: Machines like this one over which training and unlearning would be shared.
         seed: Of the study.
         device: `auto`, `cpu` or `cuda`.

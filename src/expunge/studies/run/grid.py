@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.seeds import derive
-from expunge.methods import METHODS, Method, Trained, from_function, scale
+from expunge.methods import ALL_METHODS, DEFAULT_METHODS, METHODS, Method, Trained, from_function, scale
 from expunge.methods.method import Need, lacking
 from expunge.studies.run.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
 from expunge.studies.run.seeds import unlearning_seed
@@ -25,7 +26,8 @@ def plan_runs(
     Args:
         task: Whose recipe sets the rates, and whose model decides whether statistics can drift.
         methods: Registry names (their whole grid is tried), methods with options (tried as given), or functions of
-            one's own as `path/to/mine.py:function`; None means all of the registry.
+            one's own as `path/to/mine.py:function`; `all` is whatever of the registry the task can run, None
+            whatever of `DEFAULT_METHODS`.
         predicted: Whether oracle margins will be predicted.
         why: Why not.
 
@@ -36,8 +38,9 @@ def plan_runs(
     if not predicted:
         lacks["targets"] = "oracle margins that a forecast predicts, and no forecast is made" + (why and f" ({why})")
     possible = {name: method for name, method in METHODS.items() if not method.needs & lacks.keys()}
+    asked_for = [name for name in DEFAULT_METHODS if name in possible] if methods is None else methods
     runs: list[Method] = []
-    for item in possible if methods is None else methods:
+    for item in itertools.chain.from_iterable(possible if item == ALL_METHODS else [item] for item in asked_for):
         if isinstance(item, Method):
             runs.append(item)
         elif item in METHODS:
@@ -46,7 +49,9 @@ def plan_runs(
             found = load_object(item, (FunctionType, Method), OWN_EXPECTED)
             runs.append(found if isinstance(found, Method) else from_function(found))
         else:
-            raise InputError(f"method {item!r} is unknown, expected one of: {', '.join(METHODS)}; or mine.py:function.")
+            raise InputError(
+                f"method {item!r} is unknown, expected one of: {', '.join(METHODS)}; all; or mine.py:function."
+            )
     for run in runs:
         for need in sorted(run.needs & lacks.keys()):
             raise InputError(f"{run.name} needs {lacks[need]}; leave out this method.")

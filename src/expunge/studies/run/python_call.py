@@ -25,7 +25,7 @@ def python_call(
         study: `audit` or `forecast`.
         task: Name of the task; the object itself cannot be written down.
         forget: What was asked for.
-        methods: What was asked for; None means all.
+        methods: What was asked for; None means the default.
         options: Other arguments, by name.
         function: What was called; its defaults are not written.
 
