@@ -1,6 +1,6 @@
 """How things that strangers give end: cases made by hypothesis for every public function and the command line.
 
-    OMP_NUM_THREADS=1 python benchmarks/hostile_inputs.py [--cases 40000] [--commands 1500] [--only REGEX] [--show ...]
+    OMP_NUM_THREADS=1 python benchmarks/hostile_inputs.py [--cases 40000] [--commands 1500] [--verbs 2000] [--only REGEX] [--show ...]
 
 Every case runs in a child with a limit on time and memory; tests/hostile/runner.py says how it can end. An array in
 another dress (types, layouts, libraries) must give the same numbers or be refused; an option is what a slow reader says
@@ -20,6 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from hostile import verbs
 from hostile.doors import commands, made
 from hostile.runner import BAD, OUTCOMES, run
 
@@ -28,6 +29,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=40_000, help="cases for the functions")
     parser.add_argument("--commands", type=int, default=1500, help="cases for the command line")
+    parser.add_argument("--verbs", type=int, default=2000, help="cases for the verbs of a deletion request")
     parser.add_argument(
         "--show", default="wrong,traceback,hang,memory,crash,poor,refused", help="endings that are listed"
     )
@@ -41,6 +43,8 @@ def main():
         cases = (made(options.cases, folder / "files") if options.cases else []) + (
             list(commands(options.commands, folder / "shell")) if options.commands else []
         )
+        if options.verbs:
+            cases += [*verbs.made(options.verbs // 2), *verbs.commands(options.verbs // 2, folder / "verbs")]
         cases = [case for case in cases if re.search(options.only, case.door)]
         every = max(1, len(cases) // 20)
         marks = set()

@@ -16,6 +16,7 @@ import hashlib
 import multiprocessing
 import os
 import platform
+import re
 import shlex
 import signal
 import sys
@@ -42,6 +43,9 @@ CORRECTABLE, FAULT = 2, 70
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+LONGEST_LINE = 2000
+"""Characters of what is said at the end."""
 
 PACKAGE = Path(__file__).parent
 
@@ -220,7 +224,17 @@ def _say(line: str, error: BaseException) -> None:
     with contextlib.suppress(OSError):
         if os.environ.get("EXPUNGE_TRACEBACK", "") not in ("", "0"):
             traceback.print_exception(error)
-        console(stderr=True).print(line, soft_wrap=True)
+        console(stderr=True).print(_short(line), soft_wrap=True)
+
+
+def _short(line: str) -> str:
+    """Return a line that can be read: of a word, or a line, that goes on and on, beginning and end are left.
+
+    >>> _short("x" * 100_000 + " is no path") == "x" * 200 + " [...] " + "x" * 100 + " is no path"
+    True
+    """
+    line = re.sub(r"(\S{200})\S{200,}(\S{100})", r"\1 [...] \2", line)
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} [...] {line[-LONGEST_LINE // 2 :]}"
 
 
 def _flush() -> None:

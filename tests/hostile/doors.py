@@ -218,9 +218,11 @@ def array_doors() -> Iterator[ArrayDoor]:
     yield ArrayDoor("roc(scores)", u[0], lambda v: metrics.roc(v, o[0]))
 
 
-def arrays(count: int, without: tuple[str, ...] = ()) -> Iterator[Case]:
+def arrays(
+    count: int, without: tuple[str, ...] = (), of: Callable[[], Iterator[ArrayDoor]] = array_doors
+) -> Iterator[Case]:
     """Yield cases of arrays in other dresses, and of what is none."""
-    doors = [door for door in array_doors() if not door.name.startswith(without or "-")]
+    doors = [door for door in of() if not door.name.startswith(without or "-")]
     dresses: list[Dressed] = drawn(DRESSED, max(1, count // len(doors)), 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -386,9 +388,11 @@ def option_doors() -> Iterator[OptionDoor]:
     yield OptionDoor("jensen_shannon(bins)", lambda v: metrics.jensen_shannon(u, o, bins=v), None)
 
 
-def options(count: int, without: tuple[str, ...] = ()) -> Iterator[Case]:
+def options(
+    count: int, without: tuple[str, ...] = (), of: Callable[[], Iterator[OptionDoor]] = option_doors
+) -> Iterator[Case]:
     """Yield cases of options: what fits is taken as the number that it is, all else refused."""
-    doors = [door for door in option_doors() if not door.name.startswith(without or "-")]
+    doors = [door for door in of() if not door.name.startswith(without or "-")]
     for place, door in enumerate(doors):
         for value in drawn(OPTIONS, max(1, count // len(doors)), place):
             yield _option_case(door, value)
@@ -728,7 +732,7 @@ def commands(count: int, folder: Path) -> Iterator[Case]:
                 "--out",
                 f"runs/{place}",
             ],
-            "forecast": ["forecast", "tiny.py", "--forget", "random:5", "--members", "1", "--out", f"runs/{place}"],
+            "forecast": ["forecast", "tiny.py", "--forget", "random:5", "--members", "2", "--followed", "2", "--out", f"runs/{place}"],
             "check": ["check", "nothing.py"],
             "theory": ["theory", "nothing", "--out", f"runs/{place}"],
             "prove-forecast": ["prove-forecast", "tiny.py", "--out", f"runs/{place}"],
@@ -758,7 +762,7 @@ def commands(count: int, folder: Path) -> Iterator[Case]:
             )
             ends = (
                 any(w in statement for w in ("exit", "raise", "1 / 0", "assert", "f()", "nothing", "open("))
-                and "def task" not in statement
+                and not any(w in statement for w in ("def task", "seterr"))
             )
             yield shell("a task file", f"{way}: {statement[:40]!r}", "audit", name, *audit, "--out",
             f"runs/t{place}{way}",

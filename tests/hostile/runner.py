@@ -37,7 +37,8 @@ BAD = OUTCOMES[2:]
 
 NAMED = (InputError, DamagedFileError, DivergedError)
 ADVICE = re.compile(
-    r"expected|choose|give|write|leave|save|restore|train|run |make|remove|delete|install|pick|rename|get it again",
+    r"expected|choose|give|write|leave|save|restore|train|run |make|remove|delete|install|pick|rename|get it again|"
+    r"move|change|should be|add |no such command",
     re.IGNORECASE,
 )
 LONGEST = 700
@@ -62,6 +63,8 @@ class Case:
     """Whether what came back is right."""
     shell: bool = False
     """Whether it is a command: it ends by SystemExit, and its words are what it printed."""
+    codes: tuple[int, ...] = (0,)
+    """Exit codes of a command that are an answer, such as 1 where a bundle differs."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +154,14 @@ def _ended(case: Case) -> tuple[str, str]:
             where = f"{own[-1].filename.rpartition('/expunge/')[2]}:{own[-1].lineno}" if own else ""
             return "traceback", f"{type(error).__name__} {where} {str(error)[:200]}"
         if case.shell:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):  # a task file may have taken one away
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
             file.seek(0)
             printed = file.read().decode(errors="replace")
-            if "Traceback (most recent call last)" in printed:
+            if "Traceback (most recent call last)" in printed or "This is a fault of expunge" in printed:
                 return "traceback", printed[-400:]
-            if code not in (0, None):
+            if code not in (None, *case.codes):
                 lines = [line for line in printed.splitlines() if line.strip(" ╭╮╰╯─")]
                 tail = next((n for n, line in enumerate(lines) if line.startswith(("error", "Error"))), -3)
                 return _worded(case, "\n".join(lines[tail:]))

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from expunge import studies
 from expunge.api.asked import (
     ForgetItem,
     check_request,
-    listed,
     method_list,
 )
 from expunge.core import ForgetSet, InputError, Task
 from expunge.core.checks import instance, plain_arguments, seeds, whole
 from expunge.core.plan import Plan
+from expunge.core.reading import as_tensor
 from expunge.core.unlearning import Unlearning
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods import Method
@@ -168,10 +169,15 @@ def plan(
 
 def _counts(members: Any) -> list[int]:
     """Return numbers of members in order, each once."""
-    given = listed(members, (int,), "members", "a whole number")
-    if not given or min(given) < FEWEST_MEMBERS:
-        raise InputError(f"members = {given}, expected numbers of at least {FEWEST_MEMBERS}, as an audit needs.")
-    return sorted(set(given))
+    given = as_tensor(members, "members")
+    if given.is_floating_point() or given.dtype == torch.bool or given.ndim > 1 or not given.numel():
+        raise InputError(
+            f"members holds {given.dtype} in shape {tuple(given.shape)}, expected whole numbers of at least "
+            f"{FEWEST_MEMBERS}, such as [20, 50]."
+        )
+    counts = sorted(set(given.reshape(-1).tolist()))
+    whole(FEWEST_MEMBERS, members=counts[0])
+    return counts
 
 
 @plain_arguments

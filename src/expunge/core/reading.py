@@ -124,6 +124,7 @@ def as_tensor(values: Any, name: str) -> Tensor:
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             kind = "sparse" if tensor.layout != torch.strided else "quantized" if tensor.is_quantized else "meta"
             raise InputError(f"{name} is a {kind} tensor, expected a dense one with values; write x.to_dense().")
+        tensor = tensor.resolve_neg()  # else the view of a conjugate's imaginary part has no numbers of its own
     else:
         tensor = _from_array(values, name)
     if tensor.is_complex():

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from expunge.core.errors import DamagedFileError, InputError
 from expunge.core.forecast import ForecastRecord
 from expunge.core.result import Result
-from expunge.core.schema import SPLITS, RunRecord, SplitName, Strict, inside, write_atomically
+from expunge.core.schema import REPAIR, SPLITS, RunRecord, SplitName, Strict, inside, write_atomically
 
 __all__ = [
     "SCHEMA",
@@ -361,6 +361,26 @@ class Record(RunRecord):
     forgotten and scored; empty in records written before it was kept."""
     rows_digest: str = ""
     """SHA-256 of that file."""
+
+    @property
+    def seed(self) -> int:
+        """The study's seed.
+
+        Raises:
+            DamagedFileError: If the request has none.
+        """
+        found = self.request.get("seed")
+        if type(found) is not int or not -(2**63) <= found < 2**63:
+            raise DamagedFileError(f"the audit's record has no seed in its request. {REPAIR}")
+        return found
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The digest of the rows of every forget set that was asked for, by its name; what is no such pair is left out."""
+        listed = self.request.get("forget")
+        pairs = [each for each in (listed if isinstance(listed, list) else []) if isinstance(each, dict)]
+        named = [(each.get("name"), each.get("digest")) for each in pairs]
+        return {name: digest for name, digest in named if isinstance(name, str) and isinstance(digest, str)}
 
 
 def load_margins(folder: Path, forget: ForgetRecord) -> dict[str, np.ndarray[Any, Any]]:

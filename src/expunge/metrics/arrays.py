@@ -55,7 +55,7 @@ def _plain(values: Any, what: str) -> NDArray[Any]:
             raise InputError(
                 f"{what} is a {values.layout} tensor on {values.device}, expected a dense one with values."
             )
-        held = values.detach().cpu()
+        held = values.detach().cpu().resolve_conj().resolve_neg()
         return held.numpy() if held.is_complex() else held.to(torch.float64).numpy()
     for part in (values, *(values if isinstance(values, list | tuple) else ())):
         if isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part):

@@ -17,6 +17,7 @@ from expunge.core import InputError, Task
 from expunge.core.checks import as_path, described, of_kind
 from expunge.core.digest import digest_json
 from expunge.core.errors import said
+from expunge.core.task import Split
 from expunge.tasks.images import cifar10, fashion_mnist, mnist
 from expunge.tasks.shipped import digits, tabular
 
@@ -73,6 +74,11 @@ def load_task(spec: str) -> Task:
         raise InputError(
             f"{path}:{name} is a {type(found).__name__}, expected an expunge.Task, or a function that returns one."
         )
+    for split in ("train", "validation"):
+        if not isinstance(getattr(found, split, None), Split):
+            raise InputError(
+                f"{path}:{name} is a task whose {split} was taken away after it was made; make a new task instead."
+            )
     return found
 
 

@@ -113,6 +113,8 @@ def make_bundle(
         DamagedFileError: If a file of the run is not the one that it wrote.
     """
     run = run.parent if run.is_file() else run
+    if out.suffix.lower() != ".zip":
+        raise InputError(f"--out {out}, expected a file that ends in .zip.")
     page, kept = out.with_suffix(".html"), out.with_suffix(".salt")
     _check_places(run, out, page, kept, salt)
     record = _finished(run)
@@ -188,8 +190,6 @@ def read_salt(path: Path) -> bytes:
 
 
 def _check_places(run: Path, out: Path, page: Path, kept: Path, salt: Path | None) -> None:
-    if out.suffix.lower() != ".zip":
-        raise InputError(f"--out {out}, expected a file that ends in .zip.")
     for path in (out, page, *([kept] if salt is None else [])):
         if path.exists():
             raise InputError(f"{path} is there already and is not overwritten; move it away, or choose another --out.")

@@ -22,7 +22,7 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 def its_forget_set(released: Unlearning, record: Record) -> ForgetRecord | None:
     """Return what the audit says of the rows that were unlearned from the checkpoint; None where it has others."""
-    names = [item["name"] for item in record.request["forget"] if item.get("digest") == released.forget.digest]
+    names = {name for name, digest in record.asked.items() if digest == released.forget.digest}
     return next((forget for forget in record.forget_sets if forget.name in names), None)
 
 
@@ -44,7 +44,7 @@ def margins_of_checkpoint(
             f"the rows of {forget.name} had wrong labels in the audit, which the task does not have; leave --task out."
         )
     placed = ForgetSet.of(task, rows[f"{forget.name}/forget"], name=forget.name, how=forget.how)
-    parts = Parts.of(task, placed, int(record.request["seed"]))
+    parts = Parts.of(task, placed, record.seed)
     return {
         str(split): array for split, array in margins_of(parts.measure(read(str(path), task, "checkpoint"))).items()
     }

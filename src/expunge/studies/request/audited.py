@@ -87,11 +87,8 @@ def audited(run: Path | str, task: Task, forget: ForgetSet) -> Audited:
             verdict=each.verdict.sentence,
             cost=each.cost,
         )
-        seed = record.request.get("seed")
-        if not isinstance(seed, int):
-            raise DamagedFileError(f"{file} has no seed in its request; take the audit from somebody you trust.")
         stop = each.epoch if method.planned_stops > 1 else None
-        return Audited(method, stop, source, found, seed, tuple(notes))
+        return Audited(method, stop, source, found, record.seed, tuple(notes))
     raise InputError(f"the audit in {folder} found nothing to use on {found.name}: {_why(found)}; {RETRAIN}.")
 
 
@@ -102,9 +99,7 @@ def _same(record: Record, folder: Path, task: Task, forget: ForgetSet) -> Forget
             f"{folder} is an audit of task {record.task.get('name')!r} with other data, another model or another "
             f"training than task {task.name!r} has here; expected an audit of this very task."
         )
-    asked, digest = record.request.get("forget"), digest_forget(forget)
-    listed = asked if isinstance(asked, list) else []
-    names = {each.get("name") for each in listed if isinstance(each, dict) and each.get("digest") == digest}
+    names = {name for name, digest in record.asked.items() if digest == digest_forget(forget)}
     found = [each for each in record.forget_sets if each.name in names]
     if not found:
         others = ", ".join(f"{each.name} ({each.size} rows)" for each in record.forget_sets) or "none"

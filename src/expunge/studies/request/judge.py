@@ -18,7 +18,7 @@ from torch import nn
 
 from expunge.core import Ensemble, ForgetSet, InputError, Record, Task
 from expunge.core.checkpoints import read
-from expunge.core.checks import instance
+from expunge.core.checks import as_path, instance
 from expunge.core.record import SPLITS, ForgetRecord, SplitName, load_margins, load_positions
 from expunge.metrics.one_model import OneModel, one_model
 from expunge.studies.run.measure import Parts, margins_of
@@ -53,7 +53,7 @@ def judge_by_run(
             is not one of the task's.
     """
     instance(Task, "an expunge.Task", task=task)
-    folder = Path(run).expanduser()
+    folder = as_path(run, "run").expanduser()
     record = Record.load(folder)
     if record.status != "complete":
         raise InputError(f"{folder} holds an audit that is not finished; go on with it: {record.command} --resume")
@@ -66,7 +66,7 @@ def judge_by_run(
     found, choice = _forget_set(record, folder, task, forget)
     arrays = load_margins(folder, found)
     oracle, pretrained = _side(arrays, "oracle", "held_out"), _side(arrays, "pretrained")
-    ours = margins_of_model(model, choice.task, Parts.of(choice.task, choice.forget, int(record.request["seed"])))
+    ours = margins_of_model(model, choice.task, Parts.of(choice.task, choice.forget, record.seed))
     return one_model(ours, oracle, pretrained, level=level, power=power)
 
 
@@ -125,14 +125,16 @@ def _forget_set(
 ) -> tuple[ForgetRecord, Choice]:
     """Return what an audit says of a forget set, and the set with its task, held against the audit's digest."""
     names = [each.name for each in record.forget_sets]
-    digests = {each["digest"]: each["name"] for each in record.request["forget"]}
+    digests = {digest: name for name, digest in record.asked.items() if name in names}
     if forget is None:
-        if len(names) > 1:
-            raise InputError(f"{folder} has the forget sets {', '.join(names)}, expected the name of one (--forget).")
+        if len(names) != 1:
+            raise InputError(
+                f"{folder} has the forget sets {', '.join(names) or '(none)'}, expected the name of one (--forget)."
+            )
         forget = names[0]
     if forget in names:
         forget = _again(record, folder, task, next(each for each in record.forget_sets if each.name == forget))
-    choice = choose(task, forget, seed=int(record.request["seed"]))
+    choice = choose(task, forget, seed=record.seed)
     name = digests.get(digest_forget(choice.forget))
     if name is None:
         raise InputError(

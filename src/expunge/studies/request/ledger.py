@@ -33,7 +33,7 @@ from expunge.methods import Method
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.request.ledger_file import Accepted, LedgerFile, Opened, Request
 from expunge.studies.request.ledger_status import State, Status, status_of
-from expunge.studies.request.unlearn import unlearn_checkpoint
+from expunge.studies.request.unlearn import METHOD_EXPECTED, unlearn_checkpoint
 from expunge.tasks.forget_sets import from_file
 
 LONGEST_NOTE = 500
@@ -231,6 +231,7 @@ class Ledger:
             DivergedError: If the unlearned model is not finite; the requests stay pending.
         """
         seeds(seed=seed)
+        instance((Method, str), METHOD_EXPECTED, method=method)
         with self._running():
             state = self._state()
             if not state.pending:

@@ -41,6 +41,8 @@ from expunge.tasks.user_task import load_object
 AUDITED = "audited:"
 """How a method is asked for that an audit found: the folder of the audit stands behind it."""
 
+METHOD_EXPECTED = "a method, or the name of one"
+
 NOT_SHOWN = (
     "That this one model cannot be told from a retrained one: a single model has no distribution of its own, and this "
     "run trained no oracles to compare it with. `expunge judge` compares it with those of an audit.",
@@ -204,7 +206,7 @@ def read_setting(method: Method | str, task: Task, forget: ForgetSet) -> Setting
     Raises:
         InputError: If it is none of these, or the audit cannot be used.
     """
-    instance((Method, str), "a method, or the name of one", method=method)
+    instance((Method, str), METHOD_EXPECTED, method=method)
     if isinstance(method, str):
         if method == AUDITED[:-1]:
             raise InputError("method 'audited' names no audit, expected audited FOLDER with the folder of one.")
