@@ -1,6 +1,7 @@
 """How things that strangers give end: cases made by hypothesis for every public function and the command line.
 
-    OMP_NUM_THREADS=1 python benchmarks/hostile_inputs.py [--cases 40000] [--commands 1500] [--verbs 2000] [--only REGEX] [--show ...]
+    OMP_NUM_THREADS=1 python benchmarks/hostile_inputs.py
+        [--cases 40000] [--commands 1500] [--verbs 2000] [--only REGEX] [--show ...]
 
 Every case runs in a child with a limit on time and memory; tests/hostile/runner.py says how it can end. An array in
 another dress (types, layouts, libraries) must give the same numbers or be refused; an option is what a slow reader says

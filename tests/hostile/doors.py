@@ -732,7 +732,18 @@ def commands(count: int, folder: Path) -> Iterator[Case]:
                 "--out",
                 f"runs/{place}",
             ],
-            "forecast": ["forecast", "tiny.py", "--forget", "random:5", "--members", "2", "--followed", "2", "--out", f"runs/{place}"],
+            "forecast": [
+                "forecast",
+                "tiny.py",
+                "--forget",
+                "random:5",
+                "--members",
+                "2",
+                "--followed",
+                "2",
+                "--out",
+                f"runs/{place}",
+            ],
             "check": ["check", "nothing.py"],
             "theory": ["theory", "nothing", "--out", f"runs/{place}"],
             "prove-forecast": ["prove-forecast", "tiny.py", "--out", f"runs/{place}"],
@@ -760,10 +771,9 @@ def commands(count: int, folder: Path) -> Iterator[Case]:
                 if way == "after"
                 else "import torch, numpy as np, expunge as ex\n" + statement + TASK
             )
-            ends = (
-                any(w in statement for w in ("exit", "raise", "1 / 0", "assert", "f()", "nothing", "open("))
-                and not any(w in statement for w in ("def task", "seterr"))
-            )
+            ends = any(
+                w in statement for w in ("exit", "raise", "1 / 0", "assert", "f()", "nothing", "open(")
+            ) and not any(w in statement for w in ("def task", "seterr"))
             yield shell("a task file", f"{way}: {statement[:40]!r}", "audit", name, *audit, "--out",
             f"runs/t{place}{way}",
                         expect="refused" if ends else "either")  # fmt: skip

@@ -254,7 +254,9 @@ def read_content(path: Path) -> tuple[Any, Any]:
         try:
             return load_file(path), None
         except Exception as error:
-            raise InputError(f"{path} is not a safetensors file, or damaged ({_first_line(error)}); get it again.") from error
+            raise InputError(
+                f"{path} is not a safetensors file, or damaged ({_first_line(error)}); get it again."
+            ) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -268,7 +270,9 @@ def read_content(path: Path) -> tuple[Any, Any]:
                 "never loaded; write torch.save(model.state_dict(), path) where the model was made, or a safetensors "
                 "file."
             ) from error
-        raise InputError(f"{path} is not a file of torch.save, or damaged ({_first_line(error)}); get it again.") from error
+        raise InputError(
+            f"{path} is not a file of torch.save, or damaged ({_first_line(error)}); get it again."
+        ) from error
     return content, _place_inside(content, path)
 
 

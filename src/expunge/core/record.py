@@ -376,7 +376,7 @@ class Record(RunRecord):
 
     @property
     def asked(self) -> dict[str, str]:
-        """The digest of the rows of every forget set that was asked for, by its name; what is no such pair is left out."""
+        """Digest of the rows of each forget set that was asked for, by its name; what is no such pair is left out."""
         listed = self.request.get("forget")
         pairs = [each for each in (listed if isinstance(listed, list) else []) if isinstance(each, dict)]
         named = [(each.get("name"), each.get("digest")) for each in pairs]

@@ -141,6 +141,6 @@ def inside(folder: Path, name: str) -> Path:
     try:
         if (folder / name).resolve().is_relative_to(folder.resolve()):
             return folder / name
-    except (ValueError, OSError):  # no path at all, or links in a circle
+    except (ValueError, OSError, RuntimeError):  # no path at all, or links in a circle
         pass
     raise DamagedFileError(f"{name!r} leads out of {folder}, expected a file below it. {OUTSIDE}")

@@ -7,6 +7,7 @@ The method runs on an ensemble of one, so the model is what member 0 of an ensem
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ def unlearn_checkpoint(
     stored, like, where = Stored.read(as_path(model_path, "the checkpoint")), Architecture.of(task), pick_device(device)
     state = like.fit(stored.state, str(stored.path))
     start = like.ensemble([state], [str(stored.path)]).to(where)
-    if (out / stored.path.name).resolve() == stored.path.resolve():
+    if os.path.realpath(out / stored.path.name) == os.path.realpath(stored.path):
         raise InputError(f"{stored.path} lies in {out}, where its successor would be written; choose another --out.")
     setting = read_setting(method, task, forget)
     _check_setting(setting, task, forget)
