@@ -38,8 +38,10 @@ def read_run_file(context: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None or context.resilient_parsing:
         return path
+    from expunge.core.checks import as_path  # which waits for PyTorch
+
     try:
-        text = path.read_text(encoding="utf-8")
+        text = as_path(path, "--config").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}), expected a run file in TOML, or a record.") from error
     read = _of_record if path.suffix.lower() == ".json" else _of_toml
@@ -69,7 +71,7 @@ def typed_again(context: typer.Context) -> str:
 def _of_toml(context: typer.Context, path: Path, text: str) -> dict[str, Any]:
     try:
         given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, thousands of digits, or thousands of brackets
         raise InputError(f"{path} is no TOML ({error}), expected lines such as members = 100.") from error
     known = {
         _option_name(parameter): parameter

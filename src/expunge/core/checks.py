@@ -18,6 +18,7 @@ import functools
 import inspect
 import math
 import os
+import stat
 import sys
 import types
 from collections.abc import Callable, Collection, Mapping
@@ -212,8 +213,8 @@ def as_path(given: Any, what: str) -> Path:
         what: How the message calls it, such as "out".
 
     Raises:
-        InputError: If it is of another kind, empty, or no file system could have it: too long, with a NUL, or links in
-            a circle.
+        InputError: If it is of another kind, empty, a pipe or a device, or no file system could have it: too long, with
+            a NUL, or links in a circle.
     """
     if not isinstance(given, str | os.PathLike):
         raise InputError(f"{what} is {described(given)}, expected the path of a file or a folder.")
@@ -222,7 +223,9 @@ def as_path(given: Any, what: str) -> Path:
         if not str(given):
             raise OSError(0, "it is empty")
         str(path).encode()
-        path.stat()
+        kind = path.stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise OSError(0, "it is a pipe or a device, not a file")  # to read one may take for ever
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
             return path

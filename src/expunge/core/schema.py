@@ -50,7 +50,7 @@ def read_record(kind: type[R], path: Path, schema: int) -> R:
     if not path.is_file():
         raise InputError(f"{path} does not exist, expected the folder of a finished run (it holds {path.name}).")
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_bytes())  # UTF-8, whatever the system's own encoding is
         if not isinstance(raw, dict) or "schema_version" not in raw:
             raise DamagedFileError(f"{path} is not a record of expunge: it has no schema_version. {REPAIR}")
         if raw["schema_version"] != schema:
@@ -60,7 +60,7 @@ def read_record(kind: type[R], path: Path, schema: int) -> R:
         return kind.model_validate(raw)
     except ValidationError as error:
         raise DamagedFileError(f"{path} is not a record of expunge: {_in_words(error)}. {REPAIR}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no text, or a number of thousands of digits
         raise DamagedFileError(f"{path} is not a record of expunge, or damaged ({error}). {REPAIR}") from error
     except OSError as error:
         raise DamagedFileError(f"{path} cannot be read ({error.strerror}).") from error

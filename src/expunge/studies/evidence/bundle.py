@@ -249,7 +249,7 @@ def _kept_ensembles(run: Path) -> list[Checkpoints]:
     found = []
     for path in sorted((run / "ensembles").glob("*/manifest.json")):
         try:
-            manifest = json.loads(inside(run, str(path.relative_to(run))).read_text())
+            manifest = json.loads(_intact(inside(run, str(path.relative_to(run))), "").read_text())
             if own_digest(manifest) != manifest["sha256"]:
                 raise ValueError("its checksum does not fit")
             made = manifest["specification"]

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from expunge.core import DamagedFileError, InputError
+from expunge.core.checks import as_path
 from expunge.core.digest import own_digest
 from expunge.core.locks import hold
 from expunge.core.schema import Strict, write_atomically
@@ -96,7 +97,7 @@ class LedgerFile:
             DamagedFileError: If a line is not what was written; the message names it.
         """
         try:
-            content = self.path.read_bytes()
+            content = as_path(self.path, "the ledger").read_bytes()
         except FileNotFoundError:
             return [], []
         except OSError as error:
