@@ -187,7 +187,7 @@ class Archive:
                 f"{self.path} lists {count:,} files in {length:,} bytes, expected at most {MOST_FILES:,}: not read."
             )
         if offset + length + _END.size > self.size:
-            raise DamagedFileError(f"{self.path} is damaged: its directory is not where its end says.")
+            raise DamagedFileError(f"{self.path} is damaged: its directory is not where its end says; get it again.")
         directory = self._at(self.size - _END.size - length, length)
         place = 0
         for _ in range(count):
@@ -202,12 +202,14 @@ class Archive:
         try:
             facts = _CENTRAL.unpack_from(directory, place)
         except struct.error as error:
-            raise DamagedFileError(f"{self.path} is damaged: its directory ends too early.") from error
+            raise DamagedFileError(f"{self.path} is damaged: its directory ends too early; get it again.") from error
         mark, maker, _, flags, method, _, _, crc, packed, size, name_length, extra, comment, _, _, outer, offset = facts
         stop = place + _CENTRAL.size + name_length + extra + comment
         raw = directory[place + _CENTRAL.size : place + _CENTRAL.size + name_length]
         if mark != b"PK\1\2" or stop > len(directory):
-            raise DamagedFileError(f"{self.path} is damaged: its directory cannot be read at byte {place}.")
+            raise DamagedFileError(
+                f"{self.path} is damaged: its directory cannot be read at byte {place}; get it again."
+            )
         name = raw.decode("utf-8", "replace")
         refuse_name(name, self.path)
         if flags & ENCRYPTED:
