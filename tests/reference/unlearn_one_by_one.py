@@ -157,6 +157,27 @@ def margin_matching(module: nn.Module, task: Task, forget, method, seed: int, me
     return module.eval()
 
 
+def last_layers(module: nn.Module, task: Task, forget, method, seed: int, member: int, layers: str) -> nn.Module:
+    """CF-k and EU-k; `layers` are the names of the modules that move, with a space between them."""
+    own, module = derive(seed, "unlearn", method.order or method.name, member), copy.deepcopy(module).eval()
+    torch.manual_seed(derive(own, "initialisation"))
+    fresh = task.model().to(task.train.x.dtype)
+    parts = [module.get_submodule(name) for name in layers.split()]
+    if method.name == "eu_k":
+        for part, name in zip(parts, layers.split(), strict=True):
+            part.load_state_dict(fresh.get_submodule(name).state_dict())
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    for part in parts:
+        part.requires_grad_(True)
+    optimiser = stepper(nn.ModuleList(parts), method)  # of these alone: decay would move the others
+    for epoch in range(1, method.epochs + 1):
+        purpose = method.order or method.name
+        for part in passes(forget.retain, seed, purpose, member, f"retain-{epoch}", method.batch_size):
+            update(module, optimiser, F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
+    return module.eval()
+
+
 TWINS = {
     "gradient_ascent": gradient_ascent,
     "fine_tune": fine_tune,

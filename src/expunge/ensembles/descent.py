@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -79,6 +79,8 @@ class Descent:
     steps: Steps
     by_hand: bool = True
     """Whether written-out gradients are used where there are any; False is for comparing."""
+    only: Collection[str] | None = None
+    """Names of the parameters that move, of those that the template declares trainable; None is all of these."""
     optimizer: torch.optim.Optimizer = field(init=False)
     trainable: dict[str, Tensor] = field(init=False)
     flat: dict[str, Tensor] = field(init=False)
@@ -88,8 +90,9 @@ class Descent:
     """Takes many steps in one call, where the network and the optimiser allow it."""
 
     def __post_init__(self) -> None:
-        """Build the optimiser over the parameters that the template declares trainable."""
+        """Build the optimiser over the parameters that move: nothing of it (momentum, decay) can reach the others."""
         wanted = {name for name, p in self.network.template.named_parameters() if p.requires_grad}
+        wanted &= wanted if self.only is None else set(self.only)
         self.flat = {name: _padded(tensor.detach()) for name, tensor in self.params.items() if name in wanted}
         makers = self._makers()
         if makers:

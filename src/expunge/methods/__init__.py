@@ -6,6 +6,7 @@ from expunge.methods.fine_tune import FineTune
 from expunge.methods.from_function import from_function
 from expunge.methods.gradient_ascent import GradientAscent
 from expunge.methods.gradient_descent_ascent import GradientDescentAscent
+from expunge.methods.last_layers import CFk, EUk
 from expunge.methods.margin_matching import MarginMatching
 from expunge.methods.method import Method, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
@@ -26,6 +27,8 @@ METHODS: dict[str, type[Method]] = {
         GradientDescentAscent,
         Scrub,
         MarginMatching,
+        CFk,
+        EUk,
     )
 }
 """Every method by its name."""
@@ -43,8 +46,10 @@ __all__ = [
     "ALL_METHODS",
     "DEFAULT_METHODS",
     "METHODS",
+    "CFk",
     "Checkpoint",
     "DoNothing",
+    "EUk",
     "EarlyStoppedRetrain",
     "FineTune",
     "GradientAscent",

@@ -6,7 +6,7 @@ Audits, forecasts, checks and reports read the declarations; nothing is inferred
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -182,6 +182,8 @@ class Trained(Method):
     """Base of methods that take gradient steps from the pretrained weights; a subclass has these options at least."""
 
     shown: ClassVar[tuple[str, ...]] = ("lr",)
+    probed: ClassVar[bool] = True
+    """Whether a probing epoch tells if its rates are on scale: not where it moves weights that are drawn anew."""
 
     lr: float
     epochs: int
@@ -225,11 +227,17 @@ class Trained(Method):
         changed: dict[str, Any] = {"lr": float(f"{factor * self.lr:.4g}")}
         return dataclasses.replace(self, **changed)
 
-    def descent(self, problem: Problem) -> Descent:
-        """Return a fresh descent from the pretrained weights, as the options say."""
+    def descent(self, problem: Problem, only: Collection[str] | None = None) -> Descent:
+        """Return a fresh descent from the pretrained weights, as the options say.
+
+        Args:
+            problem: Where the weights are.
+            only: Names of the parameters that move; None is all that the model declares trainable.
+        """
         return problem.descent(
             statistics=self.statistics,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             optimizer=self.steps_with(problem.recipe),
+            only=only,
         )

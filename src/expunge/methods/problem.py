@@ -6,7 +6,7 @@ what was visited, what it cost, and how the forget loss moved. That is what the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -119,8 +119,17 @@ class Problem:
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         optimizer: Optimizer = "sgd",
+        only: Collection[str] | None = None,
     ) -> Descent:
-        """Return a fresh descent from the pretrained weights (copies), normalising as the treatment says."""
+        """Return a fresh descent from the pretrained weights (copies), normalising as the treatment says.
+
+        Args:
+            statistics: What happens to normalisation statistics.
+            momentum: That of SGD, or the first beta of Adam.
+            weight_decay: L2 coefficient, at least 0.
+            optimizer: Which one.
+            only: Names of the parameters that move; None is all that the model declares trainable.
+        """
         steps = Steps(
             optimizer=optimizer,
             momentum=momentum,
@@ -128,7 +137,7 @@ class Problem:
             precision=self.recipe.precision,
             statistics="updated" if statistics == "updated" else "frozen",
         )
-        return Descent(self.start.network, clone(self.start.params), clone(self.start.buffers), steps)
+        return Descent(self.start.network, clone(self.start.params), clone(self.start.buffers), steps, only=only)
 
     @renamed("batch")
     def forget_batches(self, epoch: int | str, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -195,6 +204,10 @@ class Problem:
         member, column = torch.nonzero(place >= 0, as_tuple=True)
         if len(member):
             self.ledger.visits[member, place[member, column]] += 1
+
+    def visit(self, examples: Tensor) -> None:
+        """Enter positions (k,) of examples that went through forward and backward with every member, in no batch."""
+        self._enter(examples.expand(len(self.seeds), -1))
 
     def noise(self, epoch: int) -> list[torch.Generator]:
         """Return one generator a member for dropout in this epoch."""

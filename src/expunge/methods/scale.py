@@ -41,6 +41,8 @@ def on_scale(runs: Sequence[Trained], pretrained: Ensemble, task: Task, forget: 
         forget: What is to be forgotten.
         seed: Decides the batch orders of the probing steps.
     """
+    if not all(run.probed for run in runs):
+        return list(runs)
     few = pretrained[:PROBED]
     start = _margins(pretrained, forget, task)
     sound = start[start.isfinite().all(1)]
