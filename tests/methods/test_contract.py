@@ -47,6 +47,8 @@ def small(name, **options):
         "msteps": 2,
         **options,
     }
+    if name == "ssd":
+        wanted["alpha"] = 1.5  # with 10 of 50 examples importance is at most five times that for all
     if name in FROZEN:
         wanted.pop("statistics", None)
     return method(**{key: value for key, value in wanted.items() if key in fields})
@@ -165,7 +167,7 @@ def test_the_seed_decides_everything(name, normed):
     one, again = unlearn(pretrained, task, forget, method, seed=3), unlearn(pretrained, task, forget, method, seed=3)
     assert equal(state_of(one), state_of(again))
     other = unlearn(pretrained, task, forget, method, seed=4)
-    assert equal(one.params, other.params) == still(name)
+    assert equal(one.params, other.params) == (still(name) or name == "ssd")  # which draws nothing
 
 
 @pytest.mark.parametrize("statistics", TREATMENTS)
@@ -321,6 +323,7 @@ def test_every_forget_example_is_visited_whatever_the_batch(name, size):
         "scrub": 2,
         "margin_matching": 2,
         "statistics_alone": 2,
+        "ssd": 1,
     }.get(name, 0)
     assert bool((visits == passes).all())
     assert ("visited" in METHODS[name].checks) == (passes > 0)
@@ -339,6 +342,7 @@ COSTS = {
     "gradient_ascent": [t * FORGET / (RETAIN * EPOCHS) for t in (1, 2)],
     "statistics_alone": [t * FORGET / (RETAIN * EPOCHS) for t in (1, 2)],
     "gradient_descent_ascent": [(FORGET + t * RETAIN) / (RETAIN * EPOCHS) for t in (1, 2)],
+    "ssd": [N / (RETAIN * EPOCHS)],
     "scrub": [(N / 3 + t * (FORGET + RETAIN)) / (RETAIN * EPOCHS) for t in (1, 2)],
     # Five batches of 8 retain examples an epoch, each with 5 forget examples; a quarter of retraining for the targets.
     "margin_matching": [0.25 + t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],

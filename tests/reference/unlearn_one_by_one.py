@@ -178,6 +178,31 @@ def last_layers(module: nn.Module, task: Task, forget, method, seed: int, member
     return module.eval()
 
 
+def importances(module: nn.Module, x: Tensor, y: Tensor, batch: int = 1) -> dict[str, Tensor]:
+    """Mean of squared gradients; with a batch larger than 1, of means of batches, as public code of SSD has it."""
+    total = {name: torch.zeros_like(parameter) for name, parameter in module.named_parameters()}
+    starts = range(0, len(x), batch)
+    for start in starts:
+        module.zero_grad()
+        F.cross_entropy(module(x[start : start + batch]), y[start : start + batch]).backward()
+        for name, parameter in module.named_parameters():
+            total[name] += parameter.grad**2 / len(starts)
+    return total
+
+
+def ssd(module: nn.Module, task: Task, forget, method) -> nn.Module:
+    module = copy.deepcopy(module).eval()
+    of_all = importances(module, task.train.x, task.train.y)
+    of_forget = importances(module, task.train.x[forget.indices], task.train.y[forget.indices])
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            weights, all_of_it, of_it = parameter.view(-1), of_all[name].view(-1), of_forget[name].view(-1)
+            for j in range(len(weights)):
+                if of_it[j] > method.alpha * all_of_it[j]:
+                    weights[j] *= min(method.dampening * float(all_of_it[j] / of_it[j]), 1.0)
+    return module
+
+
 TWINS = {
     "gradient_ascent": gradient_ascent,
     "fine_tune": fine_tune,

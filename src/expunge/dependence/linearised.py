@@ -93,7 +93,7 @@ class Linearised:
     """
 
     def __init__(self, ensemble: Ensemble, *, budget: int = BUDGET, loss: Loss | None = None) -> None:
-        check_separable(ensemble)
+        check_separable(ensemble.network)
         _load_forward_mode()
         wanted = trainable(ensemble)
         self.ensemble = ensemble

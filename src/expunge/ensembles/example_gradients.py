@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from expunge.core import Ensemble, InputError
+from expunge.core import Ensemble, InputError, Network
 from expunge.core.stopping import check_stopped
 from expunge.core.tree import State
 
@@ -92,7 +92,7 @@ def gradient_batches(ensemble: Ensemble, member: int, x: Tensor, y: Tensor, cota
     """
     if len(x) == 0:
         raise InputError("x has no examples, expected at least one.")
-    check_separable(ensemble)
+    check_separable(ensemble.network)
     network, wanted = ensemble.network, trainable(ensemble)
     params = {name: ensemble.params[name].detach() for name in wanted}
     fixed = {name: tensor.detach() for name, tensor in ensemble.params.items() if name not in params}
@@ -128,9 +128,9 @@ def trainable(ensemble: Ensemble) -> list[str]:
     return [name for name, tensor in declared if tensor.requires_grad and name in ensemble.params]
 
 
-def check_separable(ensemble: Ensemble) -> None:
+def check_separable(network: Network) -> None:
     """Refuse a model whose output for one example depends on the other examples even with stored statistics."""
-    for name, layer in ensemble.network.template.named_modules():
+    for name, layer in network.template.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
             raise InputError(
                 f"layer {name!r} is a {type(layer).__name__} without running statistics, so that an example has no "

@@ -12,6 +12,7 @@ from expunge.methods.method import Method, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 from expunge.methods.retrain import Retrain
 from expunge.methods.scrub import Scrub
+from expunge.methods.ssd import SSD
 from expunge.methods.statistics_alone import StatisticsAlone
 from expunge.methods.unlearn import Stop, Trace, check_fits, unlearn
 
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
         MarginMatching,
         CFk,
         EUk,
+        SSD,
     )
 }
 """Every method by its name."""
@@ -46,6 +48,7 @@ __all__ = [
     "ALL_METHODS",
     "DEFAULT_METHODS",
     "METHODS",
+    "SSD",
     "CFk",
     "Checkpoint",
     "DoNothing",
