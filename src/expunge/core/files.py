@@ -26,6 +26,8 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes], *, private: b
     Raises:
         InputError: If it cannot be written; nothing is left of the attempt.
     """
+    if not path.name:  # such as "", which a path makes "."
+        raise InputError(f"{path} is a folder, expected the name of a file that is to be written.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     WRITING.add(temporary)
     try:

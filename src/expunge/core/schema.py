@@ -55,7 +55,8 @@ def read_record(kind: type[R], path: Path, schema: int) -> R:
             raise DamagedFileError(f"{path} is not a record of expunge: it has no schema_version. {REPAIR}")
         if raw["schema_version"] != schema:
             raise DamagedFileError(
-                f"{path} has record format {raw['schema_version']}, this version of expunge reads {schema}."
+                f"{path} has record format {raw['schema_version']}, this version of expunge reads {schema}; "
+                "use the version that wrote it, or repeat the run."
             )
         return kind.model_validate(raw)
     except ValidationError as error:
