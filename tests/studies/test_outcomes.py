@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import expunge as ex
 from expunge.cli import app
 from expunge.core import OUTCOMES, InputError, Record
-from expunge.methods import METHODS, GradientAscent
+from expunge.methods import METHODS, SSD, GradientAscent
 from expunge.methods.method import lacking
 from reference.problems import forget_set
 
@@ -75,6 +75,8 @@ def test_training_lowers_the_loss_and_every_method_runs_with_its_checks(outcome)
         names = {field.name for field in dataclasses.fields(kind)}
         wanted = {"epochs": 2, "lr": 0.01, "msteps": 1, "ascent_epochs": 1, "batch_size": 20}
         method = kind(**{name: value for name, value in wanted.items() if name in names})
+        if isinstance(method, SSD):
+            method = SSD(alpha=0.1, dampening=0.1)  # few weights of a small model stand out
         done = ex.unlearn(pretrained, task, forget, method, targets=targets)
         assert done.finite().all()
         # A third of the recipe's rate is small: what must hold is what the method declares.

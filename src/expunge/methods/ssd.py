@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, Network, Outcome, Recipe, Task
-from expunge.core.checks import non_negative, positive
+from expunge.core.checks import non_negative
 from expunge.core.tree import State, clone
 from expunge.ensembles.example_gradients import Cotangent, check_separable, gradient_batches, trainable
 from expunge.methods.method import Method, Need
@@ -36,7 +36,7 @@ class SSD(Method):
     """Dampen the weights whose importance for the forget set stands out."""
 
     alpha: float = 10.0
-    """How many times its importance for all data a weight's importance for F must be, above 0 (paper: 10)."""
+    """How many times its importance for all data a weight's importance for F must be, at least 0 (paper: 10)."""
     dampening: float = 1.0
     """The lambda of the paper: factor of the ratio by which a weight is multiplied, at least 0 (paper: 1)."""
 
@@ -49,8 +49,7 @@ class SSD(Method):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        positive(alpha=self.alpha)
-        non_negative(dampening=self.dampening)
+        non_negative(alpha=self.alpha, dampening=self.dampening)
 
     def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
         """Refuse a model in which an example has no gradient of its own."""
