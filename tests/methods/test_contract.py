@@ -297,6 +297,7 @@ def test_statistics_move_exactly_as_declared(name, statistics, imaged):
         "gradient_descent_ascent": 2 + 2 * 5,
         "scrub": 2 * 2 + 2 * 5,
         "margin_matching": 2 * 5,
+        "neg_grad_plus": 2 * 5,
     }[name]
     for key, tensor in counts.items():
         added = tensor - pretrained.buffers[key]
@@ -316,12 +317,13 @@ def test_every_forget_example_is_visited_whatever_the_batch(name, size):
     found = unlearn(pretrained, task, forget, method)
     visits = found.trace.stops[-1].facts["visits"]
     assert visits.shape == (2, size)
-    # One batch holds all of R, so an epoch of margin matching is one step, with one pass over F beside it.
+    # One batch holds all of R, so an epoch of margin matching or NegGrad+ is one step, with one pass over F beside it.
     passes = {
         "gradient_ascent": 2,
         "gradient_descent_ascent": 1,
         "scrub": 2,
         "margin_matching": 2,
+        "neg_grad_plus": 2,
         "statistics_alone": 2,
         "ssd": 1,
     }.get(name, 0)
@@ -346,6 +348,7 @@ COSTS = {
     "scrub": [(N / 3 + t * (FORGET + RETAIN)) / (RETAIN * EPOCHS) for t in (1, 2)],
     # Five batches of 8 retain examples an epoch, each with 5 forget examples; a quarter of retraining for the targets.
     "margin_matching": [0.25 + t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],
+    "neg_grad_plus": [t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],
 }
 
 
@@ -394,9 +397,12 @@ def test_what_is_measured_is_joined_over_members_in_order(normed):
     torch.testing.assert_close(last["margins"], found.margins(x, y))
 
 
-# Margin matching puts forget and retain examples into one batch, which then has two at least.
+# These put forget and retain examples into one batch, which then has two at least.
+TOGETHER = {"margin_matching", "neg_grad_plus"}
+
+
 @pytest.mark.parametrize("kind", ["layers", "vmap"])
-@pytest.mark.parametrize("name", [n for n in NAMES if treated(n) and n != "margin_matching"])
+@pytest.mark.parametrize("name", [n for n in NAMES if treated(n) and n not in TOGETHER])
 def test_a_batch_of_one_under_updated_batch_norm_is_refused_early(name, kind):
     task = small_task("mlp_norm")
     pretrained = train(task, members=2, network=build_network(task, kind))

@@ -17,6 +17,7 @@ from expunge.methods import (
     GradientAscent,
     GradientDescentAscent,
     MarginMatching,
+    NegGradPlus,
     Retrain,
     Scrub,
     unlearn,
@@ -55,6 +56,8 @@ SETTINGS = [
         lr=0.05, epochs=2, batch_size=9, forget_batch_size=8, retain_share=0.4, retain_weight=0.3, delta=0.2
     ),
     MarginMatching(lr=0.01, epochs=2, batch_size=16, optimizer="adam", weight_decay=0.01, delta=100.0),
+    NegGradPlus(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3),
+    NegGradPlus(lr=0.02, epochs=3, batch_size=50, forget_batch_size=3, retain_weight=0.7, weight_decay=0.01),
 ]
 
 

@@ -7,6 +7,7 @@ import torch
 
 from expunge.core.margins import margins_from_logits
 from expunge.methods.margin_matching import Matching, huber, known_mean
+from expunge.methods.neg_grad_plus import WeightedCrossEntropy
 from expunge.methods.scrub import Divergence, Keep, divergence
 
 MEMBERS, BATCH, CLASSES = 3, 7, 5
@@ -66,3 +67,15 @@ def test_margin_matching_with_unknown_targets(scale, classes):
         return known_mean(apart[:, :4], known[:, :4]) + 2.0 * known_mean(apart[:, 4:], known[:, 4:])
 
     agree(Matching(0.5, 2.0, labels, 4).with_gradient(logits, targets), differentiated(loss, logits))
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+def test_cross_entropies_with_weights_of_both_signs(scale):
+    logits, _, labels = drawn(scale)
+    weights = torch.linspace(-0.3, 0.9, BATCH, dtype=torch.float64)
+
+    def loss(z):
+        entropy = torch.nn.functional.cross_entropy(z.flatten(0, 1), labels.flatten(), reduction="none")
+        return (weights * entropy.view(MEMBERS, BATCH)).sum(1)
+
+    agree(WeightedCrossEntropy(weights).with_gradient(logits, labels), differentiated(loss, logits))

@@ -203,10 +203,30 @@ def ssd(module: nn.Module, task: Task, forget, method) -> nn.Module:
     return module
 
 
+def neg_grad_plus(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    module, name = copy.deepcopy(module), "neg_grad_plus"
+    normalise(module, method.statistics)
+    optimiser = stepper(module, method)
+    a, turn, waiting = method.retain_weight, 0, []
+    for epoch in range(1, method.epochs + 1):
+        for retained in passes(forget.retain, seed, name, member, f"retain-{epoch}", method.batch_size):
+            if not waiting:
+                waiting = list(passes(forget.indices, seed, name, member, f"forget-{turn}", method.forget_batch_size))
+                turn += 1
+            forgotten = waiting.pop(0)
+            together = np.concatenate([forgotten, retained])  # one batch, whose statistics both share
+            logits, labels, first = module(task.train.x[together]), task.train.y[together], len(forgotten)
+            up = F.cross_entropy(logits[:first], labels[:first])
+            down = F.cross_entropy(logits[first:], labels[first:])
+            update(module, optimiser, a * down - (1 - a) * up)
+    return module.eval()
+
+
 TWINS = {
     "gradient_ascent": gradient_ascent,
     "fine_tune": fine_tune,
     "gradient_descent_ascent": gradient_descent_ascent,
     "scrub": scrub,
     "margin_matching": margin_matching,
+    "neg_grad_plus": neg_grad_plus,
 }

@@ -387,12 +387,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return flat.view(members, batch).mean(1)
 
 
-def cross_entropy_with_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy_with_gradient(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return what `cross_entropy` returns, and its gradient (softmax - one-hot) / batch.
 
     Args:
         logits: Shape (members, batch, classes); bfloat16 is raised to float32.
         labels: Shape (members, batch).
+        weights: Of the examples in the sum, shape (batch,), any sign; 1 / batch by default.
 
     Returns:
         Losses (members,), in nats, and gradients (members, batch, classes).
@@ -402,10 +403,12 @@ def cross_entropy_with_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor,
     columns = logits.transpose(1, 2)
     log_p = F.log_softmax(columns, 1, dtype=torch.float32 if logits.dtype == torch.bfloat16 else None)
     index = labels.unsqueeze(1)
-    losses = -log_p.gather(1, index).squeeze(1).mean(1)
+    each = -log_p.gather(1, index).squeeze(1)
+    losses = each.mean(1) if weights is None else each @ weights.to(each.dtype)
     gradient = log_p.exp_()
     minus_one = gradient.new_full((1, 1, 1), -1.0).expand(index.shape)
-    gradient.scatter_add_(1, index, minus_one).div_(labels.shape[1])
+    gradient.scatter_add_(1, index, minus_one)
+    gradient = gradient.div_(labels.shape[1]) if weights is None else gradient.mul_(weights.to(gradient.dtype))
     return losses, gradient.transpose(1, 2)
 
 

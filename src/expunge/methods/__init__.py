@@ -9,6 +9,7 @@ from expunge.methods.gradient_descent_ascent import GradientDescentAscent
 from expunge.methods.last_layers import CFk, EUk
 from expunge.methods.margin_matching import MarginMatching
 from expunge.methods.method import Method, Trained
+from expunge.methods.neg_grad_plus import NegGradPlus
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 from expunge.methods.retrain import Retrain
 from expunge.methods.scrub import Scrub
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
         CFk,
         EUk,
         SSD,
+        NegGradPlus,
     )
 }
 """Every method by its name."""
@@ -59,6 +61,7 @@ __all__ = [
     "GradientDescentAscent",
     "MarginMatching",
     "Method",
+    "NegGradPlus",
     "Problem",
     "Retrain",
     "Scrub",

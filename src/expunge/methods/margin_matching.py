@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import ClassVar
 
 import torch
@@ -32,8 +31,6 @@ from expunge.core.renamed import renamed
 from expunge.ensembles import Loss, WrittenLoss
 from expunge.methods.method import Method, Need, OptimizerOption, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
-
-Batch = tuple[Tensor, Tensor, Tensor]
 
 
 @renamed("batch", "forget_batch", "optimiser")
@@ -89,7 +86,7 @@ class MarginMatching(Trained):
         start = problem.target_distance(descent)
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
-            forget = _round_and_round(problem, epoch, self.forget_batch_size)
+            forget = problem.forget_rounds(self.forget_batch_size, f"{epoch}-")
             for retained in problem.retain_batches(epoch, self.batch_size, self.retain_share):
                 forgotten = next(forget)
                 x, labels, index = (torch.cat(pair, 1) for pair in zip(forgotten, retained, strict=True))
@@ -166,9 +163,3 @@ def known_mean(values: Tensor, known: Tensor) -> Tensor:
         known: The same shape, boolean.
     """
     return values.sum(1) / known.sum(1).clamp(min=1)
-
-
-def _round_and_round(problem: Problem, epoch: int, batch: int) -> Iterator[Batch]:
-    """Yield forget batches without end, each pass in an order of its own."""
-    for turn in count():
-        yield from problem.forget_batches(f"{epoch}-{turn}", batch)

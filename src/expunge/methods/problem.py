@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -143,6 +144,16 @@ class Problem:
     def forget_batches(self, epoch: int | str, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield one pass over the forget set as (inputs, labels, positions), each (members, batch, ...)."""
         yield from self._pass(self.forget, f"forget-{epoch}", batch_size)
+
+    def forget_rounds(self, batch_size: int, name: str = "") -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield batches of the forget set without end, pass after pass, each in an order of its own.
+
+        Args:
+            batch_size: Examples a batch.
+            name: Tells these passes from others of the same run.
+        """
+        for turn in count():
+            yield from self.forget_batches(f"{name}{turn}", batch_size)
 
     @renamed("batch")
     def retain_batches(

@@ -1,0 +1,137 @@
+"""NegGrad+: descend on R and climb on F in one step, with a fixed weight between the two.
+
+    theta <- theta - lr * grad [ a * mean_{B of R} l(theta) - (1 - a) * mean_{B of F} l(theta) ]
+
+A step takes one batch of R and one of F; an epoch is a pass over R, with F going round and round beside it, so that all
+of both sets is used whichever is the shorter. Means are over each batch: a forget example weighs as much as
+(1 - a) / a * |R| / |F| retain examples, 1 at the defaults where F is a twentieth of the data.
+
+Source: Kurmanji et al., "Towards Unbounded Machine Unlearning" (arXiv 2302.09880), the baseline of sec. 4 and of the
+official code; defaults of the unlearning benchmarks that took it over: a .95, lr .01, momentum .9, no weight decay, 10
+epochs, batch 256. Differs from the source: passes over F go on from one epoch to the next, each in a new order (the
+code repeats the batches of one shuffle, from the first in every epoch); both batches go forward together, which matters
+under `updated` statistics alone; the optimiser that trained the models by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from expunge.core import Recipe
+from expunge.core.checks import between
+from expunge.core.outcomes import Classes, Outcome
+from expunge.ensembles import Loss, WrittenLoss, cross_entropy_with_gradient
+from expunge.methods.method import Method, OptimizerOption, Raises, Trained
+from expunge.methods.problem import Checkpoint, Problem, Treatment
+
+
+@dataclass(frozen=True, kw_only=True)
+class NegGradPlus(Trained):
+    """Descend on the retain set and climb on the forget set at once, in every step."""
+
+    lr: float = 0.01
+    """Learning rate, at least 0 (benchmarks: .01)."""
+    epochs: int = 10
+    """Passes over R, at least 1 (benchmarks: 10)."""
+    retain_weight: float = 0.95
+    """Weight a of the mean over R, from 0 to 1; that over F has 1 - a (benchmarks: .95; source: .9 to .9999)."""
+    batch_size: int = 256
+    """Retain examples a step, at least 1 (benchmarks: 256)."""
+    forget_batch_size: int = 256
+    """Forget examples a step, at least 1 (benchmarks: 256)."""
+    momentum: float = 0.9
+    """Momentum of SGD, or the first beta of Adam; 0 to 1 (benchmarks: .9)."""
+    weight_decay: float = 0.0
+    """L2 coefficient, at least 0 (benchmarks: 0)."""
+    statistics: Treatment = "frozen"
+    """Normalisation statistics: `frozen`, `updated` or `recalibrated`."""
+    optimizer: OptimizerOption = "recipe"
+    """`sgd`, `adam`, `adamw`, or `recipe`: the one that trained the models."""
+
+    name: ClassVar[str] = "neg_grad_plus"
+    label: ClassVar[str] = "NegGrad+"
+    checks: ClassVar[tuple[str, ...]] = ("moved", "enough", "statistics", "finite", "visited", "ascended")
+    raises: ClassVar[Raises] = "forget loss"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        self.check_steps()
+        between(0.0, 1.0, retain_weight=self.retain_weight)
+
+    def planned_examples(self, forget: int, retain: int) -> float:
+        """Return what all epochs visit: all of R in each, and a batch of F beside each batch of R."""
+        steps = self.epochs * -(-retain // self.batch_size)
+        passes, over = divmod(steps, -(-forget // self.forget_batch_size))
+        return self.epochs * retain + passes * forget + over * self.forget_batch_size
+
+    def stops(self, problem: Problem) -> Iterator[Checkpoint]:
+        """Yield a checkpoint after every epoch."""
+        descent = self.descent(problem)
+        start = problem.forget_loss(descent)
+        forget = problem.forget_rounds(self.forget_batch_size)
+        for epoch in range(1, self.epochs + 1):
+            noise = problem.noise(epoch)
+            for retained in problem.retain_batches(epoch, self.batch_size):
+                forgotten = next(forget)
+                x, y = (torch.cat(pair, 1) for pair in zip(forgotten[:2], retained[:2], strict=True))
+                weights = self._weights(forgotten[1].shape[1], retained[1].shape[1], x.device)
+                descent.step(x, y, self.lr, weighted(problem.outcome, weights), noise=noise)
+            if self.retain_weight < 1:
+                # Ascent has no passes of its own here: what must have risen is the loss since the start.
+                problem.raised(start, problem.forget_loss(descent))
+            yield problem.checkpoint(epoch, descent, self.statistics)
+
+    def _weights(self, forgotten: int, retained: int, device: torch.device) -> Tensor:
+        weights = torch.empty(forgotten + retained, dtype=torch.float64, device=device)
+        weights[:forgotten] = -(1 - self.retain_weight) / forgotten
+        weights[forgotten:] = self.retain_weight / retained
+        return weights
+
+    @classmethod
+    def grid(cls, recipe: Recipe) -> Sequence[Method]:
+        """Return rates across what works, each with two weights; every epoch is a stopping time."""
+        shares, weights = (0.03, 0.1, 0.3, 1.0), (0.95, 0.99)
+        return [
+            cls(
+                lr=share * recipe.lr,
+                retain_weight=weight,
+                batch_size=recipe.batch_size,
+                forget_batch_size=recipe.batch_size,
+            )
+            for share in shares
+            for weight in weights
+        ]
+
+
+@dataclass(frozen=True)
+class WeightedCrossEntropy(WrittenLoss):
+    """The weighted sum of the cross-entropies of a batch, with its gradient."""
+
+    weights: Tensor
+    """Of the examples, shape (batch,), any sign."""
+
+    def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses against labels (members, batch), and their gradient."""
+        return cross_entropy_with_gradient(logits, target, self.weights)
+
+
+def weighted(outcome: Outcome, weights: Tensor) -> Loss:
+    """Return the weighted sum of the losses of a batch as a loss.
+
+    Args:
+        outcome: Whose losses.
+        weights: Of the examples, shape (batch,), any sign.
+    """
+    if isinstance(outcome, Classes):
+        return WeightedCrossEntropy(weights)
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        each = outcome.loss(outputs, targets)
+        return each @ weights.to(each.dtype)
+
+    return loss
