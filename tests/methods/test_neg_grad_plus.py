@@ -105,4 +105,4 @@ def test_weights_outside_0_to_1_are_refused():
 def test_its_defaults_are_those_of_the_source():
     method = NegGradPlus()
     assert (method.retain_weight, method.lr, method.momentum, method.weight_decay) == (0.95, 0.01, 0.9, 0.0)
-    assert (method.epochs, method.batch_size, method.forget_batch_size) == (10, 256, 256)
+    assert (method.epochs, method.optimizer, method.statistics) == (10, "recipe", "frozen")

@@ -10,7 +10,7 @@ Source: Kurmanji et al., "Towards Unbounded Machine Unlearning" (arXiv 2302.0988
 official code; defaults of the unlearning benchmarks that took it over: a .95, lr .01, momentum .9, no weight decay, 10
 epochs, batch 256. Differs from the source: passes over F go on from one epoch to the next, each in a new order (the
 code repeats the batches of one shuffle, from the first in every epoch); both batches go forward together, which matters
-under `updated` statistics alone; the optimiser that trained the models by default.
+under `updated` statistics alone; batches of 64 and the optimiser that trained the models by default.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class NegGradPlus(Trained):
     """Passes over R, at least 1 (benchmarks: 10)."""
     retain_weight: float = 0.95
     """Weight a of the mean over R, from 0 to 1; that over F has 1 - a (benchmarks: .95; source: .9 to .9999)."""
-    batch_size: int = 256
+    batch_size: int = 64
     """Retain examples a step, at least 1 (benchmarks: 256)."""
-    forget_batch_size: int = 256
+    forget_batch_size: int = 64
     """Forget examples a step, at least 1 (benchmarks: 256)."""
     momentum: float = 0.9
     """Momentum of SGD, or the first beta of Adam; 0 to 1 (benchmarks: .9)."""
