@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import expunge as ex
 from expunge.cli import app
 from expunge.core import OUTCOMES, InputError, Record
-from expunge.methods import METHODS, SSD, GradientAscent
+from expunge.methods import METHODS, SSD, GradientAscent, NegGradPlus
 from expunge.methods.method import lacking
 from reference.problems import forget_set
 
@@ -73,7 +73,9 @@ def test_training_lowers_the_loss_and_every_method_runs_with_its_checks(outcome)
         if lacking(task).keys() & kind.needs:
             continue
         names = {field.name for field in dataclasses.fields(kind)}
-        wanted = {"epochs": 2, "lr": 0.01, "msteps": 1, "ascent_epochs": 1, "batch_size": 20}
+        # At the weight of the source descent on R outweighs the climb on F while both still fall.
+        up = {"retain_weight": 0.2} if kind is NegGradPlus else {}
+        wanted = {"epochs": 2, "lr": 0.01, "msteps": 1, "ascent_epochs": 1, "batch_size": 20, **up}
         method = kind(**{name: value for name, value in wanted.items() if name in names})
         if isinstance(method, SSD):
             method = SSD(alpha=0.1, dampening=0.1)  # few weights of a small model stand out
