@@ -298,6 +298,7 @@ def test_statistics_move_exactly_as_declared(name, statistics, imaged):
         "scrub": 2 * 2 + 2 * 5,
         "margin_matching": 2 * 5,
         "neg_grad_plus": 2 * 5,
+        "random_labels": 2 * 2 + 2 * 5,
     }[name]
     for key, tensor in counts.items():
         added = tensor - pretrained.buffers[key]
@@ -324,6 +325,7 @@ def test_every_forget_example_is_visited_whatever_the_batch(name, size):
         "scrub": 2,
         "margin_matching": 2,
         "neg_grad_plus": 2,
+        "random_labels": 2,
         "statistics_alone": 2,
         "ssd": 1,
     }.get(name, 0)
@@ -349,6 +351,7 @@ COSTS = {
     # Five batches of 8 retain examples an epoch, each with 5 forget examples; a quarter of retraining for the targets.
     "margin_matching": [0.25 + t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],
     "neg_grad_plus": [t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],
+    "random_labels": [t * (FORGET + RETAIN) / (RETAIN * EPOCHS) for t in (1, 2)],
 }
 
 

@@ -18,6 +18,7 @@ from expunge.methods import (
     GradientDescentAscent,
     MarginMatching,
     NegGradPlus,
+    RandomLabels,
     Retrain,
     Scrub,
     unlearn,
@@ -58,6 +59,8 @@ SETTINGS = [
     MarginMatching(lr=0.01, epochs=2, batch_size=16, optimizer="adam", weight_decay=0.01, delta=100.0),
     NegGradPlus(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3),
     NegGradPlus(lr=0.02, epochs=3, batch_size=50, forget_batch_size=3, retain_weight=0.7, weight_decay=0.01),
+    RandomLabels(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3),
+    RandomLabels(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3, redraw="fixed", include_true=False),
 ]
 
 

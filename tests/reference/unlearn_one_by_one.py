@@ -222,6 +222,26 @@ def neg_grad_plus(module: nn.Module, task: Task, forget, method, seed: int, memb
     return module.eval()
 
 
+def random_labels(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    module, name = copy.deepcopy(module), "random_labels"
+    normalise(module, method.statistics)
+    optimiser = stepper(module, method)
+    own, classes = derive(seed, "unlearn", name, member), 3
+    for epoch in range(1, method.epochs + 1):
+        draw = generator(own, "labels", 0 if method.redraw == "fixed" else epoch)
+        most = classes if method.include_true else classes - 1
+        labels = {}
+        for position, number in zip(forget.indices, torch.randint(most, (len(forget),), generator=draw), strict=True):
+            allowed = [c for c in range(classes) if method.include_true or c != int(task.train.y[position])]
+            labels[position] = allowed[number]
+        for part in passes(forget.indices, seed, name, member, f"forget-{epoch}", method.forget_batch_size):
+            drawn = torch.tensor([labels[position] for position in part])
+            update(module, optimiser, F.cross_entropy(module(task.train.x[part]), drawn))
+        for part in passes(forget.retain, seed, name, member, f"retain-{epoch}", method.batch_size):
+            update(module, optimiser, F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
+    return module.eval()
+
+
 TWINS = {
     "gradient_ascent": gradient_ascent,
     "fine_tune": fine_tune,
@@ -229,4 +249,5 @@ TWINS = {
     "scrub": scrub,
     "margin_matching": margin_matching,
     "neg_grad_plus": neg_grad_plus,
+    "random_labels": random_labels,
 }

@@ -101,7 +101,7 @@ def test_all_methods_run_to_their_report_on_every_task(spec, quick, tmp_path):
     assert [selection.method for selection in forget.selections if selection.method not in names] == []
     chosen = {name: kind.chosen for name, kind in METHODS.items()}
     candidates = [name for name in names if METHODS[name].role == "candidate"]
-    for size in range(len(candidates)):
+    for size in {0, 1, 2, len(candidates) - 2, len(candidates) - 1}:  # all subsets would double with every method
         for left_out in itertools.combinations(candidates, size):
             kept = [c for c in forget.configurations if c.method not in left_out]
             made = select_all(kept, chosen, lambda chosen, tried: Gap(0.0, 0.0, 0.0))

@@ -11,6 +11,7 @@ from expunge.methods.margin_matching import MarginMatching
 from expunge.methods.method import Method, Trained
 from expunge.methods.neg_grad_plus import NegGradPlus
 from expunge.methods.problem import Checkpoint, Problem, Treatment
+from expunge.methods.random_labels import RandomLabels
 from expunge.methods.retrain import Retrain
 from expunge.methods.scrub import Scrub
 from expunge.methods.ssd import SSD
@@ -33,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
         EUk,
         SSD,
         NegGradPlus,
+        RandomLabels,
     )
 }
 """Every method by its name."""
@@ -63,6 +65,7 @@ __all__ = [
     "Method",
     "NegGradPlus",
     "Problem",
+    "RandomLabels",
     "Retrain",
     "Scrub",
     "StatisticsAlone",

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from expunge.core import ForgetSet, Network, Recipe, Task, has_statistics
 from expunge.core.checks import between, non_negative, plain_fields, typed_fields, whole
+from expunge.core.outcomes import Classes
 from expunge.core.recipe import Optimizer
 from expunge.ensembles import Descent
 from expunge.ensembles.train import check_batch_norm
@@ -22,11 +23,12 @@ OptimizerOption = Literal["recipe", "sgd", "adam", "adamw"]
 """An optimiser, or that of the recipe that trained the models."""
 Raises = Literal["forget loss", "forget divergence", ""]
 Need = Literal[
-    "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics", "recipe"
+    "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics", "recipe",
+    "classes",
 ]  # fmt: skip
 """What a method cannot do without: retain or forget examples, predicted oracle margins, earlier states of training,
-gradients of single examples, plain modules, weights (not outputs alone), a model with normalisation statistics, or
-training by a recipe (not by a `fit`)."""
+gradients of single examples, plain modules, weights (not outputs alone), a model with normalisation statistics,
+training by a recipe (not by a `fit`), or an outcome that is one of several classes."""
 Choice = Literal["calibration", "cheapest", "last"]
 """How an audit chooses among settings and stopping times: best on the calibration set; the cheapest that works there;
 the last stopping time, which is no choice."""
@@ -44,6 +46,8 @@ def lacking(task: Task) -> dict[Need, str]:
         found |= dict.fromkeys(needs, f"weights, and the models of {task.name} are known by their outputs alone")
     if not has_statistics(task.build(0)):
         found["statistics"] = "normalisation statistics, and the model keeps none"
+    if not isinstance(task.outcome, Classes):
+        found["classes"] = f"labels that are classes, and the outcome of {task.name} is {task.outcome.name!r}"
     return found
 
 

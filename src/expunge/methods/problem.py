@@ -211,10 +211,14 @@ class Problem:
 
     def _enter(self, index: Tensor) -> None:
         self.ledger.examples += index.shape[1]
-        place = self._place[index]
+        place = self.place(index)
         member, column = torch.nonzero(place >= 0, as_tuple=True)
         if len(member):
             self.ledger.visits[member, place[member, column]] += 1
+
+    def place(self, index: Tensor) -> Tensor:
+        """Return where in the forget set positions in the training data are, -1 for those that are not in it."""
+        return self._place[index]
 
     def visit(self, examples: Tensor) -> None:
         """Enter positions (k,) of examples that went through forward and backward with every member, in no batch."""
