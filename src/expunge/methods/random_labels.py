@@ -11,10 +11,10 @@ those that they know.
 
 Source: Golatkar et al., "Eternal Sunshine of the Spotless Net" (arXiv 1911.04933), and the code of Fan et al., "SalUn"
 (arXiv 2310.12508) for CIFAR-10: F before R in every epoch, any of all classes (the true one with the chance of any
-other), drawn again in every pass; 10 epochs at rate .01 to .1 in the benchmarks that took it over. With `include_true`
+other); 10 epochs at rate .01 to .1 in the benchmarks that took it over. With `include_true`
 off and `redraw` "fixed" it is the relabelling of Graves et al., "Amnesiac Machine Learning" (arXiv 2010.10981).
 Differs from the source: the optimiser that trained the models by default; batches of 64; every member draws labels of
-its own.
+its own. Momentum and decay are those of fine-tuning, and that labels are drawn again in every pass is our choice.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RandomLabels(Trained):
     epochs: int = 10
     """Epochs, at least 1; each has a pass over F and one over R (benchmarks: 10)."""
     redraw: Redraw = "every_pass"
-    """When labels are drawn: `every_pass` (source), or `fixed`, once for all passes."""
+    """When labels are drawn: `every_pass`, or `fixed`, once for all passes."""
     include_true: bool = True
     """Whether the true class may be drawn: with the chance of any other (source), or never."""
     batch_size: int = 64
@@ -52,9 +52,9 @@ class RandomLabels(Trained):
     forget_batch_size: int = 64
     """Forget examples a step, at least 1."""
     momentum: float = 0.9
-    """Momentum of SGD, or the first beta of Adam, 0 to 1 (source: .9); the velocity is shared by both passes."""
+    """Momentum of SGD, or the first beta of Adam, 0 to 1; the velocity is shared by both passes."""
     weight_decay: float = 5e-4
-    """L2 coefficient, at least 0 (source: 5e-4)."""
+    """L2 coefficient, at least 0, as for fine-tuning."""
     statistics: Treatment = "frozen"
     """Normalisation statistics: `frozen`, `updated` (the public code) or `recalibrated`."""
     optimizer: OptimizerOption = "recipe"
