@@ -70,10 +70,11 @@ def add(
 ) -> None:
     """Enter a request; the same rows twice are one."""
     found = context.obj["open"]().add(rows, id_column=id_column, note=note)
+    console = shared.progress(json, quiet)
     if json:
         shared.print_json(asdict(found))
-    elif not quiet:
-        shared.progress(json, quiet).print(str(found), soft_wrap=True)  # type: ignore[union-attr]
+    elif console is not None:
+        console.print(str(found), soft_wrap=True)
 
 
 @app.command()
@@ -143,14 +144,8 @@ def run(
 
 def _print_status(status: Status, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
-    for column, justify in (
-        ("request", "right"),
-        ("entered", "left"),
-        ("rows", "right"),
-        ("state", "left"),
-        ("", "left"),
-    ):
-        table.add_column(column, justify=justify, no_wrap=bool(column))  # type: ignore[arg-type]
+    for column in ("request", "entered", "rows", "state", ""):
+        table.add_column(column, justify="right" if column in ("request", "rows") else "left", no_wrap=bool(column))
     for one in status.requests:
         state = "pending" if one.run is None else f"done in run {one.run}"
         known = f"{one.known} known before" if one.known else ""

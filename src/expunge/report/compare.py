@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,13 +210,13 @@ def _differences(runs: Sequence[ComparedRun]) -> list[str]:
     ]
     for task in dict.fromkeys(run.task for run in runs):
         own = [run for run in runs if run.task == task]
-        if text := _unlike(own, lambda run: str(run.record.task.get("fingerprint", ""))[:12]):
+        if text := _unlike(own, [str(run.record.task.get("fingerprint", ""))[:12] for run in own]):
             found.append(f"{task} is not the same data, model and recipe in all runs: {text}.")
         for name in dict.fromkeys(name for run in own for _, name in _sets(run)):
             having = [run for run in own if (task, name) in _sets(run)]
-            if text := _unlike(having, lambda run, name=name: _digest(run, name)[:12]):  # type: ignore[misc]
+            if text := _unlike(having, [_digest(run, name)[:12] for run in having]):
                 found.append(f"{name} of {task} is not the same rows in all runs: {text}.")
-    unlike = {fact: _unlike(runs, lambda run, fact=fact: run.facts[fact]) for fact in runs[0].facts}  # type: ignore[misc]
+    unlike = {fact: _unlike(runs, [run.facts[fact] for run in runs]) for fact in runs[0].facts}
     return found + [
         f"{fact[:1].upper()}{fact[1:]}: {text}{f'; {MEANS[fact]}' if fact in MEANS else ''}."
         for fact, text in unlike.items()
@@ -224,10 +224,10 @@ def _differences(runs: Sequence[ComparedRun]) -> list[str]:
     ]
 
 
-def _unlike(runs: Sequence[ComparedRun], read: Callable[[ComparedRun], str]) -> str:
+def _unlike(runs: Sequence[ComparedRun], seen: Sequence[str]) -> str:
     """Write which runs have which value; nothing where all that have one have the same."""
     values: dict[str, list[str]] = {}
-    for run in runs:
-        if value := read(run):
+    for run, value in zip(runs, seen, strict=True):
+        if value:
             values.setdefault(value, []).append(run.name)
     return "" if len(values) < 2 else ", ".join(f"{value} in {numbers.listing(at)}" for value, at in values.items())

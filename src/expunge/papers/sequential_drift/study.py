@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -275,8 +276,7 @@ def run_study(
             return found
 
         oracle, held_out = (
-            kept(f"{role}s", role, lambda r=role: study.oracles(r), oracle_work)  # type: ignore[misc]
-            for role in ("oracle", "held-out oracle")
+            kept(f"{role}s", role, partial(study.oracles, role), oracle_work) for role in ("oracle", "held-out oracle")
         )
         pretrained: list[Ensemble] = []  # trained when the first chain needs it
 
@@ -291,7 +291,7 @@ def run_study(
         for method, share in chains:
             what = "do nothing" if method is None else f"{method.label}, {share:.0%} real labels"
             part = what if method is None else f"{method.describe()} {share}"
-            scored = kept(what, part, lambda m=method, s=share: chain(m, s), 1.0)  # type: ignore[misc]
+            scored = kept(what, part, partial(chain, method, share), 1.0)
             going.record.chains.append(judge.chain(method, share, scored))
             going.save()
     return folder, going.record
