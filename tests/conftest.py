@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +24,10 @@ EXPLORE = os.environ.get("EXPUNGE_TEST_SEED") == "random"
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if EXPLORE else "same")
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and so would everything that tests start be.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # PyTorch seeds itself from the machine's entropy. Files that make tensors when they are read come after this line.
 if not EXPLORE:
