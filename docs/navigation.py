@@ -13,7 +13,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-SECTIONS = {"metrics": "Metrics", "theory": "Theory", "guides": "Guides"}
+SECTIONS = {"methods": "Methods", "metrics": "Metrics", "theory": "Theory", "guides": "Guides"}
 """Folders of `docs`, in the order of the navigation; other folders follow by name."""
 
 ROOMS = ("core", "tasks", "ensembles", "metrics", "methods", "dependence", "studies", "papers", "report")

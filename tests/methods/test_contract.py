@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -115,8 +116,8 @@ def test_the_registry_is_keyed_by_name_and_complete():
         assert method.chosen in get_args(Choice)
         assert set(method.checks) <= set(CHECKS)
         assert ("ascended" in method.checks) == bool(method.raises)
-        page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
-        assert f"| `{name}` | {method.role}" in page
+        page = (Path(__file__).parents[2] / "docs" / "methods" / "index.md").read_text()
+        assert re.search(rf"^\| (`{name}`|\[`{name}`\]\([\w-]+\.md\)) \| {method.role}", page, re.MULTILINE)
     controls = {name for name, method in METHODS.items() if method.role == "control"}
     assert controls == {"do_nothing", "retrain", "early_stopped_retrain", "fine_tune", "statistics_alone"}
 
