@@ -287,11 +287,19 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
             Ensemble.from_files(given, SINGLE)
 
 
+def _sparse() -> nn.Module:
+    made = mlp()
+    made[0].weight = nn.Parameter(made[0].weight.detach().to_sparse())
+    return made
+
+
 def test_modules_that_are_others() -> None:
     for given, message in [
         ([], "modules is empty"),
         ([np.zeros(3)], r"modules\[0\] is a ndarray, expected a trained torch.nn.Module"),
         ([mlp_norm()], r"modules\[0\] does not fit the model of task"),
+        ([mlp().to("meta")], r"'0.weight' of modules\[0\] is a meta tensor, without numbers"),
+        ([_sparse()], r"'0.weight' of modules\[0\] is a sparse tensor"),
         ([nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))], r"modules\[0\] has .* but other outputs"),
     ]:
         with pytest.raises(InputError, match=message):

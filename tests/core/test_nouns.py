@@ -32,6 +32,35 @@ def spoiled(value):
     return x, Y
 
 
+def sparse_model():
+    made = mlp()
+    made[0].weight = nn.Parameter(made[0].weight.detach().to_sparse())
+    return made
+
+
+def with_meta_buffer():
+    made = mlp()
+    made.register_buffer("shift", torch.zeros(3, device="meta"))
+    return made
+
+
+def with_meta_attribute():
+    made = mlp()
+    made.directions = torch.zeros(3, device="meta")
+    return made
+
+
+def of_inference():
+    with torch.inference_mode():
+        return mlp()
+
+
+def partly_scripted():
+    made = mlp()
+    made[0] = torch.jit.script(made[0])
+    return made
+
+
 BAD = [
     ({"name": ""}, "name is empty"),
     ({"recipe": {"lr": 0.1}}, "recipe is a dict"),
@@ -39,6 +68,18 @@ BAD = [
     ({"model": "mlp"}, "model is a str"),
     ({"model": lambda: "no module"}, "returned a str"),
     ({"model": nn.ReLU}, "no parameters"),
+    ({"model": lambda: mlp().to("meta")}, "'0.weight' of the model is a meta tensor, without numbers.*on the CPU"),
+    ({"model": with_meta_buffer}, "'shift' of the model is a meta tensor"),
+    ({"model": with_meta_attribute}, "'directions' of the model is a meta tensor"),
+    ({"model": sparse_model}, "'0.weight' of the model is a sparse tensor.*to_dense"),
+    ({"model": of_inference}, "'0.weight' of the model was made in torch.inference_mode"),
+    (
+        {"model": lambda: torch.jit.script(mlp())},
+        "the model is a module compiled by TorchScript.*plain torch.nn.Module",
+    ),
+    ({"model": lambda: torch.jit.trace(mlp(), X[:2])}, "the model is a module compiled by TorchScript"),
+    ({"model": partly_scripted}, "'0' of the model is a module compiled by TorchScript"),
+    ({"model": lambda: torch.compile(mlp())}, "the model is a module compiled by torch.compile"),
     ({"model": lambda: nn.Linear(6, 4)}, r"returned \(2, 4\), expected logits of shape \(2, 3\)"),
     ({"train": (X, Y[:-1])}, "20 inputs but 19 labels"),
     ({"train": (X[:0], Y[:0])}, "train is empty"),

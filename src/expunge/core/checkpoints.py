@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from expunge.core.checks import described, instance
+from expunge.core.checks import dense, described, instance
 from expunge.core.digest import digest_tensors, own_digest
 from expunge.core.ensemble import Ensemble
 from expunge.core.errors import DamagedFileError, InputError
@@ -137,6 +137,7 @@ class Architecture:
         return {**{path: slots[path].read() for path in mine}, **dict(module.named_buffers()), **kept}
 
     def _converted(self, tensor: Tensor, like: Tensor, what: str, finite: bool) -> Tensor:
+        dense(tensor, what)
         if tensor.shape != like.shape:
             raise InputError(
                 f"{what} has shape {tuple(tensor.shape)}, expected {tuple(like.shape)} as in the model of task "

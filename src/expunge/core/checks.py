@@ -286,6 +286,21 @@ def _shown(value: Any, form: Callable[[Any], str] = str) -> str:
     return text if len(text) <= LONGEST_TEXT and text.isprintable() else described(value)
 
 
+def dense(tensor: Tensor, what: str) -> None:
+    """Raise unless a tensor holds its numbers one by one: not one on the meta device, a sparse or a quantized one.
+
+    Args:
+        tensor: Any shape.
+        what: How the message calls the tensor, such as "train.x".
+    """
+    if tensor.is_meta:
+        raise InputError(f"{what} is a meta tensor, without numbers, expected a dense one; make it on the CPU.")
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        kind = "quantized" if tensor.is_quantized else "sparse"
+        cure = "dequantize" if tensor.is_quantized else "to_dense"
+        raise InputError(f"{what} is a {kind} tensor, expected a dense one with values; write x.{cure}().")
+
+
 def finite(tensor: Tensor, what: str) -> None:
     """Raise if a floating-point tensor holds NaN or an infinity; the message counts them and names the first row.
 

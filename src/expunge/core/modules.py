@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from expunge.core.checks import dense
 from expunge.core.errors import InputError
 
 INTERNAL = frozenset(vars(nn.Module()))
@@ -93,6 +94,36 @@ def plain_attributes(module: nn.Module) -> dict[str, Slot]:
 
     inside("", module)
     return found
+
+
+def check_usable(module: nn.Module, what: str = "the model") -> None:
+    """Refuse, before anything is computed, a module whose numbers cannot be read, copied and changed.
+
+    Args:
+        module: A user's module.
+        what: How the message calls it.
+
+    Raises:
+        InputError: If a tensor of it has no numbers (it is on the meta device), is sparse, quantized or of inference
+            mode, or a part of it was compiled by TorchScript or `torch.compile`.
+    """
+    for name, layer in module.named_modules():
+        compiled = "TorchScript" if isinstance(layer, torch.jit.ScriptModule) else ""
+        compiled = compiled or ("torch.compile" if type(layer).__name__ == "OptimizedModule" else "")
+        if compiled:
+            raise InputError(
+                f"{f'{name!r} of {what}' if name else what} is a module compiled by {compiled}, expected the plain "
+                "torch.nn.Module that it was made of: many models are computed at once, in forms of their own."
+            )
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    slots = {name: slot.value for name, slot in plain_attributes(module).items()}
+    for name, tensor in (tensors | {name: value for name, value in slots.items() if isinstance(value, Tensor)}).items():
+        dense(tensor, f"the tensor {name!r} of {what}")
+        if tensor.is_inference():
+            raise InputError(
+                f"the tensor {name!r} of {what} was made in torch.inference_mode(), expected one that can be trained; "
+                "make the model outside of it."
+            )
 
 
 def differing(one: nn.Module, other: nn.Module) -> set[str]:

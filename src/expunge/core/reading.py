@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from expunge.core.checks import described
+from expunge.core.checks import dense, described
 from expunge.core.errors import InputError
 
 LABELS = ("labels", "label", "targets", "target")
@@ -121,9 +121,7 @@ def as_tensor(values: Any, name: str) -> Tensor:
     """
     if isinstance(values, Tensor):
         tensor = values.detach()
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            kind = "sparse" if tensor.layout != torch.strided else "quantized" if tensor.is_quantized else "meta"
-            raise InputError(f"{name} is a {kind} tensor, expected a dense one with values; write x.to_dense().")
+        dense(tensor, name)
         tensor = tensor.resolve_neg()  # else the view of a conjugate's imaginary part has no numbers of its own
     else:
         tensor = _from_array(values, name)

@@ -20,7 +20,7 @@ from expunge.core.checks import described, finite, instance, of_kind, one_of, pl
 from expunge.core.digest import digest_function, digest_json, digest_tensors
 from expunge.core.errors import InputError, told
 from expunge.core.interface import Interface
-from expunge.core.modules import differing, same
+from expunge.core.modules import check_usable, differing, same
 from expunge.core.outcomes import OUTCOMES, Classes, Outcome
 from expunge.core.outputs_alone import NoModel
 from expunge.core.overlap import check_overlap
@@ -244,6 +244,7 @@ class Task:
 
     def _check_factory(self, module: nn.Module) -> None:
         """Refuse a factory whose models are not fresh, or do not follow from the seed (0, for the module given)."""
+        check_usable(module)
         if not any(True for _ in module.parameters()):
             raise InputError("the model has no parameters, expected something that can be trained.")
         if not any(tensor.requires_grad for tensor in module.parameters()):
