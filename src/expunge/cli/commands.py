@@ -32,6 +32,7 @@ COMMANDS = {
     "prove-forecast": Place("papers", "prove_forecast", "Test the forecast on many forget sets.", True),
     "report": Place("report", "draw_report", "Draw the page of a run again."),
     "reproduce": Place("reproduce", "reproduce", "Run the study of a paper again.", True),
+    "leaderboard": Place("leaderboard", "leaderboard", "Put every method beside retraining.", True),
     "compare": Place("compare", "compare", "Put runs beside each other."),
     "requests": Place("requests", "app", "Keep a ledger of deletion requests."),
     "score": Place("score", "score", "Score saved margins or logits of any models."),

@@ -25,7 +25,8 @@ def draw_report(
     run: Annotated[
         Path,
         typer.Argument(
-            help="Folder of an audit, a forecast, an unlearned checkpoint, a proof of forecasts, or a paper."
+            help="Folder of an audit, a forecast, an unlearned checkpoint, a proof of forecasts, a leaderboard, or a "
+            "paper."
         ),
     ],
     markdown: Annotated[
@@ -46,6 +47,7 @@ def draw_report(
     """
     from expunge.papers.ascent_fails_to_forget.report import proof as proof_report
     from expunge.papers.ascent_fails_to_forget.report import theory as theory_report
+    from expunge.papers.leaderboard import report as board_report
     from expunge.papers.sequential_drift import report as drift_report
 
     found = [name for name in RECORDS if (run / name).is_file() or (run.is_file() and run.name == name)]
@@ -70,6 +72,9 @@ def draw_report(
         elif kind == "sequential_drift.json":
             path = drift_report.draw(folder)
             drift_report.print_tables(folder, console)
+        elif kind == "leaderboard.json":
+            path = board_report.draw(folder)
+            board_report.print_tables(folder, console)
         elif kind == "forecast.json":
             path = report.draw_forecast(folder)
             print_forecast(ForecastRun.load(folder), console)

@@ -14,9 +14,12 @@ from expunge.core.files import write_atomically as write_atomically
 SplitName = Literal["forget", "retain", "validation"]
 SPLITS: tuple[SplitName, ...] = ("forget", "retain", "validation")
 
-RECORDS = ("record.json", "forecast.json", "unlearn.json", "proof.json", "theory.json", "sequential_drift.json")
-"""Files by which the folder of an audit, a forecast, an unlearned checkpoint, a proof of forecasts, a theory run and
-another paper is known."""
+RECORDS = (
+    "record.json", "forecast.json", "unlearn.json", "proof.json", "theory.json", "sequential_drift.json",
+    "leaderboard.json",
+)  # fmt: skip
+"""Files by which the folder of an audit, a forecast, an unlearned checkpoint, a proof of forecasts, a theory run,
+another paper and a leaderboard is known."""
 
 LONGEST_INPUT = 40
 """Characters of a wrong value that a message repeats."""

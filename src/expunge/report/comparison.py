@@ -176,7 +176,7 @@ class Comparison:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.lines[0].flat())
-        writer.writerows([_cell(value) for value in row.values()] for row in self.table)
+        writer.writerows([numbers.cell(value) for value in row.values()] for row in self.table)
         return out.getvalue()
 
     def as_json(self) -> dict[str, Any]:
@@ -204,8 +204,3 @@ class Comparison:
 def _rules(audit: Record) -> set[str]:
     rows = [row for forget in audit.forget_sets for row in wording.rows(forget)]
     return {row.chosen.verdict.rule for row in rows if row.chosen}
-
-
-def _cell(value: Any) -> Any:
-    # A leading = + - @ in a text would be a formula to a spreadsheet.
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from expunge.core.forecast import ForecastRun
 from expunge.core.record import SPLITS, Record
+from expunge.core.schema import RunRecord
 from expunge.report import numbers
 from expunge.version import __version__
 
@@ -37,7 +38,7 @@ def render_page(
     """
     return fill(
         template,
-        [_plotly(), _template_text("script.js")],
+        [_plotly(), script()],
         payload,
         record=record,
         costs=cost_ticks(costs),
@@ -54,20 +55,28 @@ def render_page(
 
 def fill_without_figures(template: str, **values: Any) -> str:
     """Return a page that shows tables alone, as HTML."""
-    return fill(template, [_template_text("script.js")], {"figures": {}, "hover": {}, "tables": {}}, **values)
+    return fill(template, [script()], {"figures": {}, "hover": {}, "tables": {}}, **values)
 
 
-def fill(template: str, scripts: Sequence[str], payload: Mapping[str, Any], **values: Any) -> str:
+def script() -> str:
+    """Return the script that all pages share."""
+    return _template_text("script.js")
+
+
+def fill(
+    template: str, scripts: Sequence[str], payload: Mapping[str, Any], *, package: str = "expunge.report", **values: Any
+) -> str:
     """Return a page as HTML.
 
     Args:
         template: Name of the template.
         scripts: What the page runs, and nothing else.
         payload: Data for them.
+        package: Where the template is looked for before the report's own are.
         values: What the template shows.
     """
     return (
-        templates()
+        templates(package)
         .get_template(template)
         .render(
             version=__version__,
@@ -82,10 +91,10 @@ def fill(template: str, scripts: Sequence[str], payload: Mapping[str, Any], **va
     )
 
 
-def templates() -> Environment:
-    """Return the templates, with the report's way of writing numbers as filters."""
+def templates(package: str = "expunge.report") -> Environment:
+    """Return the templates of a package and of the report, with the report's way of writing numbers as filters."""
     environment = Environment(
-        loader=PackageLoader("expunge.report", "templates"),
+        loader=ChoiceLoader([PackageLoader(name, "templates") for name in (package, "expunge.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -129,11 +138,11 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return found
 
 
-def made_facts(record: Record | ForecastRun) -> list[str]:
+def made_facts(record: RunRecord) -> list[str]:
     """Return when, from which data and with which versions a record was made."""
     day = record.started.partition("T")[0]
     found = [day] if day else []
-    digest = record.task.get("fingerprint")
+    digest = getattr(record, "task", {}).get("fingerprint")
     if isinstance(digest, str) and digest:
         found.append(f"data {digest[:12]}")
     packages = record.environment.get("packages")

@@ -126,3 +126,12 @@ def value_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(value_text(item) for item in value)
     return str(value)
+
+
+def cell(value: Any) -> Any:
+    """Return a value as it may stand in a CSV file: a text that begins like a formula would be one to a spreadsheet.
+
+    >>> cell("=1+1"), cell(-1.5)
+    ("'=1+1", -1.5)
+    """
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
