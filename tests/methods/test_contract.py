@@ -300,6 +300,7 @@ def test_statistics_move_exactly_as_declared(name, statistics, imaged):
         "margin_matching": 2 * 5,
         "neg_grad_plus": 2 * 5,
         "random_labels": 2 * 2 + 2 * 5,
+        "salun": 2 * 2 + 2 * 5,
     }[name]
     for key, tensor in counts.items():
         added = tensor - pretrained.buffers[key]
@@ -327,6 +328,7 @@ def test_every_forget_example_is_visited_whatever_the_batch(name, size):
         "margin_matching": 2,
         "neg_grad_plus": 2,
         "random_labels": 2,
+        "salun": 3,  # the first finds the mask
         "statistics_alone": 2,
         "ssd": 1,
     }.get(name, 0)
@@ -353,6 +355,7 @@ COSTS = {
     "margin_matching": [0.25 + t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],
     "neg_grad_plus": [t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],
     "random_labels": [t * (FORGET + RETAIN) / (RETAIN * EPOCHS) for t in (1, 2)],
+    "salun": [(FORGET + t * (FORGET + RETAIN)) / (RETAIN * EPOCHS) for t in (1, 2)],
 }
 
 

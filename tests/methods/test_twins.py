@@ -20,6 +20,7 @@ from expunge.methods import (
     NegGradPlus,
     RandomLabels,
     Retrain,
+    SalUn,
     Scrub,
     unlearn,
 )
@@ -61,6 +62,8 @@ SETTINGS = [
     NegGradPlus(lr=0.02, epochs=3, batch_size=50, forget_batch_size=3, retain_weight=0.7, weight_decay=0.01),
     RandomLabels(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3),
     RandomLabels(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3, redraw="fixed", include_true=False),
+    SalUn(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3, weight_decay=0.1),
+    SalUn(lr=0.01, epochs=2, batch_size=16, forget_batch_size=3, share=0.1, optimizer="adamw", weight_decay=0.1),
 ]
 
 

@@ -222,8 +222,9 @@ def neg_grad_plus(module: nn.Module, task: Task, forget, method, seed: int, memb
     return module.eval()
 
 
-def random_labels(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+def random_labels(module: nn.Module, task: Task, forget, method, seed: int, member: int, keep=None) -> nn.Module:
     module, name = copy.deepcopy(module), "random_labels"
+    keep = keep or (lambda module: None)  # what is done to the weights after every step
     normalise(module, method.statistics)
     optimiser = stepper(module, method)
     own, classes = derive(seed, "unlearn", name, member), 3
@@ -237,9 +238,38 @@ def random_labels(module: nn.Module, task: Task, forget, method, seed: int, memb
         for part in passes(forget.indices, seed, name, member, f"forget-{epoch}", method.forget_batch_size):
             drawn = torch.tensor([labels[position] for position in part])
             update(module, optimiser, F.cross_entropy(module(task.train.x[part]), drawn))
+            keep(module)
         for part in passes(forget.retain, seed, name, member, f"retain-{epoch}", method.batch_size):
             update(module, optimiser, F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
+            keep(module)
     return module.eval()
+
+
+def saliency(module: nn.Module, task: Task, forget) -> dict[str, Tensor]:
+    """Absolute sums of the gradients of single forget examples."""
+    module = copy.deepcopy(module).eval()
+    total = {name: torch.zeros_like(parameter) for name, parameter in module.named_parameters()}
+    for position in forget.indices:
+        module.zero_grad()
+        F.cross_entropy(module(task.train.x[[position]]), task.train.y[[position]]).backward()
+        for name, parameter in module.named_parameters():
+            total[name] += parameter.grad
+    return {name: tensor.abs() for name, tensor in total.items()}
+
+
+def salun(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    found = saliency(module, task, forget)
+    ranked = sorted((float(value) for tensor in found.values() for value in tensor.flatten()), reverse=True)
+    least = ranked[round(method.share * len(ranked)) - 1]
+    start = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+    def keep(moved: nn.Module) -> None:
+        with torch.no_grad():
+            for name, parameter in moved.named_parameters():
+                outside = (found[name] < least) | (found[name] == 0)
+                parameter[outside] = start[name][outside]
+
+    return random_labels(module, task, forget, method, seed, member, keep if method.share < 1 else None)
 
 
 TWINS = {
@@ -250,4 +280,5 @@ TWINS = {
     "margin_matching": margin_matching,
     "neg_grad_plus": neg_grad_plus,
     "random_labels": random_labels,
+    "salun": salun,
 }

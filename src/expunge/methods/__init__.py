@@ -13,6 +13,7 @@ from expunge.methods.neg_grad_plus import NegGradPlus
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 from expunge.methods.random_labels import RandomLabels
 from expunge.methods.retrain import Retrain
+from expunge.methods.salun import SalUn
 from expunge.methods.scrub import Scrub
 from expunge.methods.ssd import SSD
 from expunge.methods.statistics_alone import StatisticsAlone
@@ -35,6 +36,7 @@ METHODS: dict[str, type[Method]] = {
         SSD,
         NegGradPlus,
         RandomLabels,
+        SalUn,
     )
 }
 """Every method by its name."""
@@ -67,6 +69,7 @@ __all__ = [
     "Problem",
     "RandomLabels",
     "Retrain",
+    "SalUn",
     "Scrub",
     "StatisticsAlone",
     "Stop",

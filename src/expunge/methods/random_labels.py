@@ -19,7 +19,7 @@ its own. Momentum and decay are those of fine-tuning, and that labels are drawn 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from expunge.core import Recipe
 from expunge.core.seeds import generator
+from expunge.ensembles import Descent
 from expunge.methods.method import Method, Need, OptimizerOption, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
@@ -77,6 +78,7 @@ class RandomLabels(Trained):
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
         descent = self.descent(problem)
+        put_back = self.restrict(problem, descent)
         true = problem.y[problem.forget.to(problem.y.device)].cpu()
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
@@ -85,8 +87,24 @@ class RandomLabels(Trained):
             for x, _, index in problem.forget_batches(epoch, self.forget_batch_size):
                 labels = drawn.gather(1, problem.place(index)).to(x.device)
                 descent.step(x, labels, self.lr, noise=noise)
-            problem.take_pass(descent, "retain", epoch, self.batch_size, self.lr, noise=noise)
+                if put_back is not None:
+                    put_back()
+            if put_back is None:
+                problem.take_pass(descent, "retain", epoch, self.batch_size, self.lr, noise=noise)
+            else:
+                for x, y, _ in problem.retain_batches(epoch, self.batch_size):
+                    descent.step(x, y, self.lr, noise=noise)
+                    put_back()
             yield problem.checkpoint(epoch, descent, self.statistics)
+
+    def restrict(self, problem: Problem, descent: Descent) -> Callable[[], None] | None:
+        """Return what puts weights that may not move back after every step; None where all may move.
+
+        Args:
+            problem: What is unlearned.
+            descent: Before its first step.
+        """
+        return None
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
