@@ -272,6 +272,76 @@ def salun(module: nn.Module, task: Task, forget, method, seed: int, member: int)
     return random_labels(module, task, forget, method, seed, member, keep if method.share < 1 else None)
 
 
+def perturb_and_repair(module, task: Task, forget, method, seed: int, member: int, layers: str) -> nn.Module:
+    """`layers` are the names of the modules that are perturbed, with a space between them."""
+    own, module = derive(seed, "unlearn", "fine_tune", member), copy.deepcopy(module)
+    torch.manual_seed(derive(own, "initialisation"))
+    fresh = dict(task.model().to(task.train.x.dtype).named_parameters())
+    parts = {
+        f"{part}.{name}": p for part in layers.split() for name, p in module.get_submodule(part).named_parameters()
+    }
+    if method.how != "reset":
+        parts = {name: p for name, p in parts.items() if p.ndim > 1}
+    x, y, drawn = task.train.x, task.train.y, {}
+    if method.how == "gradients":
+        module.eval()
+        size = min(len(forget.indices), len(forget.retain))
+        order = forget.retain[
+            torch.randperm(len(forget.retain), generator=generator(derive(own, "retain-0"), "order", 0)).numpy()
+        ]
+        total = F.cross_entropy(module(x[order[:size]]), y[order[:size]], reduction="sum")
+        total = total - F.cross_entropy(module(x[forget.indices]), y[forget.indices], reduction="sum")
+        module.zero_grad()
+        total.backward()
+        for name, p in parts.items():
+            drawn[name] = set(
+                sorted(range(p.numel()), key=lambda j, g=p.grad: abs(float(g.view(-1)[j])))[
+                    : round(method.share * p.numel())
+                ]
+            )
+    if method.how == "prune":
+        every = sorted((abs(float(v)), name, j) for name, p in parts.items() for j, v in enumerate(p.detach().view(-1)))
+        for name in parts:
+            drawn[name] = {j for _, of, j in every[: round(method.share * len(every))] if of == name}
+    if method.how == "reset":
+        drawn = {name: set(range(p.numel())) for name, p in parts.items()}
+
+    def shake(scale: float, what: str) -> None:
+        for name, p in parts.items():
+            p.add_(scale * torch.randn(p.shape, generator=generator(own, what, name), dtype=torch.float64))
+
+    with torch.no_grad():
+        for name, p in parts.items():
+            for j in drawn.get(name, ()):
+                p.view(-1)[j] = fresh[name].view(-1)[j]
+        if method.how == "noise":
+            shake(method.noise, "noise")
+        for p in parts.values() if method.how == "transpose" else ():
+            if p.ndim == 4 and p.shape[2] == p.shape[3] > 1:
+                for kernel in p.view(-1, *p.shape[2:]):
+                    kernel.copy_(kernel.T.clone())
+    normalise(module, method.statistics)
+    optimiser = stepper(module, method)
+    for epoch in range(1, method.epochs + 1):
+        done = (epoch - 0.5) / method.epochs
+        shape = {"constant": 1.0, "triangular": min(2 * done, 2 - 2 * done), "linear": 1 - done}
+        shape["cosine"] = 0.5 * (1 + float(np.cos(np.pi * done)))
+        for group in optimiser.param_groups:
+            group["lr"] = method.lr * shape[method.schedule]
+        if epoch == method.epochs and method.last_noise:
+            with torch.no_grad():
+                shake(method.last_noise, "last noise")
+        for part in passes(forget.retain, seed, "fine_tune", member, f"retain-{epoch}", method.batch_size):
+            optimiser.zero_grad()
+            F.cross_entropy(module(x[part]), y[part]).backward()
+            for name, new in drawn.items():
+                for j in range(parts[name].numel()):
+                    if j not in new:
+                        parts[name].grad.view(-1)[j] *= method.kept
+            optimiser.step()
+    return module.eval()
+
+
 TWINS = {
     "gradient_ascent": gradient_ascent,
     "fine_tune": fine_tune,

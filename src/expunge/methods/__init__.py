@@ -10,6 +10,7 @@ from expunge.methods.last_layers import CFk, EUk
 from expunge.methods.margin_matching import MarginMatching
 from expunge.methods.method import Method, Trained
 from expunge.methods.neg_grad_plus import NegGradPlus
+from expunge.methods.perturb_and_repair import PerturbAndRepair
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 from expunge.methods.random_labels import RandomLabels
 from expunge.methods.retrain import Retrain
@@ -37,6 +38,7 @@ METHODS: dict[str, type[Method]] = {
         NegGradPlus,
         RandomLabels,
         SalUn,
+        PerturbAndRepair,
     )
 }
 """Every method by its name."""
@@ -66,6 +68,7 @@ __all__ = [
     "MarginMatching",
     "Method",
     "NegGradPlus",
+    "PerturbAndRepair",
     "Problem",
     "RandomLabels",
     "Retrain",
