@@ -14,7 +14,8 @@ from torch.nn import functional as F
 import expunge as ex
 from expunge.core import Split
 from expunge.core.stopping import StoppedError
-from expunge.ensembles import Descent, Steps, by_hand, chain, dense, descent, direct
+from expunge.ensembles import Descent, Objective, Steps, by_hand, chain, dense, descent, direct
+from expunge.ensembles.chain import DISTIL, MATCH, Known
 from expunge.ensembles.dense import DirectLinear
 from expunge.ensembles.network import LayerNetwork
 from expunge.ensembles.written import Setting
@@ -152,6 +153,116 @@ def test_in_single_precision_they_are_right_to_rounding_at_every_width(width):
         torch.testing.assert_close(fast.state()[0][name].double(), tensor, rtol=1e-4, atol=2e-6)
 
 
+class Distil(Objective):
+    """gamma * cross-entropy + alpha * T^2 KL to logits of each member's own, by PyTorch's loss functions."""
+
+    def __init__(self, aims, gamma, alpha, temperature):
+        self.aims, self.gamma, self.alpha, self.temperature = aims, gamma, alpha, temperature
+
+    @property
+    def known(self):
+        return Known(DISTIL, self.aims, (self.gamma, self.alpha, self.temperature))
+
+    def of_batch(self, index, labels, number):
+        aims = torch.stack([own[rows] for own, rows in zip(self.aims, index, strict=True)])
+
+        def one(z, y, aim):
+            apart = F.kl_div(
+                (z / self.temperature).log_softmax(1), (aim / self.temperature).softmax(1), reduction="batchmean"
+            )
+            return self.gamma * F.cross_entropy(z, y) + self.alpha * self.temperature**2 * apart
+
+        return lambda z, y: torch.stack([one(*member) for member in zip(z, y, aims, strict=True)]), labels
+
+
+class Match(Objective):
+    """Huber of margins against aims where these are known, by PyTorch's loss functions; positions weigh 1, 2, 1, 2."""
+
+    def __init__(self, aims, delta):
+        self.aims, self.delta = aims, delta
+
+    @property
+    def known(self):
+        return Known(MATCH, self.aims, (self.delta,))
+
+    def shares(self, order, ends):
+        return super().shares(order, ends) * (1 + torch.arange(order.shape[1]) % 2)
+
+    def of_batch(self, index, labels, number):
+        def one(z, y, aim, weight):
+            others = z.masked_fill(F.one_hot(y, z.shape[1]).bool(), float("-inf")).logsumexp(1)
+            margin = z.gather(1, y[:, None])[:, 0] - others
+            known = ~aim.isnan()
+            each = F.huber_loss(margin[known], aim[known], delta=self.delta, reduction="none")
+            return (weight[known] * each).sum() / len(y)
+
+        weight = (1 + torch.arange(index.shape[1]) % 2).to(self.aims.dtype)
+        aims = self.aims.gather(1, index)
+        return (
+            lambda z, y: torch.stack([one(*member, weight) for member in zip(z, y, aims, strict=True)]),
+            labels,
+        )
+
+
+@compiled
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("loss", ["distil", "away", "match"])
+@pytest.mark.parametrize("sizes_of", [[40, 2, 20, 1], [6, 6, 4]])
+def test_steps_on_other_losses_are_those_of_autograd_at_every_width(width, dtype, loss, sizes_of):
+    members, examples, sizes = 3, 50, [20, 33, 10]
+    network, params = made(sizes, members, dtype, 0)
+    data, order = data_of(sizes, examples, dtype, 0), order_of(members, examples, 0).repeat(1, 2)
+    g = torch.Generator().manual_seed(5)
+    aims = 3 * torch.randn(members, examples, 10, generator=g, dtype=dtype)
+    if loss == "match":
+        aims = aims[:, :, 0].contiguous()
+        aims[1, ::3] = float("nan")
+        objective, exact_objective = Match(aims, 0.7), Match(aims.double(), 0.7)
+    else:
+        options = (0.9, 0.3, 4.0) if loss == "distil" else (0.0, 1.0, 2.0)
+        objective, exact_objective = Distil(aims, *options), Distil(aims.double(), *options)
+    exact_network, _ = made(sizes, members, torch.float64, 0)
+    exact = Descent(exact_network, {n: p.double() for n, p in params.items()}, {}, Steps(momentum=0.9), by_hand=False)
+    fast = Descent(network, copies(params), {}, Steps(momentum=0.9))
+    fast.chain.layers[0].width = width
+    assert fast.takes_many(data, max(sizes_of), objective)
+    rates = [0.02] * len(sizes_of)
+    # An even number of positions before each step, so that its weights begin with 1.
+    length, ascend = sum(sizes_of), loss == "away"
+    fast.run(data, order[:, :length], sizes_of, rates, objective=objective, ascend=ascend)
+    exact.run(
+        Split(data.x.double(), data.y), order[:, :length], sizes_of, rates, objective=exact_objective, ascend=ascend
+    )
+    single = dtype == torch.float32
+    for name, tensor in exact.state()[0].items():
+        close = {"rtol": 1e-4, "atol": 2e-6} if single else {"rtol": 1e-9, "atol": 1e-11}
+        torch.testing.assert_close(fast.state()[0][name].double(), tensor, **close)
+        assert float((tensor - params[name]).abs().max()) > 1e-4
+
+
+@compiled
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize("loss", ["distil", "match"])
+def test_the_slopes_of_other_losses_are_right_for_large_logits(scale, loss):
+    """One linear layer from 0 on the identity, as below."""
+    network = LayerNetwork(nn.Sequential(nn.Linear(8, 5)), torch.zeros(1, 8))
+    g = torch.Generator().manual_seed(3)
+    params = {"0.weight": scale * torch.randn(1, 5, 8, generator=g), "0.bias": torch.zeros(1, 5)}
+    aims = scale * torch.randn(1, 8, 5, generator=g)
+    data, order = Split(torch.eye(8), torch.arange(8) % 5), torch.arange(8)[None]
+    found = []
+    for wide in (False, True):
+        there = (aims if loss == "distil" else aims[..., 0].contiguous()).to(torch.float64 if wide else torch.float32)
+        objective = Distil(there, 0.9, 0.3, 4.0) if loss == "distil" else Match(there, 0.7)
+        own = {n: p.double() if wide else p.clone() for n, p in params.items()}
+        one = Descent(network, own, {}, Steps(), by_hand=not wide)
+        one.run(Split(data.x.double() if wide else data.x, data.y), order, 8, [1.0], objective=objective)
+        found.append(one.state()[0]["0.weight"].double() - params["0.weight"].double())
+    # The margin is rounded to a few of its last digits, as the difference of weights is.
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6 + 4e-7 * scale)
+
+
 @compiled
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
 def test_the_slope_of_large_logits_is_that_of_cross_entropy(scale):
@@ -206,6 +317,10 @@ def test_a_member_that_diverges_stays_so_and_harms_no_other():
         for name, tensor in found.state()[0].items():
             assert torch.equal(tensor[[0, 2]], sound.state()[0][name][[0, 2]])
         assert not all(bool(tensor[1].isfinite().all()) for tensor in found.state()[0].values())
+        for objective in (Distil(torch.zeros(3, 20, 3), 1.0, 0.1, 4.0), Match(torch.zeros(3, 20), 1.0)):
+            other = Descent(network, copies(broken), {}, Steps())
+            other.run(data, order, 8, [0.1] * 3, objective=objective)
+            assert [bool(tensor.isfinite().all()) for tensor in other.state()[0]["2.weight"]] == [True, False, True]
 
 
 @compiled
@@ -232,6 +347,9 @@ def test_what_is_no_chain_takes_its_steps_one_by_one():
     assert not whole.takes(Split(data.x.double(), data.y), 8)
     assert not whole.takes(Split(data.x[:, ::2], data.y), 8)
     assert not whole.takes(Split(data.x, data.y.int()), 8)
+    assert whole.takes(data, 8, Known(MATCH, torch.zeros(2, 20), (1.0,)))
+    assert not whole.takes(data, 8, Known(MATCH, torch.zeros(2, 20).double(), (1.0,)))
+    assert not whole.takes(data, 8, Known(MATCH, torch.zeros(2, 19), (1.0,)))
 
 
 @compiled

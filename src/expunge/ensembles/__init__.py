@@ -1,7 +1,15 @@
 """Stacked training and prediction; where members are computed and kept."""
 
 from expunge.core import Task
-from expunge.ensembles.descent import Descent, Loss, Steps, WrittenLoss, cross_entropy, cross_entropy_with_gradient
+from expunge.ensembles.descent import (
+    Descent,
+    Loss,
+    Objective,
+    Steps,
+    WrittenLoss,
+    cross_entropy,
+    cross_entropy_with_gradient,
+)
 from expunge.ensembles.statistics import recalibrate
 from expunge.ensembles.train import train
 from expunge.ensembles.trial import build_network
@@ -11,6 +19,7 @@ Task.network_builder = staticmethod(build_network)
 __all__ = [
     "Descent",
     "Loss",
+    "Objective",
     "Steps",
     "WrittenLoss",
     "build_network",

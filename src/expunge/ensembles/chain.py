@@ -1,4 +1,4 @@
-"""Many steps of SGD in one call, for chains of linear layers under cross-entropy.
+"""Many steps of SGD in one call, for chains of linear layers under a loss that the kernel knows.
 
 A small model computes so little in a step that what lies between the products decides: calls, losses, and weights that
 leave the cache before their next step. In `expunge_chain` of `direct.c` a member takes all its steps before the next
@@ -7,7 +7,9 @@ member begins. Everything else takes the same steps one by one, by `Descent.step
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +23,24 @@ from expunge.ensembles.direct import NUMBERS, at, library, numbers, succeeded
 MOST_LAYERS = 16
 """As in `direct.c`."""
 
+CROSS_ENTROPY, DISTIL, MATCH = range(3)
+"""As in `direct.c`; `dense_kernels.h` says what each is."""
+
 OPERATIONS = 2_000_000_000
 """Floating-point operations of a call, about: an interrupt waits for its end, some hundredths of a second."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A loss that the kernel knows, and what it compares with."""
+
+    loss: int = CROSS_ENTROPY
+    """`CROSS_ENTROPY`, `DISTIL` or `MATCH`."""
+    aims: Tensor | None = None
+    """Of every member and row of the data: logits (members, examples, classes) to distil, margins (members, examples)
+    to match; None for cross-entropy."""
+    options: tuple[float, ...] = ()
+    """gamma, alpha and temperature to distil; delta to match."""
 
 
 class Chain:
@@ -59,11 +77,13 @@ class Chain:
             return None
         return cls(linear, weights, places, members)
 
-    def takes(self, data: Split, batch_size: int) -> bool:
-        """Return whether the kernel reads such data as they are, and no product is better made elsewhere."""
-        x, y = data.x, data.y
+    def takes(self, data: Split, batch_size: int, known: Known | None = None) -> bool:
+        """Return whether the kernel reads such data and aims as they are, and no product is better made elsewhere."""
+        x, y, aims = data.x, data.y, None if known is None else known.aims
         return (
-            x.dtype == self.weights.dtype
+            (aims is None or (aims.dtype == x.dtype and aims.is_contiguous() and aims.device.type == "cpu"))
+            and (aims is None or aims.shape[:2] == (self.members, len(x)))
+            and x.dtype == self.weights.dtype
             and x.is_contiguous()
             and x[0].numel() == self.sizes[0]
             and y.dtype == torch.int64
@@ -82,35 +102,46 @@ class Chain:
         self,
         data: Split,
         order: Tensor,
-        batch_size: int,
-        first: int,
+        ends: Sequence[int],
         rates: Sequence[float],
+        shares: Tensor,
+        known: Known,
         momenta: Tensor | None,
         momentum: float,
         decay: float,
-        ascend: bool,
     ) -> None:
         """Take `len(rates)` steps with every member.
 
         Args:
             data: Inputs (examples, ...) and labels (examples,).
             order: Positions in the data, shape (members, k).
-            batch_size: Of a step; the last one takes what is left.
-            first: The step to begin with: it reads `order` from `first * batch_size` on.
+            ends: Where the first step begins in the order, and where each ends.
             rates: Learning rate of each step.
+            shares: Weight of each position in the sum that its step descends, (members, k).
+            known: The loss of an example.
             momenta: The optimiser's buffer, laid out as the weights; None without momentum.
             momentum: Share of the buffer that is kept.
             decay: L2 coefficient.
-            ascend: Climb the loss.
         """
         compiled: Any = library()
-        order = order.contiguous()
-        steps = numbers([self.members, len(self.layers), order.shape[1], first * batch_size, len(rates), batch_size])
-        shape = numbers([*steps, *self.described])
-        rate = torch.tensor(rates, dtype=torch.float64)
-        call = (shape, at(data.x), at(data.y), at(order), at(rate), at(self.weights), at(momenta), momentum, decay)
+        order, shares = order.contiguous(), shares.to(self.weights.dtype).contiguous()
+        largest = max(end - begin for begin, end in itertools.pairwise(ends))
+        sizes = [self.members, len(self.layers), order.shape[1], len(rates), largest, len(data.x), known.loss]
+        shape = numbers([*sizes, *self.described])
+        rate, options = (torch.tensor(values or [0.0], dtype=torch.float64) for values in (rates, known.options))
+        read = (
+            shape,
+            at(data.x),
+            at(data.y),
+            at(order),
+            numbers(ends),
+            at(rate),
+            at(shares),
+            at(known.aims),
+            at(options),
+        )
         kernel = getattr(compiled, f"expunge_chain_{NUMBERS[self.weights.dtype]}")
-        succeeded(kernel(*call, ascend, self.layers[0].width))
+        succeeded(kernel(*read, at(self.weights), at(momenta), momentum, decay, self.layers[0].width))
 
 
 def _padded(values: Sequence[int], length: int) -> list[int]:

@@ -58,24 +58,75 @@ TARGET static void NAME(dense)(
     }
 }
 
-/* Logits (classes, batch) become the slopes of their cross-entropy, (softmax - one-hot) times `share`. What is not a
-   number, and infinities, become not a number in every class. */
-TARGET static __attribute__((unused)) void NAME(cross_entropy)(
-    int64_t classes, int64_t batch, const int64_t *labels, REAL *z, REAL share, REAL *most, REAL *sum) {
+/* e^(scale z - most), with `most` the largest of an example, and their sums; z and out are (classes, batch). */
+INLINE TARGET void NAME(exponentials)(
+    int64_t classes, int64_t batch, const REAL *z, REAL scale, REAL *out, REAL *most, REAL *sum) {
     memcpy(most, z, sizeof(REAL) * batch);
     memset(sum, 0, sizeof(REAL) * batch);
     for (int64_t c = 1; c < classes; c++)
         for (int64_t b = 0; b < batch; b++) most[b] = z[c * batch + b] > most[b] ? z[c * batch + b] : most[b];
     for (int64_t c = 0; c < classes; c++)
         for (int64_t b = 0; b < batch; b++) {
-            const REAL value = EXPONENTIAL(z[c * batch + b] - most[b]);
-            z[c * batch + b] = value;
+            const REAL value = EXPONENTIAL(scale * (z[c * batch + b] - most[b]));
+            out[c * batch + b] = value;
             sum[b] += value;
         }
-    for (int64_t b = 0; b < batch; b++) sum[b] = share / sum[b];
+}
+
+/* Logits (classes, batch) become the slopes of their cross-entropy, (softmax - one-hot) times the share of an example.
+   What is not a number, and infinities, become not a number in every class. */
+TARGET static __attribute__((unused)) void NAME(cross_entropy)(
+    int64_t classes, int64_t batch, const int64_t *labels, REAL *z, const REAL *share, REAL *most, REAL *sum) {
+    NAME(exponentials)(classes, batch, z, 1, z, most, sum);
+    for (int64_t b = 0; b < batch; b++) sum[b] = share[b] / sum[b];
     for (int64_t c = 0; c < classes; c++)
         for (int64_t b = 0; b < batch; b++) z[c * batch + b] *= sum[b];
-    for (int64_t b = 0; b < batch; b++) z[labels[b] * batch + b] -= share;
+    for (int64_t b = 0; b < batch; b++) z[labels[b] * batch + b] -= share[b];
+}
+
+/* The slopes of gamma * cross-entropy + alpha * T^2 KL(softmax(aims / T) || softmax(z / T)); aims are logits. Of the three
+   blocks of memory `own` is as large as z; aims are overwritten. */
+TARGET static __attribute__((unused)) void NAME(distil)(
+    int64_t classes, int64_t batch, const int64_t *labels, REAL *z, const REAL *share, REAL *aims, REAL gamma, REAL alpha,
+    REAL temperature, REAL *own, REAL *most, REAL *sum) {
+    const REAL *ends[2] = {z, aims};
+    REAL *softmax[2] = {own, aims};
+    for (int k = 0; k < 2; k++) {
+        NAME(exponentials)(classes, batch, ends[k], 1 / temperature, softmax[k], most, sum);
+        for (int64_t b = 0; b < batch; b++) sum[b] = 1 / sum[b];
+        for (int64_t c = 0; c < classes; c++)
+            for (int64_t b = 0; b < batch; b++) softmax[k][c * batch + b] *= sum[b];
+    }
+    if (gamma != 0)
+        NAME(cross_entropy)(classes, batch, labels, z, share, most, sum);
+    else
+        memset(z, 0, sizeof(REAL) * classes * batch);
+    for (int64_t c = 0; c < classes; c++)
+        for (int64_t b = 0; b < batch; b++) {
+            const int64_t k = c * batch + b;
+            z[k] = gamma * z[k] + alpha * temperature * share[b] * (own[k] - aims[k]);
+        }
+}
+
+/* The slopes of h(margin - aim), h the Huber function of width delta; an aim that is not a number has none. The margin is
+   the label's logit less the logarithm of the sum of the others' exponentials; its slopes are 1 and minus their softmax. */
+TARGET static __attribute__((unused)) void NAME(match)(
+    int64_t classes, int64_t batch, const int64_t *labels, REAL *z, const REAL *share, const REAL *aims, REAL delta,
+    REAL *own, REAL *most, REAL *sum) {
+    for (int64_t b = 0; b < batch; b++) {
+        own[b] = z[labels[b] * batch + b];
+        z[labels[b] * batch + b] = -INFINITY;
+    }
+    NAME(exponentials)(classes, batch, z, 1, z, most, sum);
+    for (int64_t b = 0; b < batch; b++) {
+        REAL apart = own[b] - (most[b] + LOGARITHM(sum[b])) - aims[b];
+        apart = apart > delta ? delta : apart < -delta ? -delta : apart;
+        own[b] = aims[b] != aims[b] ? 0 : share[b] * apart;
+        sum[b] = -own[b] / sum[b];
+    }
+    for (int64_t c = 0; c < classes; c++)
+        for (int64_t b = 0; b < batch; b++) z[c * batch + b] *= sum[b];
+    for (int64_t b = 0; b < batch; b++) z[labels[b] * batch + b] = own[b];
 }
 
 /* A step of SGD: buffer = momentum buffer + gradient + decay weight, weight = weight - rate buffer. Without a buffer there

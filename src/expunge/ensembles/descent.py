@@ -28,7 +28,7 @@ from expunge.core.stopping import check_stopped
 from expunge.core.tree import State
 from expunge.ensembles.batches import gather
 from expunge.ensembles.by_hand import Make, Pass
-from expunge.ensembles.chain import Chain
+from expunge.ensembles.chain import Chain, Known
 from expunge.ensembles.dense import sgd
 from expunge.ensembles.network import LayerNetwork
 from expunge.ensembles.written import Setting
@@ -53,6 +53,51 @@ class WrittenLoss:
     def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses (members,), and the gradient of their sum, shaped like the logits."""
         raise NotImplementedError
+
+
+class Objective:
+    """What many steps descend where it is not the outcome's loss, such as one that compares with rows of a table."""
+
+    @property
+    def known(self) -> Known | None:
+        """How the compiled kernel is told; None where it does not know such a loss."""
+        return None
+
+    def of_batch(self, index: Tensor, labels: Tensor, number: int) -> tuple[Loss | None, Tensor]:
+        """Return the loss of one step, and what it compares with.
+
+        Args:
+            index: Positions in the data, shape (members, batch).
+            labels: Targets there, shape (members, batch, ...).
+            number: Of the step, from 0.
+        """
+        raise NotImplementedError
+
+    def shares(self, order: Tensor, ends: Sequence[int]) -> Tensor:
+        """Return the weight of each position of an order in the sum of its step, (members, k): here, in its mean.
+
+        Args:
+            order: Positions in the data, shape (members, k).
+            ends: 0, and where each step ends.
+        """
+        sizes = torch.tensor(ends).diff()
+        return (1 / sizes.double()).repeat_interleave(sizes).expand(len(order), -1)
+
+
+class Usual(Objective):
+    """The loss of the outcome, averaged over the batch."""
+
+    @property
+    def known(self) -> Known:
+        """Cross-entropy: outcomes of another loss never come to the kernel."""
+        return Known()
+
+    def of_batch(self, index: Tensor, labels: Tensor, number: int) -> tuple[Loss | None, Tensor]:
+        """Return that there is no other loss, and the labels."""
+        return None, labels
+
+
+USUAL = Usual()
 
 
 @renamed("optimiser")
@@ -160,9 +205,10 @@ class Descent:
         self,
         data: Split,
         order: Tensor,
-        batch_size: int,
+        batch_size: int | Sequence[int],
         rates: Sequence[float],
         *,
+        objective: Objective = USUAL,
         first: int = 0,
         ascend: bool = False,
         noise: Sequence[torch.Generator] | None = None,
@@ -172,9 +218,10 @@ class Descent:
 
         Args:
             data: Inputs and targets that the order names.
-            order: Positions in the data, shape (members, k); batches are consecutive, and the last may be smaller.
-            batch_size: Examples of a batch.
+            order: Positions in the data, shape (members, k); batches are consecutive.
+            batch_size: Examples of a batch, of which the last may be smaller; or those of each.
             rates: Learning rate of each step, at least 0.
+            objective: What the steps descend; the outcome's loss by default.
             first: Number of the batch to begin with.
             ascend: Climb the loss instead of descending it.
             noise: One generator a member for dropout.
@@ -184,8 +231,13 @@ class Descent:
             StoppedError: Between two steps, if the caller of this thread was interrupted.
         """
         own = self.steps
-        many = self.chain if self.takes_many(data, batch_size) else None
-        at_once = 1 if many is None else many.steps_a_call(batch_size)
+        ends = _ends(order.shape[1], batch_size)
+        largest = max((end - begin for begin, end in itertools.pairwise(ends)), default=0)
+        many = self.chain if self.takes_many(data, largest, objective) else None
+        at_once, shares = 1, torch.empty(0)
+        if many is not None:
+            at_once, shares = many.steps_a_call(largest), objective.shares(order, ends)
+            shares = (-shares if ascend else shares).to(data.x.dtype).contiguous()
         done = 0
         while done < len(rates):
             number, some = first + done, rates[done : done + at_once]
@@ -193,23 +245,28 @@ class Descent:
                 before(number)
             check_stopped()
             if many is not None:
-                many.run(data, order, batch_size, number, some, self._momenta(), own.momentum, own.weight_decay, ascend)
+                known, between = cast(Known, objective.known), ends[number : number + len(some) + 1]
+                momenta = self._momenta()
+                many.run(data, order, between, some, shares, known, momenta, own.momentum, own.weight_decay)
             else:
-                index = order[:, number * batch_size : (number + 1) * batch_size]
-                self.step(gather(data.x, index), gather(data.y, index), some[0], ascend=ascend, noise=noise)
+                index = order[:, ends[number] : ends[number + 1]]
+                loss, target = objective.of_batch(index, gather(data.y, index), number)
+                self.step(gather(data.x, index), target, some[0], loss, ascend=ascend, noise=noise)
             done += len(some)
 
-    def takes_many(self, data: Split, batch_size: int) -> bool:
-        """Return whether many steps on such data go into one call: a chain, and labels of classes that it knows.
+    def takes_many(self, data: Split, batch_size: int, objective: Objective = USUAL) -> bool:
+        """Return whether many steps on such data go into one call: a chain, a loss and labels that it knows.
 
         Args:
             data: Inputs and labels.
-            batch_size: Of the steps.
+            batch_size: Of the steps, the largest.
+            objective: What they descend.
         """
         if (
             self.chain is None
+            or objective.known is None
             or not isinstance(self.network.outcome, Classes)
-            or not self.chain.takes(data, batch_size)
+            or not self.chain.takes(data, batch_size, objective.known)
         ):
             return False
         return bool(((data.y >= 0) & (data.y < self.chain.sizes[-1])).all())
@@ -341,6 +398,13 @@ class Descent:
         if value.ndim == 0:
             return dict.fromkeys(self.flat, value)
         return dict(zip(self.flat, torch.split(value, [len(tensor) for tensor in self.flat.values()]), strict=True))
+
+
+def _ends(length: int, batch_size: int | Sequence[int]) -> list[int]:
+    """Return 0, and where each batch of an order ends."""
+    if isinstance(batch_size, int):
+        return [*range(0, length, batch_size), length]
+    return [0, *itertools.accumulate(batch_size)]
 
 
 def _padded(tensor: Tensor) -> Tensor:

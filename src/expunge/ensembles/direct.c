@@ -50,6 +50,7 @@ INLINE float exponential_float(float x) {
 INLINE double exponential_double(double x) { return exp(x); }
 
 #define EXPONENTIAL(x) _Generic((x), float: exponential_float, double: exponential_double)(x)
+#define LOGARITHM(x) _Generic((x), float: logf, double: log)(x)
 
 #define JOIN(a, b) a##_##b
 #define JOINED(a, b) JOIN(a, b)
@@ -139,7 +140,7 @@ int expunge_direct_width(void) {
 }
 
 /* Changes whenever `direct.py` and this file must change together. */
-int expunge_direct_version(void) { return 3; }
+int expunge_direct_version(void) { return 4; }
 
 static void *memory_for(const geometry *g, size_t size) {
     const int64_t taps = g->kernel_h * g->kernel_w, most = g->outputs > g->channels ? g->outputs : g->channels;
@@ -306,24 +307,41 @@ LINEAR(double, 2, 4, 8)
 #define WIDEST_OF(type, lanes, own, name, arguments) (void)width;
 #endif
 
-/* Steps of SGD on the cross-entropy of a chain of linear layers, with or without ReLU after each. A member takes all its
-   steps before the next one begins, so that its weights stay in the cache.
+/* Steps of SGD on a loss of a chain of linear layers, with or without ReLU after each. A member takes all its steps before
+   the next one begins, so that its weights stay in the cache.
 
    x (examples, inputs), labels (examples,); order (members, each) holds positions in them, and step s reads those from
-   `start` + s * batch on. weights and momenta are all parameters of all members, each a block (members, ...); momenta may
-   be null. sizes are the widths of the layers, the inputs first. Returns 0, or 1 without memory. */
+   ends[s] to ends[s + 1]. shares (members, each) is the weight of each position in the sum of its step. weights and momenta
+   are all parameters of all members, each a block (members, ...); momenta may be null. sizes are the widths of the layers,
+   the inputs first. Returns 0, or 1 without memory.
+
+   The loss is the cross-entropy; or `distil`, with aims (members, examples, classes) and options gamma, alpha and the
+   temperature; or `match`, with aims (members, examples) and the option delta: see `dense_kernels.h`. */
 #define MOST_LAYERS 16
+enum { CROSS_ENTROPY, DISTIL, MATCH };
 
 typedef struct {
-    int64_t members, layers, each, start, steps, batch;
+    int64_t members, layers, each, steps, batch, examples, loss; /* batch: the largest */
     int64_t sizes[MOST_LAYERS + 1], clamp[MOST_LAYERS], weight[MOST_LAYERS], bias[MOST_LAYERS]; /* bias < 0: none */
 } chain;
 
 #define CHAIN(type, base, lanes, own) \
     static void slopes_##type( \
-        int64_t classes, int64_t batch, const int64_t *labels, type *z, type share, type *most, type *sum, int width) { \
-        WIDEST_OF(type, lanes, own, cross_entropy, (classes, batch, labels, z, share, most, sum)) \
-        cross_entropy_##type##_##base(classes, batch, labels, z, share, most, sum); \
+        int64_t loss, int64_t classes, int64_t batch, const int64_t *labels, type *z, const type *share, type *aims, \
+        const double *options, type *other, type *most, type *sum, int width) { \
+        if (loss == DISTIL) { \
+            const type gamma = options[0], alpha = options[1], temperature = options[2]; \
+            WIDEST_OF(type, lanes, own, distil, \
+                      (classes, batch, labels, z, share, aims, gamma, alpha, temperature, other, most, sum)) \
+            distil_##type##_##base( \
+                classes, batch, labels, z, share, aims, gamma, alpha, temperature, other, most, sum); \
+        } else if (loss == MATCH) { \
+            WIDEST_OF(type, lanes, own, match, (classes, batch, labels, z, share, aims, options[0], other, most, sum)) \
+            match_##type##_##base(classes, batch, labels, z, share, aims, options[0], other, most, sum); \
+        } else { \
+            WIDEST_OF(type, lanes, own, cross_entropy, (classes, batch, labels, z, share, most, sum)) \
+            cross_entropy_##type##_##base(classes, batch, labels, z, share, most, sum); \
+        } \
     } \
     static void move_##type( \
         int64_t count, type *weight, const type *gradient, type *buffer, double rate, double momentum, double decay, \
@@ -337,30 +355,35 @@ typedef struct {
         move_##type(count, weight, gradient, buffer, rate, momentum, decay, width); \
     } \
     int expunge_chain_##type( \
-        const chain *g, const type *x, const int64_t *labels, const int64_t *order, const double *rates, type *weights, \
-        type *momenta, double momentum, double decay, int ascend, int width) { \
+        const chain *g, const type *x, const int64_t *labels, const int64_t *order, const int64_t *ends, \
+        const double *rates, const type *shares, const type *aims, const double *options, type *weights, type *momenta, \
+        double momentum, double decay, int width) { \
+        const int64_t outputs = g->sizes[g->layers], aim = g->loss == DISTIL ? outputs : g->loss == MATCH; \
         int64_t values = 0, widest = 0, largest = 0; \
         for (int64_t l = 0; l <= g->layers; l++) { \
             values += g->sizes[l] * g->batch; \
             if (g->sizes[l] > widest) widest = g->sizes[l]; \
             if (l && g->sizes[l] * g->sizes[l - 1] > largest) largest = g->sizes[l] * g->sizes[l - 1]; \
         } \
-        const int64_t numbers = values + 3 * widest * g->batch + largest + widest + 2 * g->batch; \
+        const int64_t numbers = values + (3 * widest + 2 * outputs) * g->batch + largest + widest + 2 * g->batch; \
         const int64_t count = (numbers + 1) / 2 * 2; /* whole numbers follow, which lie at multiples of 8 bytes */ \
         type *memory = malloc(sizeof(type) * count + sizeof(int64_t) * g->batch); \
         if (!memory) return 1; \
         type *turned = memory + values, *dy = turned + widest * g->batch, *dx = dy + widest * g->batch; \
         type *dw = dx + widest * g->batch, *db = dw + largest, *most = db + widest, *sum = most + g->batch; \
+        type *aimed = sum + g->batch, *other = aimed + outputs * g->batch; \
         int64_t *classes = (int64_t *)(memory + count); \
         for (int64_t m = 0; m < g->members; m++) \
             for (int64_t s = 0; s < g->steps; s++) { \
-                const int64_t first = g->start + s * g->batch, left = g->each - first; \
-                const linear at = {1, 0, 0, left < g->batch ? left : g->batch}; \
-                const int64_t *chosen = order + m * g->each + first; \
+                const int64_t first = m * g->each + ends[s]; \
+                const linear at = {1, 0, 0, ends[s + 1] - ends[s]}; \
+                const int64_t *chosen = order + first; \
                 type *value = memory; \
                 for (int64_t b = 0; b < at.batch; b++) { \
                     memcpy(value + b * g->sizes[0], x + chosen[b] * g->sizes[0], sizeof(type) * g->sizes[0]); \
                     classes[b] = labels[chosen[b]]; \
+                    for (int64_t c = 0; c < aim; c++) \
+                        aimed[c * at.batch + b] = aims[(m * g->examples + chosen[b]) * aim + c]; \
                 } \
                 for (int64_t l = 0; l < g->layers; l++) { \
                     const linear layer = {1, g->sizes[l], g->sizes[l + 1], at.batch}; \
@@ -371,9 +394,9 @@ typedef struct {
                         (int)g->clamp[l], width); \
                     value = next; \
                 } \
-                memcpy(dy, value, sizeof(type) * g->sizes[g->layers] * at.batch); \
-                slopes_##type(g->sizes[g->layers], at.batch, classes, dy, (ascend ? (type)-1 : (type)1) / at.batch, most, \
-                              sum, width); \
+                memcpy(dy, value, sizeof(type) * outputs * at.batch); \
+                slopes_##type( \
+                    g->loss, outputs, at.batch, classes, dy, shares + first, aimed, options, other, most, sum, width); \
                 for (int64_t l = g->layers - 1; l >= 0; l--) { \
                     const linear layer = {1, g->sizes[l], g->sizes[l + 1], at.batch}; \
                     const int64_t size = layer.inputs * layer.outputs, place = g->weight[l] + m * size; \

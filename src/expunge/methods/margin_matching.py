@@ -28,7 +28,8 @@ from expunge.core.checks import between, non_negative, positive
 from expunge.core.margins import margins_with_gradient
 from expunge.core.outcomes import Classes, Outcome
 from expunge.core.renamed import renamed
-from expunge.ensembles import Loss, WrittenLoss
+from expunge.ensembles import Loss, Objective, WrittenLoss
+from expunge.ensembles.chain import MATCH, Known
 from expunge.methods.method import Method, Need, OptimizerOption, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
@@ -86,16 +87,20 @@ class MarginMatching(Trained):
         start = problem.target_distance(descent)
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
-            forget = problem.forget_rounds(self.forget_batch_size, f"{epoch}-")
-            for retained in problem.retain_batches(epoch, self.batch_size, self.retain_share):
-                forgotten = next(forget)
-                x, labels, index = (torch.cat(pair, 1) for pair in zip(forgotten, retained, strict=True))
-                loss = self._loss(problem.outcome, labels, forgotten[2].shape[1])
-                descent.step(x, problem.targets_at(index), self.lr, loss, noise=noise)
+            problem.take_joint_pass(
+                descent,
+                epoch,
+                (self.forget_batch_size, self.batch_size),
+                self.lr,
+                lambda forgotten: ToTargets(self, problem.outcome, problem.targets, forgotten),
+                share=self.retain_share,
+                noise=noise,
+            )
             problem.approached(start, problem.target_distance(descent))
             yield problem.checkpoint(epoch, descent, self.statistics)
 
-    def _loss(self, outcome: Outcome, labels: Tensor, forgotten: int) -> Loss:
+    def loss(self, outcome: Outcome, labels: Tensor, forgotten: int) -> Loss:
+        """Return what a step descends, given the labels of its batch and how many of it are to be forgotten."""
         if isinstance(outcome, Classes):
             return Matching(self.delta, self.retain_weight, labels, forgotten)
 
@@ -118,6 +123,39 @@ class MarginMatching(Trained):
             cls(lr=share * recipe.lr, batch_size=recipe.batch_size, forget_batch_size=recipe.batch_size)
             for share in shares
         ]
+
+
+@dataclass(frozen=True)
+class ToTargets(Objective):
+    """What the steps of a pass descend."""
+
+    method: MarginMatching
+    outcome: Outcome
+    targets: Tensor
+    """Target margins (members, training examples), NaN where unknown."""
+    forgotten: Sequence[int]
+    """How many examples of each step are to be forgotten; they come first."""
+
+    @property
+    def known(self) -> Known | None:
+        """Margins of classes."""
+        if not isinstance(self.outcome, Classes):
+            return None
+        return Known(MATCH, self.targets, (self.method.delta,))
+
+    def of_batch(self, index: Tensor, labels: Tensor, number: int) -> tuple[Loss, Tensor]:
+        """Return the loss with the targets of a batch."""
+        return self.method.loss(self.outcome, labels, self.forgotten[number]), self.targets.gather(1, index)
+
+    def shares(self, order: Tensor, ends: Sequence[int]) -> Tensor:
+        """Return 1 for forget and the weight for retain examples, each over how many of them are known in a step."""
+        steps = zip(ends, ends[1:], self.forgotten, strict=False)
+        sizes = [size for begin, end, count in steps for size in (count, end - begin - count)]
+        part = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        known = ~torch.isnan(self.targets.gather(1, order))
+        counts = torch.zeros(len(order), len(sizes), dtype=torch.float64).index_add_(1, part, known.double())
+        factors = torch.tensor([1.0, self.method.retain_weight], dtype=torch.float64).repeat(len(self.forgotten))
+        return (factors / counts.clamp(min=1))[:, part]
 
 
 @dataclass(frozen=True)

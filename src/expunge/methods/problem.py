@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +21,9 @@ from expunge.core.renamed import renamed
 from expunge.core.seeds import derive, generator
 from expunge.core.stopping import check_stopped
 from expunge.core.tree import State, clone, distance, finite_members
-from expunge.ensembles import Descent, Steps, recalibrate
+from expunge.ensembles import Descent, Objective, Steps, recalibrate
 from expunge.ensembles.batches import batches, epoch_order, gather
+from expunge.ensembles.descent import USUAL
 
 Treatment = Literal["frozen", "updated", "recalibrated"]
 """What happens to normalisation statistics while unlearning.
@@ -176,6 +177,7 @@ class Problem:
         batch_size: int,
         lr: float,
         *,
+        objective: Objective = USUAL,
         ascend: bool = False,
         noise: Sequence[torch.Generator] | None = None,
     ) -> None:
@@ -187,6 +189,7 @@ class Problem:
             epoch: Number of the epoch; each has its own order.
             batch_size: Examples a batch.
             lr: Learning rate.
+            objective: What the steps descend; the outcome's loss by default.
             ascend: Climb the loss instead of descending it.
             noise: From `noise`.
         """
@@ -194,7 +197,43 @@ class Problem:
         self._enter(order)
         rates = [lr] * -(-order.shape[1] // batch_size)
         data = Split(self.x, self.y)
-        descent.run(data, order.to(self.x.device), batch_size, rates, ascend=ascend, noise=noise)
+        there = order.to(self.x.device)
+        descent.run(data, there, batch_size, rates, objective=objective, ascend=ascend, noise=noise)
+
+    def take_joint_pass(
+        self,
+        descent: Descent,
+        epoch: int,
+        sizes: tuple[int, int],
+        lr: float,
+        objective: Callable[[Sequence[int]], Objective],
+        *,
+        share: float = 1.0,
+        noise: Sequence[torch.Generator] | None = None,
+    ) -> None:
+        """Take a step on every batch of a pass over the retain set, each joined to the next batch of the forget set.
+
+        The forget set goes round, pass after pass, from the beginning in each epoch.
+
+        Args:
+            descent: Whose steps these are.
+            epoch: Number of the epoch; each has its own orders.
+            sizes: Examples of a batch of the forget set, which come first in a step, and of the retain set.
+            lr: Learning rate.
+            objective: From the number of forget examples of each step to what the steps descend.
+            share: Share of the retain set that is visited, above 0 and at most 1.
+            noise: From `noise`.
+        """
+        most = max(1, round(share * len(self.retain)))
+        retained = list(batches(self._order(self.retain, f"retain-{epoch}")[:, :most], sizes[1]))
+        turns = (batches(self._order(self.forget, f"forget-{epoch}-{turn}"), sizes[0]) for turn in count())
+        forgotten = list(islice(chain.from_iterable(turns), len(retained)))
+        order = torch.cat([part for pair in zip(forgotten, retained, strict=True) for part in pair], 1)
+        self._enter(order)
+        lengths = [one.shape[1] + other.shape[1] for one, other in zip(forgotten, retained, strict=True)]
+        joined = objective([part.shape[1] for part in forgotten])
+        data, rates = Split(self.x, self.y), [lr] * len(lengths)
+        descent.run(data, order.to(self.x.device), lengths, rates, objective=joined, noise=noise)
 
     def _order(self, examples: Tensor, what: str) -> Tensor:
         own = [derive(seed, what) for seed in self.seeds]
@@ -239,10 +278,6 @@ class Problem:
     def pay_for_targets(self) -> None:
         """Enter what the predicted margins cost."""
         self.ledger.examples += self._targets_cost * len(self.retain) * self.recipe.epochs
-
-    def targets_at(self, index: Tensor) -> Tensor:
-        """Return the predicted oracle margins at positions (members, batch), NaN where unknown."""
-        return self.targets.gather(1, index.to(self.targets.device))
 
     def target_distance(self, descent: Descent) -> Tensor:
         """Return how far the forget margins are from their targets, root mean square over F, shape (members,)."""

@@ -25,8 +25,9 @@ from expunge.core import InputError, Recipe
 from expunge.core.checks import between, non_negative, positive
 from expunge.core.outcomes import Classes, Outcome, Sequences
 from expunge.core.renamed import renamed
-from expunge.ensembles import Descent, Loss, WrittenLoss, cross_entropy_with_gradient
+from expunge.ensembles import Descent, Loss, Objective, WrittenLoss, cross_entropy_with_gradient
 from expunge.ensembles.batches import gather
+from expunge.ensembles.chain import DISTIL, Known
 from expunge.methods.method import Method, OptimizerOption, Raises, Trained, first_epochs
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
 
@@ -106,6 +107,7 @@ class Scrub(Trained):
         distance = self._distance(problem.outcome)
         teacher = _teacher_logits(problem, student)
         on_forget = teacher[:, problem.forget]
+        away, keep = (FromTeacher(teacher, distance, problem.outcome, method) for method in (None, self))
         lr = self.lr
         for epoch in range(1, self.epochs + 1):
             if epoch in self.decay_epochs:
@@ -113,11 +115,10 @@ class Scrub(Trained):
             noise = problem.noise(epoch)
             if epoch <= (self.msteps or 0):
                 before = distance(problem.logits(student, problem.forget), on_forget)
-                for x, _, index in problem.forget_batches(epoch, self.forget_batch_size):
-                    student.step(x, _rows(teacher, index), lr, distance, ascend=True, noise=noise)
+                size = self.forget_batch_size
+                problem.take_pass(student, "forget", epoch, size, lr, objective=away, ascend=True, noise=noise)
                 problem.raised(before, distance(problem.logits(student, problem.forget), on_forget))
-            for x, y, index in problem.retain_batches(epoch, self.batch_size):
-                student.step(x, y, lr, self._keep(problem.outcome, distance, _rows(teacher, index)), noise=noise)
+            problem.take_pass(student, "retain", epoch, self.batch_size, lr, objective=keep, noise=noise)
             yield problem.checkpoint(epoch, student, self.statistics)
 
     def _distance(self, outcome: Outcome) -> Loss:
@@ -127,7 +128,8 @@ class Scrub(Trained):
             return lambda outputs, teacher: divergence(outputs, teacher, self.temperature)
         return lambda outputs, teacher: (outputs - teacher).square().flatten(1).mean(1) / 2
 
-    def _keep(self, outcome: Outcome, distance: Loss, teacher: Tensor) -> Loss:
+    def keep(self, outcome: Outcome, distance: Loss, teacher: Tensor) -> Loss:
+        """Return what a step of a min pass descends, given the teacher's outputs on its batch."""
         if isinstance(distance, Divergence):
             return Keep(self.gamma, self.alpha, distance, teacher)
 
@@ -201,6 +203,33 @@ class Keep(WrittenLoss):
         apart, to_teacher = self.distance.with_gradient(logits, self.teacher)
         gradient = to_labels.mul_(self.gamma).add_(to_teacher, alpha=self.alpha)
         return self.gamma * entropy + self.alpha * apart, gradient
+
+
+@dataclass(frozen=True)
+class FromTeacher(Objective):
+    """What a max pass climbs, the distance from the teacher; or what a min pass descends."""
+
+    teacher: Tensor
+    """Outputs of the teacher, (members, train, classes)."""
+    distance: Loss
+    outcome: Outcome
+    method: Scrub | None = None
+    """Whose min pass it is; None for a max pass."""
+
+    @property
+    def known(self) -> Known | None:
+        """The divergence of classes, with cross-entropy in a min pass."""
+        if not isinstance(self.distance, Divergence):
+            return None
+        gamma, alpha = (0.0, 1.0) if self.method is None else (self.method.gamma, self.method.alpha)
+        return Known(DISTIL, self.teacher, (gamma, alpha, self.distance.temperature))
+
+    def of_batch(self, index: Tensor, labels: Tensor, number: int) -> tuple[Loss, Tensor]:
+        """Return the distance with the teacher's rows, or the whole loss with the labels."""
+        rows = _rows(self.teacher, index)
+        if self.method is None:
+            return self.distance, rows
+        return self.method.keep(self.outcome, self.distance, rows), labels
 
 
 def _teacher_logits(problem: Problem, student: Descent) -> Tensor:

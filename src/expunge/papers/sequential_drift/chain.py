@@ -26,8 +26,9 @@ from torch import Tensor
 from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.seeds import derive, generator
 from expunge.core.tree import concatenate
-from expunge.ensembles import Descent
+from expunge.ensembles import Descent, Objective
 from expunge.ensembles.chunks import run_chunks, split
+from expunge.ensembles.descent import USUAL
 from expunge.methods import Method
 from expunge.methods.problem import Problem
 
@@ -128,15 +129,17 @@ class Relabelled(Problem):
         batch_size: int,
         lr: float,
         *,
+        objective: Objective = USUAL,
         ascend: bool = False,
         noise: Sequence[torch.Generator] | None = None,
     ) -> None:
         """Take a step on every batch of one pass; kept rows have the labels of this problem, one by one."""
         if part == "forget":
-            super().take_pass(descent, part, epoch, batch_size, lr, ascend=ascend, noise=noise)
+            super().take_pass(descent, part, epoch, batch_size, lr, objective=objective, ascend=ascend, noise=noise)
             return
-        for x, y, _ in self.retain_batches(epoch, batch_size):
-            descent.step(x, y, lr, ascend=ascend, noise=noise)
+        for number, (x, y, index) in enumerate(self.retain_batches(epoch, batch_size)):
+            loss, target = objective.of_batch(index, y, number)
+            descent.step(x, target, lr, loss, ascend=ascend, noise=noise)
 
 
 def step(
