@@ -1,17 +1,22 @@
 """Builds the navigation from the pages that exist, and the interface pages from the package.
 
 A new page, a new room or a new module appears without a second line anywhere. Files of the repository's root that
-people look for in the documentation are shown there without a copy that could go stale.
+people look for in the documentation are shown there without a copy that could go stale. Where each method stands on the
+leaderboard is read from `leaderboard.csv`, the table of the run that `leaderboard.md` shows.
 """
 
 from __future__ import annotations
 
 import ast
+import csv
+import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 SECTIONS = {"methods": "Methods", "metrics": "Metrics", "theory": "Theory", "guides": "Guides"}
 """Folders of `docs`, in the order of the navigation; other folders follow by name."""
@@ -46,6 +51,31 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in FROM_ROOT.items():
         files.append(File.generated(config, page, content=(_root(config) / source).read_text(encoding="utf-8")))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Append to the page of a method how it stands on the leaderboard, where one has been run for the documentation."""
+    docs = Path(config.docs_dir)
+    table, source = docs / "leaderboard.csv", Path(page.file.src_uri)
+    if source.parent.name != "methods" or source.name == "index.md" or not table.is_file():
+        return markdown
+    index = (docs / "methods" / "index.md").read_text(encoding="utf-8")
+    names = re.findall(rf"^\| \[`(\w+)`\]\({re.escape(source.name)}\)", index, re.MULTILINE)
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = []
+    for name in names:
+        own = [row for row in rows if row["method"] == name]
+        good = [row for row in own if row["verdict"] == "indistinguishable" and not row["failed_checks"]]
+        if own:
+            cost = median(float(row["cost"]) for row in good or own)
+            excess = median(float(row["excess"]) for row in own)
+            lines.append(f"| `{name}` | {len(good)} of {len(own)} | {cost:.0%} | {excess:+.2f} |")
+    if not lines:
+        return markdown
+    head = ["", "## On the leaderboard", "", "| method | passes | cost (median) | excess (median, nats) |"]
+    foot = ["", "What these are, and all other methods: [leaderboard](../leaderboard.md).", ""]
+    return "\n".join([markdown.rstrip(), *head, "|---|---:|---:|---:|", *lines, *foot])
 
 
 def _interface(room: Path) -> str:

@@ -181,6 +181,9 @@ def test_the_command_prints_answer_and_standings(done, shell, monkeypatch):
     assert all(len(line) <= 80 for line in shown.stdout.splitlines() if "leaderboard" not in line)
     for each in found.rows:
         assert each.label.split()[0] in shown.stdout
+    table = shell("report", str(folder), "--markdown").stdout.splitlines()
+    assert len([line for line in table if line.startswith("|")]) == len(found.rows) + 2
+    assert len({line.count("|") for line in table if line.startswith("|")}) == 1
 
 
 @pytest.mark.parametrize(

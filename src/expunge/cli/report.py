@@ -30,7 +30,8 @@ def draw_report(
         ),
     ],
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print an audit's table as Markdown, and draw nothing.")
+        bool,
+        typer.Option("--markdown", help="Print the table of an audit or a leaderboard as Markdown, and draw nothing."),
     ] = False,
     mlflow: Annotated[
         bool,
@@ -48,6 +49,7 @@ def draw_report(
     from expunge.papers.ascent_fails_to_forget.report import proof as proof_report
     from expunge.papers.ascent_fails_to_forget.report import theory as theory_report
     from expunge.papers.leaderboard import report as board_report
+    from expunge.papers.leaderboard.record import LeaderboardRecord
     from expunge.papers.sequential_drift import report as drift_report
 
     found = [name for name in RECORDS if (run / name).is_file() or (run.is_file() and run.name == name)]
@@ -55,7 +57,11 @@ def draw_report(
         raise InputError(f"{run} holds no run, expected a folder with one of: {', '.join(RECORDS)}.")
     console, folder = console_of(), run.parent if run.is_file() else run
     if markdown:
-        typer.echo(report.markdown(Record.load(folder)), nl=False)
+        board = LeaderboardRecord.FILE in found
+        typer.echo(
+            board_report.markdown(LeaderboardRecord.load(folder)) if board else report.markdown(Record.load(folder)),
+            nl=False,
+        )
         return
     if mlflow and not LOGGED.keys() & {*found}:
         raise InputError(f"--mlflow logs an audit or a forecast, {run} holds {' and '.join(found)}.")

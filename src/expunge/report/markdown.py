@@ -25,7 +25,7 @@ def markdown(record: Record) -> str:
 def _forget_set(forget: ForgetRecord) -> str:
     words = headline(forget)
     lines = [
-        f"| {_text(forget.name)} | verdict | {' | '.join(SPLITS)} | cost | illusion gap |",
+        f"| {escaped(forget.name)} | verdict | {' | '.join(SPLITS)} | cost | illusion gap |",
         "|---|---|---|---|---|---|---|",
         _row("floor (held-out oracles)", "", forget.floor, "100 %", ""),
     ]
@@ -36,10 +36,10 @@ def _forget_set(forget: ForgetRecord) -> str:
         # Where there is one configuration there is nothing to choose, and no gap.
         gap = wording.gap_text(row.selection) if row.selection and row.configurations > 1 else ""
         verdict = wording.chip(c.verdict)
-        label = _text(row.label) + (" (control)" if row.control else "")
+        label = escaped(row.label) + (" (control)" if row.control else "")
         bold = f"**{verdict}**" if passes(c) else verdict
         lines.append(_row(label, bold, c.scores, numbers.percent(c.cost), gap))
-    return f"**{_text(words.sentence)}** {_text(words.action)}\n\n" + "\n".join(lines)
+    return f"**{escaped(words.sentence)}** {escaped(words.action)}\n\n" + "\n".join(lines)
 
 
 def _row(label: str, verdict: str, scores: Mapping[SplitName, Result], cost: str, gap: str) -> str:
@@ -47,6 +47,6 @@ def _row(label: str, verdict: str, scores: Mapping[SplitName, Result], cost: str
     return f"| {label} | {verdict} | {' | '.join(read)} | {cost} | {gap} |"
 
 
-def _text(words: str) -> str:
+def escaped(words: str) -> str:
     """Write a name from a record so that it cannot become a cell or a tag."""
     return words.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -21,6 +21,7 @@ from expunge.papers.leaderboard.record import BoardRow, LeaderboardRecord
 from expunge.report import numbers
 from expunge.report.fitting import print_fitting
 from expunge.report.html import fill, made_facts, script
+from expunge.report.markdown import escaped
 
 PAGE, TABLE = "leaderboard.html", "leaderboard.csv"
 HERE = "expunge.papers.leaderboard.report"
@@ -82,26 +83,41 @@ def print_tables(folder: Path | str, console: Console) -> None:
     print_fitting(console, *(_table(standings(record.rows), wide) for wide in (True, False)))
 
 
+def markdown(record: LeaderboardRecord) -> str:
+    """Return the answer and the standings as Markdown."""
+    found = [(escaped(_shown(each)), _facts(each)) for each in standings(record.rows)]
+    names = ["method", *(found[0][1] if found else ())]
+    lines = [" | ".join(names), " | ".join(["---", *["---:"] * (len(names) - 1)])]
+    lines += [" | ".join([name, *facts.values()]) for name, facts in found]
+    return "\n".join([*answer(record), "", *(f"| {line} |" for line in lines), ""])
+
+
 def _table(found: list[Standing], wide: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("method", min_width=18)
-    names = ["passes", "undecided", "cost", "excess", "gap", "ahead", "checks failed"]
-    kept = [name for name in names if wide or name not in ("gap", "checks failed")]
+    facts = [_facts(each) for each in found]
+    kept = [name for name in (facts[0] if facts else ()) if wide or name not in ("gap", "checks failed")]
     for name in kept:
         table.add_column(name, justify="right", no_wrap=True)
-    for each in found:
-        facts = {
-            "passes": f"{each.passing} of {each.sets}",
-            "undecided": str(each.undecided or ""),
-            "cost": numbers.percent(each.cost),
-            "excess": numbers.signed(each.excess),
-            "gap": numbers.signed(each.gap),
-            "ahead": f"{each.ahead} of {each.compared}" if each.compared else "",
-            "checks failed": str(each.failed_checks or ""),
-        }
-        shown = Text(each.label + (" (control)" if each.control else ""), "dim" if each.control else "")
-        table.add_row(shown, *(facts[column] for column in kept))
+    for each, own in zip(found, facts, strict=True):
+        table.add_row(Text(_shown(each), "dim" if each.control else ""), *(own[name] for name in kept))
     return table
+
+
+def _shown(each: Standing) -> str:
+    return each.label + (" (control)" if each.control else "")
+
+
+def _facts(each: Standing) -> dict[str, str]:
+    return {
+        "passes": f"{each.passing} of {each.sets}",
+        "undecided": str(each.undecided or ""),
+        "cost": numbers.percent(each.cost),
+        "excess": numbers.signed(each.excess),
+        "gap": numbers.signed(each.gap),
+        "ahead": f"{each.ahead} of {each.compared}" if each.compared else "",
+        "checks failed": str(each.failed_checks or ""),
+    }
 
 
 def _dial(record: LeaderboardRecord) -> list[tuple[str, str, list[tuple[float, float, float, float]]]]:
