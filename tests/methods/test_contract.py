@@ -53,6 +53,8 @@ def small(name, **options):
         wanted["preset"] = "rni"  # at a constant rate, from new weights of the last layer
     if name == "ssd":
         wanted["alpha"] = 1.5  # with 10 of 50 examples importance is at most five times that for all
+    if name == "primal_dual":
+        wanted |= {"tolerance": 1.0, "target": 3.0}  # ten steps are too few for a multiplier to hold a bound
     if name in FROZEN:
         wanted.pop("statistics", None)
     return method(**{key: value for key, value in wanted.items() if key in fields})
@@ -305,6 +307,7 @@ def test_statistics_move_exactly_as_declared(name, statistics, imaged):
         "random_labels": 2 * 2 + 2 * 5,
         "salun": 2 * 2 + 2 * 5,
         "perturb_and_repair": 2 * 5,
+        "primal_dual": 2 * (5 + 5),
     }[name]
     for key, tensor in counts.items():
         added = tensor - pretrained.buffers[key]
@@ -333,6 +336,7 @@ def test_every_forget_example_is_visited_whatever_the_batch(name, size):
         "neg_grad_plus": 2,
         "random_labels": 2,
         "salun": 3,  # the first finds the mask
+        "primal_dual": 2,
         "statistics_alone": 2,
         "ssd": 1,
     }.get(name, 0)
@@ -361,6 +365,7 @@ COSTS = {
     "random_labels": [t * (FORGET + RETAIN) / (RETAIN * EPOCHS) for t in (1, 2)],
     "salun": [(FORGET + t * (FORGET + RETAIN)) / (RETAIN * EPOCHS) for t in (1, 2)],
     "perturb_and_repair": [t * RETAIN / (RETAIN * EPOCHS) for t in (1, 2)],
+    "primal_dual": [(N / 3 + t * (RETAIN + 5 * 5)) / (RETAIN * EPOCHS) for t in (1, 2)],
 }
 
 

@@ -342,6 +342,33 @@ def perturb_and_repair(module, task: Task, forget, method, seed: int, member: in
     return module.eval()
 
 
+def primal_dual(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    start, module, name = copy.deepcopy(module).eval(), copy.deepcopy(module), "primal_dual"
+    x, y, level = task.train.x, task.train.y, method.target
+    with torch.no_grad():
+        if level is None:
+            losses, level = F.cross_entropy(start(task.validation.x), task.validation.y, reduction="none"), 0.0
+            found = [c for c in y[forget.indices].tolist() if (task.validation.y == c).any()]
+            for c in found:  # every forget example stands for the held-out rows of its class
+                level += float(losses[task.validation.y == c].mean()) / len(found)
+    normalise(module, method.statistics)
+    optimiser = stepper(module, method)
+    multiplier, turn, waiting = 0.0, 0, []
+    for epoch in range(1, method.epochs + 1):
+        for part in passes(forget.retain, seed, name, member, f"retain-{epoch}", method.batch_size):
+            if not waiting:
+                waiting = list(passes(forget.indices, seed, name, member, f"forget-{turn}", method.forget_batch_size))
+                turn += 1
+            forgotten = waiting.pop(0)
+            gap = (F.cross_entropy(module(x[forgotten]), y[forgotten]) - level).abs()
+            on_retain = F.cross_entropy(module(x[part]), y[part])
+            with torch.no_grad():
+                before = F.cross_entropy(start(x[part]), y[part])
+            update(module, optimiser, gap + multiplier * on_retain)
+            multiplier = max(0.0, multiplier + method.dual_lr * (on_retain.item() - before.item() - method.tolerance))
+    return module.eval()
+
+
 TWINS = {
     "gradient_ascent": gradient_ascent,
     "fine_tune": fine_tune,
@@ -351,4 +378,5 @@ TWINS = {
     "neg_grad_plus": neg_grad_plus,
     "random_labels": random_labels,
     "salun": salun,
+    "primal_dual": primal_dual,
 }

@@ -41,3 +41,10 @@ def batches(order: Tensor, batch: int, drop_last: bool = False) -> Iterator[Tens
 def gather(data: Tensor, index: Tensor) -> Tensor:
     """Return the rows of `data` (examples, ...) named by `index` (members, batch), shape (members, batch, ...)."""
     return data.index_select(0, index.reshape(-1)).view(*index.shape, *data.shape[1:])
+
+
+def gather_own(data: Tensor, index: Tensor) -> Tensor:
+    """Return the rows of each member's own data (members, examples, ...) named by `index` (members, batch)."""
+    members, examples = data.shape[:2]
+    first = examples * torch.arange(members, device=data.device).unsqueeze(1)
+    return gather(data.flatten(0, 1), index.to(data.device) + first)

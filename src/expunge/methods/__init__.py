@@ -11,6 +11,7 @@ from expunge.methods.margin_matching import MarginMatching
 from expunge.methods.method import Method, Trained
 from expunge.methods.neg_grad_plus import NegGradPlus
 from expunge.methods.perturb_and_repair import PerturbAndRepair
+from expunge.methods.primal_dual import PrimalDual
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 from expunge.methods.random_labels import RandomLabels
 from expunge.methods.retrain import Retrain
@@ -39,6 +40,7 @@ METHODS: dict[str, type[Method]] = {
         RandomLabels,
         SalUn,
         PerturbAndRepair,
+        PrimalDual,
     )
 }
 """Every method by its name."""
@@ -69,6 +71,7 @@ __all__ = [
     "Method",
     "NegGradPlus",
     "PerturbAndRepair",
+    "PrimalDual",
     "Problem",
     "RandomLabels",
     "Retrain",

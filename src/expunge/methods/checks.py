@@ -158,6 +158,18 @@ def _approached(method: Method, facts: Facts) -> CheckRecord:
     )
 
 
+def _bounded(method: Method, facts: Facts) -> CheckRecord:
+    rise, price = facts["retain-rise"], facts["multiplier"]
+    tolerance = float(method.options()["tolerance"])
+    kept = rise <= tolerance
+    return CheckRecord(
+        name="retain loss within its bound",
+        passed=float(kept.double().mean()) >= MOST,
+        detail=f"in {int(kept.sum())} of {len(kept)} members; median rise {float(rise.nanmedian()):.3g}, allowed "
+        f"{tolerance:g}; median multiplier {float(price.nanmedian()):.3g} (forget term per unit of retain loss)",
+    )
+
+
 CHECKS: dict[str, Callable[[Method, Facts], CheckRecord]] = {
     "moved": _moved,
     "enough": _enough,
@@ -167,5 +179,6 @@ CHECKS: dict[str, Callable[[Method, Facts], CheckRecord]] = {
     "visited": _visited,
     "ascended": _ascended,
     "approached": _approached,
+    "bounded": _bounded,
 }
 """Every runtime check by the name under which methods declare it."""

@@ -49,6 +49,8 @@ class Ledger:
     """The objective that a pass was to raise, before and after the pass, each (members,)."""
     distances: tuple[Tensor, Tensor] | None = None
     """Distance of the forget margins from their targets at the start and now, each (members,)."""
+    notes: dict[str, Tensor] = field(default_factory=dict)
+    """What else a method has to say of its members at this time, each (members, ...)."""
 
 
 @dataclass(frozen=True)
@@ -291,6 +293,10 @@ class Problem:
         """Enter the distance of the forget margins from their targets at the start and now, each (members,)."""
         self.ledger.distances = (start.cpu(), now.cpu())
 
+    def note(self, **facts: Tensor) -> None:
+        """Enter facts of a method's own, each (members, ...); they replace earlier ones of the same name."""
+        self.ledger.notes |= {name.replace("_", "-"): fact.detach().cpu().clone() for name, fact in facts.items()}
+
     @torch.no_grad()
     def logits(self, descent: Descent, examples: Tensor) -> Tensor:
         """Return logits (members, examples, classes) of the current weights with stored statistics."""
@@ -300,8 +306,15 @@ class Problem:
 
     def forget_loss(self, descent: Descent) -> Tensor:
         """Return the loss of each member averaged over the forget set, (members,)."""
-        labels = self.y[self.forget.to(self.y.device)]
-        return self.outcome.loss(self.logits(descent, self.forget), labels).mean(1)
+        return self._loss(descent, self.forget)
+
+    def retain_loss(self, descent: Descent) -> Tensor:
+        """Return the loss of each member averaged over the retain set, (members,)."""
+        return self._loss(descent, self.retain)
+
+    def _loss(self, descent: Descent, examples: Tensor) -> Tensor:
+        labels = self.y[examples.to(self.y.device)]
+        return self.outcome.loss(self.logits(descent, examples), labels).mean(1)
 
     def forget_margins(self, ensemble: Ensemble) -> Tensor:
         """Return the margins (or other statistic) of each member on the forget set, (members, examples)."""
@@ -328,6 +341,7 @@ class Problem:
             facts[f"ascent-{number}-before"], facts[f"ascent-{number}-after"] = before, after
         if self.ledger.distances is not None:
             facts["target-distance-start"], facts["target-distance"] = self.ledger.distances
+        facts |= self.ledger.notes
         retraining = len(self.retain) * self.recipe.epochs
         return Checkpoint(epoch, ensemble, self.ledger.examples / retraining, facts)
 

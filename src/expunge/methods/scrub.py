@@ -26,7 +26,7 @@ from expunge.core.checks import between, non_negative, positive
 from expunge.core.outcomes import Classes, Outcome, Sequences
 from expunge.core.renamed import renamed
 from expunge.ensembles import Descent, Loss, Objective, WrittenLoss, cross_entropy_with_gradient
-from expunge.ensembles.batches import gather
+from expunge.ensembles.batches import gather_own
 from expunge.ensembles.chain import DISTIL, Known
 from expunge.methods.method import Method, OptimizerOption, Raises, Trained, first_epochs
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
@@ -226,7 +226,7 @@ class FromTeacher(Objective):
 
     def of_batch(self, index: Tensor, labels: Tensor, number: int) -> tuple[Loss, Tensor]:
         """Return the distance with the teacher's rows, or the whole loss with the labels."""
-        rows = _rows(self.teacher, index)
+        rows = gather_own(self.teacher, index)
         if self.method is None:
             return self.distance, rows
         return self.method.keep(self.outcome, self.distance, rows), labels
@@ -237,9 +237,3 @@ def _teacher_logits(problem: Problem, student: Descent) -> Tensor:
     examples = torch.arange(len(problem.y))
     problem.forward_only(len(examples))
     return problem.logits(student, examples)
-
-
-def _rows(teacher: Tensor, index: Tensor) -> Tensor:
-    members, examples = teacher.shape[:2]
-    first = examples * torch.arange(members, device=teacher.device).unsqueeze(1)
-    return gather(teacher.flatten(0, 1), index.to(teacher.device) + first)
