@@ -14,7 +14,7 @@ from expunge.core.tree import clone
 from expunge.ensembles import recalibrate, train
 from expunge.methods import Checkpoint, FineTune, GradientAscent, Method, Problem, Scrub, StatisticsAlone, unlearn
 from expunge.methods.checks import movement, run_checks
-from expunge.methods.scrub import divergence
+from expunge.methods.distillation import divergence
 from reference.problems import forget_set, small_task
 
 

@@ -302,6 +302,7 @@ def test_statistics_move_exactly_as_declared(name, statistics, imaged):
         "fine_tune": 2 * 5,
         "gradient_descent_ascent": 2 + 2 * 5,
         "scrub": 2 * 2 + 2 * 5,
+        "bad_teacher": 2 * 3,
         "margin_matching": 2 * 5,
         "neg_grad_plus": 2 * 5,
         "random_labels": 2 * 2 + 2 * 5,
@@ -332,6 +333,7 @@ def test_every_forget_example_is_visited_whatever_the_batch(name, size):
         "gradient_ascent": 2,
         "gradient_descent_ascent": 1,
         "scrub": 2,
+        "bad_teacher": 2,
         "margin_matching": 2,
         "neg_grad_plus": 2,
         "random_labels": 2,
@@ -363,6 +365,8 @@ COSTS = {
     "margin_matching": [0.25 + t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],
     "neg_grad_plus": [t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],
     "random_labels": [t * (FORGET + RETAIN) / (RETAIN * EPOCHS) for t in (1, 2)],
+    # Three tenths of the retain set an epoch, and the teachers' passes forward.
+    "bad_teacher": [(N / 3 + t * (FORGET + 0.3 * RETAIN)) / (RETAIN * EPOCHS) for t in (1, 2)],
     "salun": [(FORGET + t * (FORGET + RETAIN)) / (RETAIN * EPOCHS) for t in (1, 2)],
     "perturb_and_repair": [t * RETAIN / (RETAIN * EPOCHS) for t in (1, 2)],
     "primal_dual": [(N / 3 + t * (RETAIN + 5 * 5)) / (RETAIN * EPOCHS) for t in (1, 2)],
@@ -414,8 +418,8 @@ def test_what_is_measured_is_joined_over_members_in_order(normed):
     torch.testing.assert_close(last["margins"], found.margins(x, y))
 
 
-# These put forget and retain examples into one batch, which then has two at least.
-TOGETHER = {"margin_matching", "neg_grad_plus"}
+# These put forget and retain examples into one batch.
+TOGETHER = {"margin_matching", "neg_grad_plus", "bad_teacher"}
 
 
 @pytest.mark.parametrize("kind", ["layers", "vmap"])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from expunge.core.seeds import derive
 from expunge.ensembles import recalibrate, train
 from expunge.methods import (
+    BadTeacher,
     EarlyStoppedRetrain,
     FineTune,
     GradientAscent,
@@ -25,7 +26,7 @@ from expunge.methods import (
     Scrub,
     unlearn,
 )
-from expunge.methods.scrub import divergence
+from expunge.methods.distillation import divergence
 from reference.one_by_one import stack, train_with_seed
 from reference.problems import forget_set, small_task
 from reference.unlearn_one_by_one import TWINS, distillation, predicted_margins
@@ -63,6 +64,10 @@ SETTINGS = [
     NegGradPlus(lr=0.02, epochs=3, batch_size=50, forget_batch_size=3, retain_weight=0.7, weight_decay=0.01),
     RandomLabels(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3),
     RandomLabels(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3, redraw="fixed", include_true=False),
+    Scrub(lr=0.02, epochs=2, msteps=2, batch_size=16, forget_batch_size=3, alpha=0.3, loss="continuous_categorical"),
+    BadTeacher(lr=0.05, epochs=2, batch_size=9, optimizer="sgd"),
+    BadTeacher(lr=0.01, epochs=2, batch_size=20, retain_share=1, temperature=2.0, weight_decay=0.01),
+    BadTeacher(lr=0.05, epochs=2, batch_size=9, optimizer="sgd", loss="continuous_categorical"),
     SalUn(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3, weight_decay=0.1),
     SalUn(lr=0.01, epochs=2, batch_size=16, forget_batch_size=3, share=0.1, optimizer="adamw", weight_decay=0.1),
     PrimalDual(lr=0.05, epochs=2, batch_size=16, forget_batch_size=4, tolerance=0.0, dual_lr=5.0),

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from expunge.core.margins import margins_from_logits
+from expunge.methods.distillation import Divergence, divergence
 from expunge.methods.margin_matching import Matching, huber, known_mean
 from expunge.methods.neg_grad_plus import WeightedCrossEntropy
-from expunge.methods.scrub import Divergence, Keep, divergence
+from expunge.methods.scrub import Keep
 
 MEMBERS, BATCH, CLASSES = 3, 7, 5
 

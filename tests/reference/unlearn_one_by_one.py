@@ -84,6 +84,25 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     )
 
 
+def log_normaliser(eta: Tensor) -> Tensor:
+    """Log of the divided difference of exp: a corner of the exponential of a matrix with ones above eta."""
+    ones = torch.diag(torch.ones(eta.shape[1] - 1, dtype=eta.dtype), 1)
+    top = eta.max(1).values.detach()
+    return top + torch.matrix_exp(torch.diag_embed(eta - top[:, None]) + ones)[:, 0, -1].log()
+
+
+def apart(student: Tensor, teacher: Tensor, method) -> Tensor:
+    """What a method's option `loss` says."""
+    if method.loss == "kl":
+        return distillation(student, teacher, method.temperature)
+    own, theirs = student / method.temperature, (teacher / method.temperature).detach().requires_grad_(True)
+    normaliser = log_normaliser(theirs)
+    (mean,) = torch.autograd.grad(normaliser.sum(), theirs)
+    theirs, normaliser = theirs.detach(), normaliser.detach()
+    each = log_normaliser(own) - normaliser - ((own - theirs) * mean).sum(1)
+    return method.temperature**2 * each.mean()
+
+
 def scrub(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
     teacher = copy.deepcopy(module).eval()
     student = copy.deepcopy(module)
@@ -97,12 +116,12 @@ def scrub(module: nn.Module, task: Task, forget, method, seed: int, member: int)
             for part in passes(forget.indices, seed, "scrub", member, f"forget-{epoch}", method.forget_batch_size):
                 with torch.no_grad():
                     target = teacher(x[part])
-                update(student, optimiser, -distillation(student(x[part]), target, method.temperature))
+                update(student, optimiser, -apart(student(x[part]), target, method))
         for part in passes(forget.retain, seed, "scrub", member, f"retain-{epoch}", method.batch_size):
             with torch.no_grad():
                 target = teacher(x[part])
             logits = student(x[part])
-            near = distillation(logits, target, method.temperature)
+            near = apart(logits, target, method)
             update(student, optimiser, method.gamma * F.cross_entropy(logits, y[part]) + method.alpha * near)
     return student.eval()
 
@@ -369,6 +388,23 @@ def primal_dual(module: nn.Module, task: Task, forget, method, seed: int, member
     return module.eval()
 
 
+def bad_teacher(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    own = derive(seed, "unlearn", "bad_teacher", member)
+    torch.manual_seed(derive(derive(own, "teacher"), "nothing"))  # what was drawn before must not matter
+    bad = task.build(derive(own, "teacher")).to(task.train.x.dtype).eval()
+    good, student = copy.deepcopy(module).eval(), copy.deepcopy(module)
+    normalise(student, method.statistics)
+    optimiser, x = stepper(student, method), task.train.x
+    for epoch in range(1, method.epochs + 1):
+        (order,) = passes(forget.retain, seed, "bad_teacher", member, f"retain-{epoch}", len(forget.retain))
+        both = np.concatenate([forget.indices, order[: max(1, round(method.retain_share * len(order)))]])
+        for part in passes(both, seed, "bad_teacher", member, f"joint-{epoch}", method.batch_size):
+            with torch.no_grad():
+                targets = [(bad if i in forget.indices else good)(x[[i]]) for i in part]
+            update(student, optimiser, apart(student(x[part]), torch.cat(targets), method))
+    return student.eval()
+
+
 TWINS = {
     "gradient_ascent": gradient_ascent,
     "fine_tune": fine_tune,
@@ -379,4 +415,5 @@ TWINS = {
     "random_labels": random_labels,
     "salun": salun,
     "primal_dual": primal_dual,
+    "bad_teacher": bad_teacher,
 }

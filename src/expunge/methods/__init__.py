@@ -1,5 +1,6 @@
 """Unlearning algorithms, one a file; to add one, write its file and its line in `METHODS`."""
 
+from expunge.methods.bad_teacher import BadTeacher
 from expunge.methods.do_nothing import DoNothing
 from expunge.methods.early_stopped_retrain import EarlyStoppedRetrain
 from expunge.methods.fine_tune import FineTune
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
         GradientAscent,
         GradientDescentAscent,
         Scrub,
+        BadTeacher,
         MarginMatching,
         CFk,
         EUk,
@@ -59,6 +61,7 @@ __all__ = [
     "DEFAULT_METHODS",
     "METHODS",
     "SSD",
+    "BadTeacher",
     "CFk",
     "Checkpoint",
     "DoNothing",

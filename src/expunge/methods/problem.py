@@ -171,6 +171,21 @@ class Problem:
         """
         yield from self._pass(self.retain, f"retain-{epoch}", batch_size, max(1, round(share * len(self.retain))))
 
+    def joint_batches(
+        self, epoch: int, batch_size: int, retain_share: float = 1.0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield one pass over the forget set and a share of the retain set shuffled together, as `retain_batches` does.
+
+        Args:
+            epoch: Number of the epoch; each has its own order.
+            batch_size: Examples of both a batch.
+            retain_share: Share of the retain set, above 0 and at most 1; each epoch draws another.
+        """
+        kept = self._order(self.retain, f"retain-{epoch}")[:, : max(1, round(retain_share * len(self.retain)))]
+        both = torch.cat([self.forget.expand(len(kept), -1), kept], 1)
+        order = epoch_order(both, [derive(seed, f"joint-{epoch}") for seed in self.seeds], 0)
+        yield from self._hand_out(order, batch_size)
+
     def take_pass(
         self,
         descent: Descent,
@@ -244,7 +259,10 @@ class Problem:
     def _pass(
         self, examples: Tensor, what: str, batch: int, most: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for index in batches(self._order(examples, what)[:, :most], batch):
+        yield from self._hand_out(self._order(examples, what)[:, :most], batch)
+
+    def _hand_out(self, order: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for index in batches(order, batch):
             check_stopped()
             self._enter(index)
             there = index.to(self.x.device)

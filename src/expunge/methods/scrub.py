@@ -8,6 +8,7 @@ With d(x; theta) = T^2 KL( softmax(f_teacher(x) / T) || softmax(f_theta(x) / T) 
 Source: Kurmanji et al., "Towards Unbounded Machine Unlearning" (arXiv 2302.09880), sec. 3 and the official code: T = 4,
 gamma .99, alpha .001, msteps 2, lr 5e-4 with decay .1 at epochs 3, 5, 9, momentum .9, weight decay 5e-4.
 What moves is the student. (In one public benchmark the optimiser holds the teacher's weights, and nothing is learned.)
+With `loss="continuous_categorical"` d is another distance, see `distillation`.
 At the start student and teacher agree, d is at its minimum, and without noise the first max pass cannot move anything.
 """
 
@@ -19,15 +20,15 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from expunge.core import InputError, Recipe
+from expunge.core import ForgetSet, InputError, Network, Recipe, Task
 from expunge.core.checks import between, non_negative, positive
-from expunge.core.outcomes import Classes, Outcome, Sequences
+from expunge.core.outcomes import Outcome
 from expunge.core.renamed import renamed
 from expunge.ensembles import Descent, Loss, Objective, WrittenLoss, cross_entropy_with_gradient
 from expunge.ensembles.batches import gather_own
 from expunge.ensembles.chain import DISTIL, Known
+from expunge.methods.distillation import Divergence, Matching, check_matching, distance_of
 from expunge.methods.method import Method, OptimizerOption, Raises, Trained, first_epochs
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
 
@@ -50,6 +51,8 @@ class Scrub(Trained):
     """Forget examples a step, at least 1 (official code: 32 or 16)."""
     temperature: float = 4.0
     """T, above 0 (official code: 4)."""
+    loss: Matching = "kl"
+    """The d above: `kl` (official code) or, for classes, `continuous_categorical`."""
     gamma: float = 0.99
     """Weight of the cross-entropy on R, at least 0 (official code: .99)."""
     alpha: float = 0.1
@@ -101,10 +104,15 @@ class Scrub(Trained):
         """Return what all passes visit, and the teacher's pass forward."""
         return (self.msteps or 0) * forget + self.epochs * retain + FORWARD_SHARE * (forget + retain)
 
+    def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
+        """Refuse, besides, a distance that the outcome does not know."""
+        super().check(network, task, forget)
+        check_matching(self.loss, task)
+
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
         student = self.descent(problem)
-        distance = self._distance(problem.outcome)
+        distance = distance_of(problem.outcome, self.temperature, self.loss)
         teacher = _teacher_logits(problem, student)
         on_forget = teacher[:, problem.forget]
         away, keep = (FromTeacher(teacher, distance, problem.outcome, method) for method in (None, self))
@@ -121,16 +129,9 @@ class Scrub(Trained):
             problem.take_pass(student, "retain", epoch, self.batch_size, lr, objective=keep, noise=noise)
             yield problem.checkpoint(epoch, student, self.statistics)
 
-    def _distance(self, outcome: Outcome) -> Loss:
-        if isinstance(outcome, Classes):
-            return Divergence(self.temperature)
-        if isinstance(outcome, Sequences):
-            return lambda outputs, teacher: divergence(outputs, teacher, self.temperature)
-        return lambda outputs, teacher: (outputs - teacher).square().flatten(1).mean(1) / 2
-
     def keep(self, outcome: Outcome, distance: Loss, teacher: Tensor) -> Loss:
         """Return what a step of a min pass descends, given the teacher's outputs on its batch."""
-        if isinstance(distance, Divergence):
+        if isinstance(distance, WrittenLoss):
             return Keep(self.gamma, self.alpha, distance, teacher)
 
         def loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -155,46 +156,13 @@ class Scrub(Trained):
         ]
 
 
-def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T^2 KL(teacher || student) of each member, averaged over examples.
-
-    Args:
-        student: Logits, shape (members, examples, classes).
-        teacher: Logits, the same shape.
-        temperature: T, above 0.
-
-    Returns:
-        Shape (members,), in nats.
-    """
-    p = F.log_softmax(teacher / temperature, dim=-1)
-    q = F.log_softmax(student / temperature, dim=-1)
-    return temperature**2 * (p.exp() * (p - q)).sum(-1).flatten(1).mean(-1)
-
-
-@dataclass(frozen=True)
-class Divergence(WrittenLoss):
-    """`divergence` of classes with its gradient, T (softmax(student / T) - softmax(teacher / T)) / examples."""
-
-    temperature: float
-
-    def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the divergence from the teacher's logits (members, batch, classes), and its gradient."""
-        # Classes before examples: log-softmax along a short last axis is several times slower.
-        log_p, log_q = (F.log_softmax(z.transpose(1, 2) / self.temperature, 1) for z in (target, logits))
-        p = log_p.exp()
-        examples = logits.shape[1]
-        losses = self.temperature**2 / examples * (p * log_p.sub_(log_q)).sum((1, 2))
-        gradient = log_q.exp_().sub_(p).mul_(self.temperature / examples)
-        return losses, gradient.transpose(1, 2)
-
-
 @dataclass(frozen=True)
 class Keep(WrittenLoss):
     """What a min pass descends: gamma * cross-entropy + alpha * divergence from the teacher's logits of the batch."""
 
     gamma: float
     alpha: float
-    distance: Divergence
+    distance: WrittenLoss
     teacher: Tensor
 
     def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,84 @@
+"""How far a student's outputs are from its teacher's: what SCRUB climbs and descends, and what bad teaching descends.
+
+    kl                        T^2 KL( softmax(f_teacher / T) || softmax(f_student / T) )
+    continuous_categorical    the same of two laws on the simplex, see `continuous_categorical`
+
+Outputs that are not logits of classes or tokens are compared by half their mean squared difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from expunge.core import InputError, Outcome, Task
+from expunge.core.outcomes import Classes, Sequences
+from expunge.ensembles import Loss, WrittenLoss
+from expunge.methods.continuous_categorical import ContinuousCategorical
+
+Matching = Literal["kl", "continuous_categorical"]
+"""What student and teacher are compared by."""
+
+
+def distance_of(outcome: Outcome, temperature: float, matching: Matching = "kl") -> Loss:
+    """Return the distance of a student's outputs from its teacher's, from (members, batch, ...) each to (members,).
+
+    Args:
+        outcome: What outputs mean.
+        temperature: T, above 0; only logits are divided by it.
+        matching: Which distance; `continuous_categorical` for classes alone.
+    """
+    if isinstance(outcome, Classes):
+        return ContinuousCategorical(temperature) if matching == "continuous_categorical" else Divergence(temperature)
+    if isinstance(outcome, Sequences):
+        return lambda outputs, teacher: divergence(outputs, teacher, temperature)
+    return lambda outputs, teacher: (outputs - teacher).square().flatten(1).mean(1) / 2
+
+
+def check_matching(matching: Matching, task: Task) -> None:
+    """Refuse a distance between laws on the simplex of classes where outputs are something else.
+
+    Raises:
+        InputError: If the outcome is not one of several classes.
+    """
+    if matching == "continuous_categorical" and not isinstance(task.outcome, Classes):
+        raise InputError(
+            f"loss = 'continuous_categorical' compares logits of classes, and the outcome of {task.name} is "
+            f"{task.outcome.name!r}; expected loss='kl'."
+        )
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T^2 KL(teacher || student) of each member, averaged over examples.
+
+    Args:
+        student: Logits, shape (members, examples, classes).
+        teacher: Logits, the same shape.
+        temperature: T, above 0.
+
+    Returns:
+        Shape (members,), in nats.
+    """
+    p = F.log_softmax(teacher / temperature, dim=-1)
+    q = F.log_softmax(student / temperature, dim=-1)
+    return temperature**2 * (p.exp() * (p - q)).sum(-1).flatten(1).mean(-1)
+
+
+@dataclass(frozen=True)
+class Divergence(WrittenLoss):
+    """`divergence` of classes with its gradient, T (softmax(student / T) - softmax(teacher / T)) / examples."""
+
+    temperature: float
+
+    def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the divergence from the teacher's logits (members, batch, classes), and its gradient."""
+        # Classes before examples: log-softmax along a short last axis is several times slower.
+        log_p, log_q = (F.log_softmax(z.transpose(1, 2) / self.temperature, 1) for z in (target, logits))
+        p = log_p.exp()
+        examples = logits.shape[1]
+        losses = self.temperature**2 / examples * (p * log_p.sub_(log_q)).sum((1, 2))
+        gradient = log_q.exp_().sub_(p).mul_(self.temperature / examples)
+        return losses, gradient.transpose(1, 2)
