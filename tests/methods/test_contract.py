@@ -32,7 +32,7 @@ from reference.problems import forget_set, small_task
 NAMES = sorted(METHODS)
 ANY_MODEL = [name for name in NAMES if "statistics" not in METHODS[name].needs]
 TREATMENTS = ("frozen", "updated", "recalibrated")
-FROZEN = {"cf_k", "eu_k"}  # the only statistics that they allow
+FROZEN = {"cf_k", "eu_k", "recall_inputs"}  # the only statistics that they allow
 REDRAWN = {"perturb_and_repair"}  # weights that move at any rate
 
 
@@ -336,6 +336,7 @@ def test_every_forget_example_is_visited_whatever_the_batch(name, size):
         "bad_teacher": 2,
         "margin_matching": 2,
         "neg_grad_plus": 2,
+        "recall_inputs": 2,
         "random_labels": 2,
         "salun": 3,  # the first finds the mask
         "primal_dual": 2,
@@ -363,6 +364,8 @@ COSTS = {
     "scrub": [(N / 3 + t * (FORGET + RETAIN)) / (RETAIN * EPOCHS) for t in (1, 2)],
     # Five batches of 8 retain examples an epoch, each with 5 forget examples; a quarter of retraining for the targets.
     "margin_matching": [0.25 + t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],
+    # Two batches of F an epoch, each with 8 recalled inputs: ten steps through two models, one hold, one teacher.
+    "recall_inputs": [t * (FORGET + 2 * 8 * (2 * 10 + 1 + 1 / 3)) / (RETAIN * EPOCHS) for t in (1, 2)],
     "neg_grad_plus": [t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],
     "random_labels": [t * (FORGET + RETAIN) / (RETAIN * EPOCHS) for t in (1, 2)],
     # Three tenths of the retain set an epoch, and the teachers' passes forward.

@@ -405,6 +405,39 @@ def bad_teacher(module: nn.Module, task: Task, forget, method, seed: int, member
     return student.eval()
 
 
+def recall_inputs(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    start, module = copy.deepcopy(module).eval(), copy.deepcopy(module).eval()
+    optimiser, step = stepper(module, method), 0
+    own, rows = derive(seed, "unlearn", "gradient_ascent", member), task.train.x[forget.indices]
+    centre, spread = rows.mean(0), float(((rows - rows.mean()) ** 2).mean().sqrt())
+
+    def apart(x: Tensor) -> Tensor:
+        return F.kl_div(F.log_softmax(module(x), 1), F.softmax(start(x), 1), reduction="none").sum(1)
+
+    for epoch in range(1, method.epochs + 1):
+        for part in passes(
+            forget.indices, seed, "gradient_ascent", member, f"forget-{epoch}", method.forget_batch_size
+        ):
+            draw = generator(own, "recall", step)
+            z = torch.randn((method.batch_size, *rows.shape[1:]), generator=draw, dtype=torch.float64)
+            wanted = torch.randint(3, (method.batch_size,), generator=draw)
+            for _ in range(method.input_steps):
+                z = z.detach().requires_grad_(True)
+                for row in range(method.batch_size):  # every input has a step of its own
+                    x = (centre + spread * z[row]).unsqueeze(0)
+                    fitted = F.cross_entropy(start(x), wanted[row : row + 1])
+                    near = method.prior / 2 * (z[row] ** 2).mean()
+                    (fitted - method.disagreement * apart(x).sum() + near).backward()
+                z = z.detach() - method.input_lr * z.grad
+            logits = module(task.train.x[part])
+            loss = -F.cross_entropy(logits, task.train.y[part])
+            if method.forget == "uniform":
+                loss = -F.log_softmax(logits, 1).mean()
+            update(module, optimiser, loss + method.retain_weight * apart((centre + spread * z).detach()).mean())
+            step += 1
+    return module
+
+
 TWINS = {
     "gradient_ascent": gradient_ascent,
     "fine_tune": fine_tune,
@@ -416,4 +449,5 @@ TWINS = {
     "salun": salun,
     "primal_dual": primal_dual,
     "bad_teacher": bad_teacher,
+    "recall_inputs": recall_inputs,
 }

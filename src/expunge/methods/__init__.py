@@ -15,6 +15,7 @@ from expunge.methods.perturb_and_repair import PerturbAndRepair
 from expunge.methods.primal_dual import PrimalDual
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 from expunge.methods.random_labels import RandomLabels
+from expunge.methods.recall_inputs import RecallInputs
 from expunge.methods.retrain import Retrain
 from expunge.methods.salun import SalUn
 from expunge.methods.scrub import Scrub
@@ -39,6 +40,7 @@ METHODS: dict[str, type[Method]] = {
         EUk,
         SSD,
         NegGradPlus,
+        RecallInputs,
         RandomLabels,
         SalUn,
         PerturbAndRepair,
@@ -77,6 +79,7 @@ __all__ = [
     "PrimalDual",
     "Problem",
     "RandomLabels",
+    "RecallInputs",
     "Retrain",
     "SalUn",
     "Scrub",

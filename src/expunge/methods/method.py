@@ -24,11 +24,11 @@ OptimizerOption = Literal["recipe", "sgd", "adam", "adamw"]
 Raises = Literal["forget loss", "forget divergence", ""]
 Need = Literal[
     "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics", "recipe",
-    "classes",
+    "classes", "real_inputs",
 ]  # fmt: skip
 """What a method cannot do without: retain or forget examples, predicted oracle margins, earlier states of training,
 gradients of single examples, plain modules, weights (not outputs alone), a model with normalisation statistics,
-training by a recipe (not by a `fit`), or an outcome that is one of several classes."""
+training by a recipe (not by a `fit`), an outcome that is one of several classes, or inputs that gradients reach."""
 Choice = Literal["calibration", "cheapest", "last"]
 """How an audit chooses among settings and stopping times: best on the calibration set; the cheapest that works there;
 the last stopping time, which is no choice."""
@@ -48,6 +48,9 @@ def lacking(task: Task) -> dict[Need, str]:
         found["statistics"] = "normalisation statistics, and the model keeps none"
     if not isinstance(task.outcome, Classes):
         found["classes"] = f"labels that are classes, and the outcome of {task.name} is {task.outcome.name!r}"
+    if not task.train.x.is_floating_point():
+        kind = str(task.train.x.dtype).removeprefix("torch.")
+        found["real_inputs"] = f"inputs of real numbers, which gradients reach, and those of {task.name} are {kind}"
     return found
 
 

@@ -291,6 +291,10 @@ class Problem:
         """Enter examples that went through a forward pass without a backward pass."""
         self.ledger.examples += FORWARD_SHARE * examples
 
+    def made(self, examples: int) -> None:
+        """Enter inputs that are in no data set, a member, and went through forward and backward."""
+        self.ledger.examples += examples
+
     def raised(self, before: Tensor, after: Tensor) -> None:
         """Enter the objective that a pass was to raise, before and after it, each (members,)."""
         self.ledger.ascents.append((before.cpu(), after.cpu()))
