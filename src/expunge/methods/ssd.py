@@ -26,7 +26,8 @@ from torch import Tensor
 from expunge.core import Ensemble, ForgetSet, Network, Outcome, Recipe, Task
 from expunge.core.checks import non_negative
 from expunge.core.tree import State, clone
-from expunge.ensembles.example_gradients import Cotangent, check_separable, gradient_batches, trainable
+from expunge.ensembles.example_gradients import Cotangent, check_separable
+from expunge.ensembles.squares import squared_gradients
 from expunge.methods.method import Method, Need
 from expunge.methods.problem import Checkpoint, Problem
 
@@ -99,13 +100,7 @@ def squares(ensemble: Ensemble, x: Tensor, y: Tensor) -> State:
         x: Inputs (examples, ...).
         y: Targets (examples, ...).
     """
-    found = {name: torch.zeros_like(ensemble.params[name]) for name in trainable(ensemble)}
-    pull = _loss_cotangent(ensemble.network.outcome)
-    for member in range(len(ensemble)):
-        for batch in gradient_batches(ensemble, member, x, y, pull):
-            for name, own in batch.items():
-                found[name][member] += own.square().sum(0)
-    return found
+    return squared_gradients(ensemble, x, y, _loss_cotangent(ensemble.network.outcome))
 
 
 def _loss_cotangent(outcome: Outcome) -> Cotangent:
