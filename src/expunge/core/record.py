@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from expunge.core.claim import Claim, EpsilonRecord
 from expunge.core.errors import DamagedFileError, InputError
 from expunge.core.forecast import ForecastRecord
 from expunge.core.result import Result
@@ -193,6 +194,10 @@ class ConfigurationRecord(Strict):
     """Whether it is a control (do-nothing, fine-tuning, retraining), not a candidate."""
     certificate: str | None = None
     """What the method guarantees of its result, in words."""
+    claim: Claim | None = None
+    """What is certified, with the assumptions as they were found; None if nothing is, and in earlier records."""
+    epsilon: EpsilonRecord | None = None
+    """The measured lower bound that stands beside a claim."""
     still: bool = False
     """Whether its weights are not meant to move, so that only normalisation statistics can change."""
     scores: dict[SplitName, Result]

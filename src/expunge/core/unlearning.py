@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from expunge.core.claim import Claim
 from expunge.core.record import CheckRecord
 from expunge.core.schema import RunRecord, SplitName, Strict
 
@@ -116,6 +117,8 @@ class Unlearning(RunRecord):
     """Where the setting comes from an audit."""
     certificate: str | None = None
     """What the method guarantees of its result, in words."""
+    claim: Claim | None = None
+    """What is certified, with the assumptions as they were found; None if nothing is."""
     statistics: str
     """What happens to normalisation statistics: `frozen`, `updated`, `recalibrated`, or `retrained`."""
     seed: int

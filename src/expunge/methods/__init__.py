@@ -1,6 +1,7 @@
 """Unlearning algorithms, one a file; to add one, write its file and its line in `METHODS`."""
 
 from expunge.methods.bad_teacher import BadTeacher
+from expunge.methods.descent_to_delete import DescentToDelete
 from expunge.methods.do_nothing import DoNothing
 from expunge.methods.early_stopped_retrain import EarlyStoppedRetrain
 from expunge.methods.fine_tune import FineTune
@@ -36,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
         Scrub,
         BadTeacher,
         MarginMatching,
+        DescentToDelete,
         CFk,
         EUk,
         SSD,
@@ -66,6 +68,7 @@ __all__ = [
     "BadTeacher",
     "CFk",
     "Checkpoint",
+    "DescentToDelete",
     "DoNothing",
     "EUk",
     "EarlyStoppedRetrain",

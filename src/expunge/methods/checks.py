@@ -146,6 +146,17 @@ def _ascended(method: Method, facts: Facts) -> CheckRecord:
     )
 
 
+def _solved(method: Method, facts: Facts) -> CheckRecord:
+    left, most = facts["residual"], facts["solved-at"]
+    good = left <= most
+    return CheckRecord(
+        name="equation solved",
+        passed=float(good.double().mean()) >= MOST,
+        detail=f"relative residual at most {float(most[0]):.3g} in {int(good.sum())} of {len(good)} members, median "
+        f"{float(left.nanmedian()):.3g}",
+    )
+
+
 def _approached(method: Method, facts: Facts) -> CheckRecord:
     start, now = facts["target-distance-start"], facts["target-distance"]
     # A member whose forget margins are where they should be already has nothing to approach.
@@ -180,5 +191,6 @@ CHECKS: dict[str, Callable[[Method, Facts], CheckRecord]] = {
     "ascended": _ascended,
     "approached": _approached,
     "bounded": _bounded,
+    "solved": _solved,
 }
 """Every runtime check by the name under which methods declare it."""

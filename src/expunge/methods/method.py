@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from expunge.core import ForgetSet, Network, Recipe, Task, has_statistics
 from expunge.core.checks import between, non_negative, plain_fields, typed_fields, whole
+from expunge.core.convex import ConvexFit, plain_linear
 from expunge.core.outcomes import Classes
 from expunge.core.recipe import Optimizer
 from expunge.ensembles import Descent
@@ -23,12 +24,14 @@ OptimizerOption = Literal["recipe", "sgd", "adam", "adamw"]
 """An optimiser, or that of the recipe that trained the models."""
 Raises = Literal["forget loss", "forget divergence", ""]
 Need = Literal[
+    "convex",
     "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics", "recipe",
     "classes", "real_inputs",
 ]  # fmt: skip
 """What a method cannot do without: retain or forget examples, predicted oracle margins, earlier states of training,
 gradients of single examples, plain modules, weights (not outputs alone), a model with normalisation statistics,
-training by a recipe (not by a `fit`), an outcome that is one of several classes, or inputs that gradients reach."""
+training by a recipe (not by a `fit`), an outcome that is one of several classes, or inputs that gradients reach;
+`convex`: a strongly convex loss that is solved to its optimum with noise (`ex.tasks.logistic`)."""
 Choice = Literal["calibration", "cheapest", "last"]
 """How an audit chooses among settings and stopping times: best on the calibration set; the cheapest that works there;
 the last stopping time, which is no choice."""
@@ -51,6 +54,12 @@ def lacking(task: Task) -> dict[Need, str]:
     if not task.train.x.is_floating_point():
         kind = str(task.train.x.dtype).removeprefix("torch.")
         found["real_inputs"] = f"inputs of real numbers, which gradients reach, and those of {task.name} are {kind}"
+    if not isinstance(task.fit, ConvexFit) or not plain_linear(task.build(0)):
+        found["convex"] = (
+            "a strongly convex loss that is solved to its optimum with noise from the member's seed: a linear model "
+            "without a bias, L2 regularisation, rows of norm at most 1 (ex.tasks.logistic is such a task, "
+            f"{task.name} is not). For other models the same claim has no proof; clipped_noisy claims another one"
+        )
     return found
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, Split, Task
+from expunge.core.claim import Claim
 from expunge.core.recipe import Optimizer
 from expunge.core.renamed import renamed
 from expunge.core.seeds import derive, generator
@@ -63,6 +64,8 @@ class Checkpoint:
     """Examples through forward and backward so far, relative to retraining on R."""
     facts: Mapping[str, Tensor]
     """Per-member facts for the checks, each (members, ...)."""
+    claim: Claim | None = None
+    """What is certified of these members, with the assumptions behind it; None if nothing is."""
 
 
 class Problem:

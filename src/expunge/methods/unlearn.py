@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
 from expunge.core.checkpoints import Architecture
 from expunge.core.checks import described, instance, non_negative, plain_arguments, seeds, whole
+from expunge.core.claim import Claim, worst
 from expunge.core.reading import as_tensor
 from expunge.core.record import CheckRecord
 from expunge.core.same_form import like_module, member_state
@@ -48,6 +49,8 @@ class Stop:
     """The ledger's facts, joined over members."""
     checks: tuple[CheckRecord, ...]
     """The runtime checks."""
+    claim: Claim | None = None
+    """What is certified of all members, with the assumptions behind it; None if nothing is."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class Trace:
     def cost(self) -> float:
         """Cost of the whole run, relative to retraining on R."""
         return self.stops[-1].cost
+
+    @property
+    def claim(self) -> Claim | None:
+        """What is certified at the last stopping time; None if nothing is."""
+        return self.stops[-1].claim
 
     @property
     def failed_checks(self) -> list[CheckRecord]:
@@ -181,7 +189,7 @@ def unlearn(
             if before is not None:
                 facts |= {"forget-margins-start": before, "forget-margins": problem.forget_margins(last)}
             # Only the last state is kept; a caller that wants others measures or copies them in `evaluate`.
-            seen.append((Checkpoint(checkpoint.epoch, start, checkpoint.cost, facts), measured))
+            seen.append((replace(checkpoint, ensemble=start, facts=facts), measured))
             if checkpoint.epoch == stop:
                 break
         if stop is not None and seen[-1][0].epoch != stop:
@@ -196,7 +204,9 @@ def unlearn(
     for row in zip(*(seen for seen, _ in parts), strict=True):
         facts = {name: torch.cat([c.facts[name] for c, _ in row]) for name in row[0][0].facts}
         measured = {name: torch.cat([m[name] for _, m in row]) for name in row[0][1]}
-        stops.append(Stop(row[0][0].epoch, row[0][0].cost, measured, facts, tuple(run_checks(method, facts))))
+        claims = [c.claim for c, _ in row if c.claim is not None]
+        claim = worst(claims) if claims else None
+        stops.append(Stop(row[0][0].epoch, row[0][0].cost, measured, facts, tuple(run_checks(method, facts)), claim))
     finals = [last for _, last in parts]
     return pretrained.with_state(
         concatenate([final.params for final in finals]),
@@ -215,6 +225,9 @@ def _one(module: nn.Module, task: Task, forget: ForgetSet, method: Method, **opt
         )
     one = Ensemble.from_modules([module], task)
     done = unlearn(one.to(next(module.parameters()).device), task, forget, method, **options)
+    claim = done.trace.stops[-1].claim
+    if claim is not None and not claim.holds:
+        warnings.warn(f"{method.describe()}: {claim.sentence}.", stacklevel=4)
     for check in done.trace.failed_checks:
         warnings.warn(f"{method.describe()}: the check {check.name!r} failed ({check.detail}).", stacklevel=4)
     return like_module(module, member_state(done), Architecture.of(task))

@@ -22,11 +22,12 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy
-from scipy.special import log_ndtr
 
 from expunge.core import InputError
-from expunge.core.checks import between, non_negative, plain_arguments, whole
+from expunge.core.checks import between, plain_arguments, whole
 from expunge.core.seeds import numpy_seed
+from expunge.core.trade_off import gaussian_delta as gaussian_delta
+from expunge.core.trade_off import gaussian_epsilon as gaussian_epsilon
 from expunge.metrics.arrays import Array, to_array
 from expunge.metrics.roc import clopper_pearson_upper
 
@@ -173,45 +174,6 @@ def gaussian_mu(
 
 
 @plain_arguments
-def gaussian_delta(epsilon: float, mu: float) -> float:
-    """Return delta(epsilon) of a mu-Gaussian trade-off: `Phi(-eps/mu + mu/2) - e^eps Phi(-eps/mu - mu/2)`.
-
-    Args:
-        epsilon: At least 0.
-        mu: At least 0.
-
-    Source: Dong, Roth and Su (arXiv 1905.02383), Corollary 1.
-    """
-    non_negative(mu=mu, epsilon=epsilon)
-    if mu == 0:
-        return 0.0
-    first, second = log_ndtr(-epsilon / mu + mu / 2), epsilon + log_ndtr(-epsilon / mu - mu / 2)
-    return float(max(0.0, -np.exp(first) * np.expm1(min(0.0, second - first))))
-
-
-@plain_arguments
-def gaussian_epsilon(mu: float, delta: float = 1e-5) -> float:
-    """Return the epsilon of a mu-Gaussian trade-off at a delta, by bisection of `gaussian_delta`.
-
-    Args:
-        mu: At least 0.
-        delta: Between 0 and 1, above 0.
-
-    >>> round(gaussian_epsilon(1.0, 1e-5), 4)
-    4.3772
-    """
-    between(0, 1, delta=delta)
-    if delta == 0:
-        raise InputError("delta = 0, expected above 0: a Gaussian trade-off has no finite epsilon at delta 0.")
-    if mu == 0 or gaussian_delta(0.0, mu) <= delta:
-        return 0.0
-    high = 1.0
-    while gaussian_delta(high, mu) > delta:
-        high *= 2
-    return float(scipy.optimize.brentq(lambda epsilon: gaussian_delta(epsilon, mu) - delta, 0.0, high, xtol=1e-10))
-
-
-@plain_arguments
 def one_run_epsilon(
     canaries: int, guesses: int, correct: int, *, delta: float = 0.0, significance: float = 0.05
 ) -> OneRunBound:
@@ -353,6 +315,42 @@ def audit(
             best = bound
     assert best is not None
     return best
+
+
+@plain_arguments
+def audit_margins(unlearned: Any, oracle: Any, *, delta: float = 0.0, significance: float = 0.05) -> EpsilonBound:
+    """Return a lower bound on epsilon from margins: one half of the models makes a score and a threshold, one counts.
+
+    The score of a model is its margins times the difference of the two means, each example in units of its variance
+    within the two sides: what tells most between Gaussians that share a diagonal covariance.
+
+    Args:
+        unlearned: Margins (members, examples); a member whose margins are not all finite is called unlearned.
+        oracle: Margins (oracles, examples) of independent models, finite.
+        delta: From 0 to 1.
+        significance: Chance of the bound exceeding the true epsilon.
+
+    Raises:
+        InputError: If shapes differ, or there are fewer than 4 models on a side.
+    """
+    ours, theirs = to_array(unlearned, "unlearned", ndim=2), to_array(oracle, "oracle", ndim=2)
+    if ours.shape[1] != theirs.shape[1] or min(len(ours), len(theirs)) < 4:
+        raise InputError(
+            f"unlearned is {ours.shape} and oracle {theirs.shape}, expected (models, examples) with the same examples "
+            "and at least 4 models each."
+        )
+    sound = np.asarray(np.isfinite(ours).all(1))
+    half, other = len(ours) // 2, len(theirs) // 2
+    first, second = ours[:half][sound[:half]], theirs[:other]
+    if len(first) < 2:
+        first = second
+    spread = first.var(0) + second.var(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        direction = np.where(spread > 0, (first.mean(0) - second.mean(0)) / spread, 0.0)
+    scores = np.where(sound, np.where(sound[:, None], ours, 0.0) @ direction, np.nan), theirs @ direction
+    threshold, higher = _best_threshold(scores[0][:half], scores[1][:other], delta, significance, "clopper-pearson")
+    rule = Fixed(threshold, higher)
+    return audit(scores[0][half:], scores[1][other:], rule, delta=delta, significance=significance)
 
 
 def _errors(ours: Array, theirs: Array, threshold: float, higher: bool) -> tuple[int, int]:

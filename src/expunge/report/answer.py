@@ -123,6 +123,10 @@ def _method(row: wording.Row) -> dict[str, Any]:
         "scores": _scores(row.chosen.scores),
         "failed_checks": failed_checks(row.chosen),
         "failed_members": row.chosen.failed,
+        "claim": None
+        if row.chosen.claim is None
+        else row.chosen.claim.model_dump() | {"holds": row.chosen.claim.holds, "sentence": row.chosen.claim.sentence},
+        "epsilon": None if row.chosen.epsilon is None else row.chosen.epsilon.model_dump(),
         "rows": {split: {"examples": r.examples, "counted": r.counted} for split, r in row.chosen.verdict.rows.items()},
         "illusion_gap": row.selection.illusion_gap,
         "gap_low": row.selection.gap_low,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from expunge.core.claim import beside
 from expunge.core.passing import passes
 from expunge.core.record import (
     SPLITS,
@@ -95,6 +96,7 @@ def render(record: Record, margins: Mapping[str, Margins]) -> str:
         gap_text=wording.gap_text,
         chip=wording.chip,
         tails=wording.tails,
+        beside=beside,
         told_rows=wording.told_rows,
         png=png,
         gap_interval=wording.gap_interval,

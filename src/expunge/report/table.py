@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from expunge.core.claim import beside
 from expunge.core.forecast import ForecastRecord, ForecastRun, Outlook, settings_of
 from expunge.core.record import SPLITS, ForgetRecord, Record, SelectionRecord, VerdictName
 from expunge.core.result import Result
@@ -68,6 +69,13 @@ def print_table(record: Record, console: Console) -> None:
         )
     else:
         console.print(Text("No forget set has been audited yet.", "bold yellow"))
+    for forget in record.forget_sets:
+        for row in wording.rows(forget):
+            if row.chosen is not None and row.chosen.claim is not None:
+                claim = row.chosen.claim
+                told = beside(claim, row.chosen.epsilon)
+                style = "bold red" if not claim.holds or "CONTRADICTED" in told else "dim"
+                console.print(Text(f"{row.label}, {forget.name}: {told}", style))
     for note in record.notes:
         console.print(Text(f"Note: {note}", "dim"))
 
@@ -99,6 +107,7 @@ def _table(forget: ForgetRecord, *, intervals: bool = False, beneath: bool = Fal
             kept = sum(seen.counted for split, seen in c.verdict.rows.items() if split != "forget")
             remarks.append(f"damage on {numbers.count(kept, 'kept row')}")
         remarks += [f"{numbers.count(c.failed, 'member')} failed"] * bool(c.failed)
+        remarks += ["CLAIM VOID"] * (c.claim is not None and not c.claim.holds)
         remarks += ["edge of grid"] * bool(row.selection and row.selection.edge)
         cells = [
             Text(c.verdict.name, STYLES[c.verdict.name]),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from expunge.core.claim import beside
 from expunge.core.schema import SPLITS
 from expunge.core.unlearning import Unlearning
 from expunge.report import numbers, wording
@@ -52,6 +53,11 @@ def print_unlearning(record: Unlearning, console: Console) -> None:
     console.print(Text(f"Setting: {SOURCES[record.source]}{f' ({setting}{stop})' if setting else ''}.", "dim"))
     for check in record.failed_checks:
         console.print(Text(f"FAILED: {check.name}: {check.detail}", "bold red"))
+    if record.claim is not None:
+        style = "bold green" if record.claim.holds else "bold red"
+        console.print(Text(beside(record.claim, None) + " An audit measures one.", style))
+        for each in record.claim.assumptions:
+            console.print(Text(f"  {'holds' if each.holds else 'FAILS'}: {each}", "dim" if each.holds else "red"))
     for sentence in record.advice:
         console.print(Text(sentence))
     print_fitting(console, _table(record))

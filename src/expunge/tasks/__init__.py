@@ -2,6 +2,7 @@
 
 from expunge.tasks import augment
 from expunge.tasks.command import command
+from expunge.tasks.convex import logistic
 from expunge.tasks.estimators import from_estimator
 from expunge.tasks.forget_sets import (
     CHOOSERS,
@@ -35,6 +36,7 @@ __all__ = [
     "from_file",
     "geometric_skew",
     "load_task",
+    "logistic",
     "mislabelled",
     "mlp",
     "mnist",

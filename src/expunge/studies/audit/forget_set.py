@@ -302,6 +302,8 @@ def _judged(task: Task, method: Method, stop: Stop, other: Stop | None, target: 
         cost=stop.cost,
         control=method.role == "control",
         certificate=method.certificate,
+        claim=stop.claim,
+        epsilon=None if stop.claim is None else target.epsilon(stop.measured, stop.claim.delta),
         still="still" in method.checks,
         scores=judged.scores,
         means=judged.means,

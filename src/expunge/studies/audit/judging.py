@@ -10,9 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from expunge.core import Result
+from expunge.core.claim import EpsilonRecord
 from expunge.core.record import SPLITS, SplitName, VerdictRecord
 from expunge.metrics.from_margins import read_published
 from expunge.metrics.metric import Sample, Side
+from expunge.metrics.privacy import audit_margins
 from expunge.metrics.registry import KLOM, METRICS, PUBLIC
 from expunge.metrics.ruler import Prepared
 from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, Judge
@@ -110,6 +112,24 @@ class Bench:
         ready, _ = self._prepared(margins_of(measured))
         scores = {split: self.rulers[split].score(ready[split], intervals=False) for split in SPLITS}
         return {split: score.excess for split, score in scores.items()}
+
+    def epsilon(self, measured: Mapping[str, Tensor], delta: float) -> EpsilonRecord:
+        """Return the lower bound on epsilon that stands beside a claim, from the forget margins.
+
+        Args:
+            measured: Of the unlearned ensemble.
+            delta: Of the claim.
+        """
+        ours, oracle = margins_of(measured)["forget"], self._margins["oracle"]["forget"]
+        found = audit_margins(ours, oracle, delta=delta)
+        return EpsilonRecord(
+            epsilon=found.epsilon,
+            delta=found.delta,
+            significance=found.significance,
+            largest=found.largest,
+            members=found.positives,
+            oracles=found.negatives,
+        )
 
     def _prepared(self, margins: Margins) -> tuple[dict[SplitName, Prepared], int]:
         """Return margins as the rulers see them, a member that failed on one split as failed on all, and their number.

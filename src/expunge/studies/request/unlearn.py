@@ -172,6 +172,7 @@ def unlearn_checkpoint(
         )
         end, last = like.ensemble([now], [str(place)]).to(where), done.trace.stops[-1]
         record.left_out, record.cost, record.checks = stored.left_out, last.cost, list(last.checks)
+        record.claim = last.claim
         record.changes = weight_changes(state, now, set(like.params))
         record.splits = behaviour(parts, start, end)
         record.advice, record.not_shown = _advice(record), list(NOT_SHOWN)

@@ -1,7 +1,7 @@
 """Parts: what a run of a method measured, or a forecast found, kept so that a killed study goes on where it was.
 
-A part is one safetensors file with its SHA-256 in front; measurements of all stopping times are tensors, costs and
-checks are JSON in its header. It is written to a temporary name, flushed and renamed.
+A part is one safetensors file with its SHA-256 in front; measurements of all stopping times are tensors, costs,
+checks and claims are JSON in its header. It is written to a temporary name, flushed and renamed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from expunge.core import DamagedFileError
+from expunge.core.claim import Claim
 from expunge.core.digest import digest_json
 from expunge.core.record import CheckRecord, write_atomically
 from expunge.methods import Stop
@@ -51,16 +52,22 @@ class PartStore:
             prefix = f"{number}/"
             measured = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
             checks = tuple(CheckRecord.model_validate(check) for check in facts["checks"])
-            stops.append(Stop(facts["epoch"], facts["cost"], measured, {}, checks))
+            claim = Claim.model_validate(facts["claim"]) if facts.get("claim") else None
+            stops.append(Stop(facts["epoch"], facts["cost"], measured, {}, checks, claim))
         return stops
 
     def save(self, key: Any, stops: list[Stop]) -> None:
-        """Write the stopping times of a finished run (measurements, cost and checks; not the ledger's facts)."""
+        """Write the stopping times of a finished run (measurements, cost, checks and claim; not the ledger's facts)."""
         tensors: dict[str, torch.Tensor] = {}
         for number, stop in enumerate(stops):
             tensors.update({f"{number}/{name}": t for name, t in stop.measured.items()})
         facts = [
-            {"epoch": stop.epoch, "cost": stop.cost, "checks": [check.model_dump() for check in stop.checks]}
+            {
+                "epoch": stop.epoch,
+                "cost": stop.cost,
+                "checks": [check.model_dump() for check in stop.checks],
+                "claim": None if stop.claim is None else stop.claim.model_dump(),
+            }
             for stop in stops
         ]
         self.write(key, tensors, {"stops": json.dumps(facts)})

@@ -1,0 +1,136 @@
+"""What certified methods share: the strongly convex problem of one member, and the constants of its proof."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.core import InputError, Task
+from expunge.core.claim import Assumption
+from expunge.core.convex import ConvexFit
+from expunge.core.seeds import derive
+from expunge.ensembles.own_loop import fit_seed, member_seeds
+from expunge.methods.problem import Problem
+
+ROUNDING = 1e-9
+"""What a bound may be exceeded by rounding."""
+
+
+@dataclass(frozen=True)
+class ConvexMember:
+    """One pretrained member, and the retain set that its loss is to be solved on."""
+
+    fit: ConvexFit
+    start: Tensor
+    """W as it was published, noise included, (classes, inputs), float64."""
+    linear: Tensor
+    """B, the random linear term of its training."""
+    noise: Tensor
+    """Z, the noise that it was published with."""
+    x: Tensor
+    """Retain inputs (rows, inputs)."""
+    y: Tensor
+    """Retain classes (rows,)."""
+    forget: int
+    """Rows that are forgotten."""
+    seed: int
+    """Of this run and member, for noise of its own."""
+
+    @property
+    def secret(self) -> Tensor:
+        """W without its noise."""
+        return self.start - self.noise
+
+    def mean_gradient(self, w: Tensor) -> Tensor:
+        """Return the gradient of L_R / |R| at some weights."""
+        return self.fit.gradient(w, self.x, self.y, self.linear) / len(self.x)
+
+    def fresh_noise(self) -> Tensor:
+        """Return noise for the weights that will be published, independent of that of the start."""
+        return self.fit.drawn(self.seed, self.start)[1]
+
+    def moved_at_most(self) -> float:
+        """Return k M / ((n - k) m), which bounds how far the optimum of D is from that of R; without B.
+
+        At the optimum of D the gradients of R sum up to minus those of the k rows of F, each at most M long.
+        """
+        return self.forget * self.fit.lipschitz(self.weight_bound()) / (len(self.x) * self.fit.l2)
+
+    def weight_bound(self) -> float:
+        """Return the largest norm of an optimum without B: l2 |W| is at most sqrt 2, and l2/2 |W|^2 at most log K."""
+        return min(math.sqrt(2) / self.fit.l2, math.sqrt(2 * math.log(len(self.start)) / self.fit.l2))
+
+    def curvature(self, w: Tensor) -> tuple[Assumption, Assumption]:
+        """Return strong convexity and smoothness of the mean loss on R as they were found at some weights."""
+        values = torch.linalg.eigvalsh(self.fit.hessian(w, self.x)) / len(self.x)
+        slack = ROUNDING * self.fit.smoothness()
+        return (
+            Assumption(
+                name="strong convexity found", value=float(values[0]) + slack, side="at least", bound=self.fit.l2
+            ),
+            Assumption(
+                name="smoothness found", value=float(values[-1]) - slack, side="at most", bound=self.fit.smoothness()
+            ),
+        )
+
+
+def convex_members(problem: Problem, name: str) -> Iterator[ConvexMember]:
+    """Yield the members of a problem one after another.
+
+    Args:
+        problem: On a task that trains by a `ConvexFit`.
+        name: Of the method, whose own earlier results carry noise that it drew.
+    """
+    fit, start = problem.task.fit, problem.start
+    assert isinstance(fit, ConvexFit)
+    everything = torch.arange(len(problem.task.train))
+    trained = [fit_seed(own) for own in member_seeds(start.seed, [everything] * len(start), start.ids)]
+    published = list(trained)
+    if start.provenance.get("method") == name:
+        published = [derive(start.provenance["seed"], "unlearn", name, member) for member in start.ids]
+    (weights,) = start.params.values()
+    rows = problem.retain.to(problem.x.device)
+    for place in range(len(start)):
+        w = weights[place].double()
+        yield ConvexMember(
+            fit=fit,
+            start=w,
+            linear=fit.drawn(trained[place], w)[0],
+            noise=fit.drawn(published[place], w)[1],
+            x=problem.x[rows].double(),
+            y=problem.y[rows],
+            forget=len(problem.forget),
+            seed=problem.seeds[place],
+        )
+
+
+def row_norm(problem: Problem) -> Assumption:
+    """Return the assumption on the rows of the training data."""
+    longest = float(problem.x.double().flatten(1).norm(dim=1).max())
+    return Assumption(name="norm of the longest row", value=longest, side="at most", bound=1 + ROUNDING)
+
+
+def check_noise(method: str, task: Task, *, published: bool) -> None:
+    """Refuse a task without the noise that a method needs.
+
+    Args:
+        method: Its name.
+        task: Of a `ConvexFit`.
+        published: Whether it has to be noise on the published weights; else the random linear term will do.
+
+    Raises:
+        InputError: If it has none.
+    """
+    fit = task.fit
+    assert isinstance(fit, ConvexFit)
+    if fit.noise or (fit.perturbation and not published):
+        return
+    wanted = "noise" if published else "noise or perturbation"
+    raise InputError(
+        f"{method} hides what is left of F in noise, and {task.name} was trained with {wanted} = 0; expected a task "
+        f"such as ex.tasks.logistic(noise=0.1), and models that were trained on it."
+    )
