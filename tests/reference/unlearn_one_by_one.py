@@ -63,6 +63,33 @@ def fine_tune(module: nn.Module, task: Task, forget, method, seed: int, member: 
     return module.eval()
 
 
+def l1_sparse(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    module = copy.deepcopy(module)
+    normalise(module, method.statistics)
+    optimiser = stepper(module, method)
+    norms = [part for part in module.modules() if "Norm" in type(part).__name__]
+    scales = {id(parameter) for part in norms for parameter in part.parameters()}
+    for epoch in range(1, method.epochs + 1):
+        done = (epoch - 1) / method.epochs
+        a = method.penalty * {"fading": 1 - done, "constant": 1, "rising": done + 1 / method.epochs}[method.schedule]
+        for part in passes(forget.retain, seed, "fine_tune", member, f"retain-{epoch}", method.batch_size):
+            size = sum(parameter.abs().sum() for parameter in module.parameters() if id(parameter) not in scales)
+            update(module, optimiser, F.cross_entropy(module(task.train.x[part]), task.train.y[part]) + a * size)
+    return module.eval()
+
+
+def fisher_noise(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    module = copy.deepcopy(module).eval()
+    fisher = importances(module, task.train.x[forget.retain], task.train.y[forget.retain])
+    own = derive(seed, "unlearn", "fisher_noise", member)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            drawn = torch.randn(parameter.shape, generator=generator(own, "fisher noise", name), dtype=torch.float64)
+            for weight, known, noise in zip(parameter.view(-1), fisher[name].view(-1), drawn.view(-1), strict=True):
+                weight += min(method.alpha / (float(known) + method.damping), method.most) ** 0.5 * float(noise)
+    return module
+
+
 def gradient_descent_ascent(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
     module, name = copy.deepcopy(module), "gradient_descent_ascent"
     normalise(module, method.statistics)
@@ -441,6 +468,7 @@ def recall_inputs(module: nn.Module, task: Task, forget, method, seed: int, memb
 TWINS = {
     "gradient_ascent": gradient_ascent,
     "fine_tune": fine_tune,
+    "l1_sparse": l1_sparse,
     "gradient_descent_ascent": gradient_descent_ascent,
     "scrub": scrub,
     "margin_matching": margin_matching,

@@ -5,9 +5,11 @@ from expunge.methods.descent_to_delete import DescentToDelete
 from expunge.methods.do_nothing import DoNothing
 from expunge.methods.early_stopped_retrain import EarlyStoppedRetrain
 from expunge.methods.fine_tune import FineTune
+from expunge.methods.fisher_noise import FisherNoise
 from expunge.methods.from_function import from_function
 from expunge.methods.gradient_ascent import GradientAscent
 from expunge.methods.gradient_descent_ascent import GradientDescentAscent
+from expunge.methods.l1_sparse import L1Sparse
 from expunge.methods.last_layers import CFk, EUk
 from expunge.methods.margin_matching import MarginMatching
 from expunge.methods.method import Method, Trained
@@ -41,6 +43,8 @@ METHODS: dict[str, type[Method]] = {
         CFk,
         EUk,
         SSD,
+        FisherNoise,
+        L1Sparse,
         NegGradPlus,
         RecallInputs,
         RandomLabels,
@@ -73,8 +77,10 @@ __all__ = [
     "EUk",
     "EarlyStoppedRetrain",
     "FineTune",
+    "FisherNoise",
     "GradientAscent",
     "GradientDescentAscent",
+    "L1Sparse",
     "MarginMatching",
     "Method",
     "NegGradPlus",
