@@ -13,7 +13,8 @@ from torch import nn
 
 from expunge.core import InputError
 from expunge.core.tree import distance
-from expunge.ensembles import build_network, train
+from expunge.ensembles import build_network
+from expunge.ensembles import train as train_with
 from expunge.methods import (
     METHODS,
     EarlyStoppedRetrain,
@@ -36,6 +37,11 @@ FROZEN = {"cf_k", "eu_k", "recall_inputs"}  # the only statistics that they allo
 REDRAWN = {"perturb_and_repair"}  # weights that move at any rate
 
 
+def train(task, **options):
+    """Train, and keep every state that a method may go back to."""
+    return train_with(task, keep=range(options.get("epochs", task.recipe.epochs) + 1), **options)
+
+
 def small(name, **options):
     """A method with options that suit 40 + 10 examples."""
     method = METHODS[name]
@@ -51,6 +57,8 @@ def small(name, **options):
     }
     if name == "perturb_and_repair":
         wanted["preset"] = "rni"  # at a constant rate, from new weights of the last layer
+    if name == "rewind":
+        wanted["share"] = 1 / 3  # of three epochs, so that two are left
     if name == "ssd":
         wanted["alpha"] = 1.5  # with 10 of 50 examples importance is at most five times that for all
     if name == "primal_dual":
@@ -175,7 +183,7 @@ def test_the_seed_decides_everything(name, normed):
     one, again = unlearn(pretrained, task, forget, method, seed=3), unlearn(pretrained, task, forget, method, seed=3)
     assert equal(state_of(one), state_of(again))
     other = unlearn(pretrained, task, forget, method, seed=4)
-    assert equal(one.params, other.params) == (still(name) or name == "ssd")  # which draws nothing
+    assert equal(one.params, other.params) == (still(name) or name in {"ssd", "rewind"})  # which draw nothing
 
 
 @pytest.mark.parametrize("statistics", TREATMENTS)
@@ -378,6 +386,7 @@ COSTS = {
     "salun": [(FORGET + t * (FORGET + RETAIN)) / (RETAIN * EPOCHS) for t in (1, 2)],
     "perturb_and_repair": [t * RETAIN / (RETAIN * EPOCHS) for t in (1, 2)],
     "primal_dual": [(N / 3 + t * (RETAIN + 5 * 5)) / (RETAIN * EPOCHS) for t in (1, 2)],
+    "rewind": [2 / EPOCHS],
 }
 
 

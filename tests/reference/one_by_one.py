@@ -66,3 +66,27 @@ def stack(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
     """Parameters and buffers of modules, stacked along a new leading axis."""
     states = [module.state_dict() for module in modules]
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+
+def train_in_turn(
+    task: Task, parts: Sequence[tuple[np.ndarray, int]], own: int, recipe: Recipe | None = None
+) -> nn.Module:
+    """Train one model on some rows until an epoch, then on others until another; what steps remember goes on."""
+    recipe = recipe or task.recipe
+    torch.manual_seed(derive(own, "initialisation"))
+    module = task.model().to(task.train.x.dtype).train()
+    optimiser, first = optimiser_of(module, recipe), 0
+    for rows, last in parts:
+        for epoch in range(first, last):
+            order = rows[torch.randperm(len(rows), generator=generator(own, "order", epoch)).numpy()]
+            batches = [order[start : start + recipe.batch_size] for start in range(0, len(rows), recipe.batch_size)]
+            if recipe.last_batch == "drop":
+                batches = [batch for batch in batches if len(batch) == recipe.batch_size]
+            for number, batch in enumerate(batches):
+                for group in optimiser.param_groups:
+                    group["lr"] = recipe.rate(epoch + (number + 0.5) / len(batches))
+                optimiser.zero_grad()
+                F.cross_entropy(module(task.train.x[batch]), task.train.y[batch]).backward()
+                optimiser.step()
+        first = last
+    return module.eval()

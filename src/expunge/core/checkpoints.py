@@ -406,7 +406,7 @@ def read(models: Any, task: Task, what: str) -> Ensemble:
     like.fit({name: tensor[0] for name, tensor in state.items()}, f"{what}[0]", finite=False)
     params = {name: state[name].to(kind.dtype) for name, kind in like.params.items()}
     buffers = {name: state[name].to(kind.dtype) for name, kind in like.buffers.items()}
-    return models.with_state(params, buffers, network=task.network)
+    return models.with_state(params, buffers, network=task.network, states=models.states)
 
 
 class _NoNetwork:

@@ -82,6 +82,9 @@ class Ensemble:
     """The specification that the members came from."""
     trace: Any = None
     """What happened while unlearning (`expunge.methods.Trace`), or None."""
+    states: Mapping[int, State] = field(default_factory=dict)
+    """Kept states of training by the epochs done then: `params/...`, `buffers/...` and `optimiser/...`, each
+    (members, ...), on the CPU; empty unless `expunge.train(..., keep=...)` was asked for them."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,11 +114,12 @@ class Ensemble:
             params=tree.take(self.params, members),
             buffers=tree.take(self.buffers, members),
             ids=chosen,
+            states={epoch: tree.take(state, members) for epoch, state in self.states.items()},
         )
 
     def with_state(self, params: State, buffers: State, **changes: Any) -> Ensemble:
-        """Return an ensemble of the same members with other weights."""
-        return replace(self, params=params, buffers=buffers, **changes)
+        """Return an ensemble of the same members with other weights, and without kept states of their training."""
+        return replace(self, params=params, buffers=buffers, **{"states": {}, **changes})
 
     @property
     def device(self) -> torch.device:
@@ -135,11 +139,12 @@ class Ensemble:
                 f"device = {str(device)!r} cannot be used ({said}); choose cpu, or cuda:NUMBER."
             ) from error
         move = {name: t.to(device) for name, t in self.params.items()}
-        return self.with_state(move, {name: t.to(device) for name, t in self.buffers.items()})
+        return self.with_state(move, {name: t.to(device) for name, t in self.buffers.items()}, states=self.states)
 
     def clone(self) -> Ensemble:
         """Return a copy that shares no memory with this one."""
-        return self.with_state(tree.clone(self.params), tree.clone(self.buffers))
+        states = {epoch: tree.clone(state) for epoch, state in self.states.items()}
+        return self.with_state(tree.clone(self.params), tree.clone(self.buffers), states=states)
 
     def module(self, member: int) -> nn.Module:
         """Return one member as an ordinary module in evaluation mode, with its own copy of the weights.
@@ -200,6 +205,8 @@ class Ensemble:
 
     def save(self, folder: Path | str) -> Path:
         """Write the ensemble into a new folder, one safetensors file a member, and return the folder.
+
+        Kept states of training are not written; a store of `expunge.train` holds them.
 
         Raises:
             InputError: If the folder is not empty.

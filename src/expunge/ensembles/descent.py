@@ -138,7 +138,7 @@ class Descent:
         """Build the optimiser over the parameters that move: nothing of it (momentum, decay) can reach the others."""
         wanted = {name for name, p in self.network.template.named_parameters() if p.requires_grad}
         wanted &= wanted if self.only is None else set(self.only)
-        self.flat = {name: _padded(tensor.detach()) for name, tensor in self.params.items() if name in wanted}
+        self.flat = {name: padded(tensor.detach()) for name, tensor in self.params.items() if name in wanted}
         makers = self._makers()
         if makers:
             # One block for all parameters, so that the optimiser has one tensor to update.
@@ -314,7 +314,7 @@ class Descent:
                 place.copy_(gradients[name]) if name in gradients else place.zero_()
         else:
             for name, tensor in self.flat.items():
-                tensor.grad = _padded(gradients[name]) if name in gradients else None
+                tensor.grad = padded(gradients[name]) if name in gradients else None
         if not isinstance(rate, Tensor):
             self._move(rate)
             return
@@ -358,7 +358,7 @@ class Descent:
         gradients = torch.autograd.grad(logits, tensors, gradient, allow_unused=True)
         for tensor, own in zip(self.flat.values(), gradients, strict=True):
             # The fused optimisers read gradients in the memory order of the parameters, without checking.
-            tensor.grad = None if own is None else _padded(own)
+            tensor.grad = None if own is None else padded(own)
         return losses
 
     def state(self) -> tuple[State, State]:
@@ -407,7 +407,7 @@ def _ends(length: int, batch_size: int | Sequence[int]) -> list[int]:
     return [0, *itertools.accumulate(batch_size)]
 
 
-def _padded(tensor: Tensor) -> Tensor:
+def padded(tensor: Tensor) -> Tensor:
     """Return a tensor's values along one axis of a multiple of `LANES`, without a copy where the length fits already.
 
     The fused optimisers work on vectors and finish the rest one number at a time, rounding differently. Which numbers

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +23,11 @@ from expunge.core.seeds import derive, generator
 from expunge.core.stopping import StoppedError, check_stopped, stop_asked
 from expunge.ensembles.batches import epoch_order, gather
 from expunge.ensembles.chunks import USUAL, even, measure_chunk, pick_device, run_chunks, split, worker_count
-from expunge.ensembles.descent import Descent, Steps
+from expunge.ensembles.descent import Descent
 from expunge.ensembles.initialise import initialise
 from expunge.ensembles.own_loop import fit_ensemble, member_seeds, row_digest
 from expunge.ensembles.processes import may_fork, run_each
+from expunge.ensembles.states import new_descent, snapshot
 from expunge.ensembles.store import Shelf
 
 TRAINER = 1
@@ -71,6 +73,10 @@ class Plan:
             "examples": rows[0] if shared else {str(i): row for i, row in zip(self.ids, rows, strict=True)},
         }
 
+    def state_specification(self, epoch: int) -> dict[str, Any]:
+        """Return what the state after an epoch depends on, as a JSON value."""
+        return {**self.specification(), "epochs": epoch, "kept": "state of training"}
+
     def member_seeds(self) -> list[int]:
         """Return one seed a member; see `own_loop.member_seeds`."""
         return member_seeds(self.seed, list(self.examples), self.ids)
@@ -87,6 +93,7 @@ def train(
     first: int = 0,
     recipe: Recipe | None = None,
     epochs: int | None = None,
+    keep: Collection[int] = (),
     store: Path | str | None = None,
     device: str | torch.device = "auto",
     chunk: int | None = None,
@@ -106,6 +113,8 @@ def train(
         first: Index of the first member; members `first` to `first + members - 1` are made.
         recipe: Instead of the task's recipe.
         epochs: Stop after so many epochs of the recipe's schedule, from 0 (untrained) to all of them (the default).
+        keep: Epochs after which the state of training is kept, each from 0 to `epochs`; they are in the ensemble's
+            `states`, and in the store. Members that the store holds without them are trained again as far as needed.
         store: Folder in which finished members are kept and found again; None keeps nothing.
         device: `auto`, `cpu`, `cuda`, or a torch device.
         chunk: Members that go through together; None measures the fastest.
@@ -147,6 +156,7 @@ def train(
     network = network or task.network
     store = None if store is None else as_path(store, "store")
     sets = _example_sets(task, members, without, examples)
+    keep = _check_keep(task, keep, length)
     if task.model is None or (task.fit is not None and epochs != 0):
         return _train_own(task, network, sets, first, seed, recipe, epochs, store, where, workers, progress, begin)
     check_size(task, network, members)
@@ -169,7 +179,10 @@ def train(
     total, offset = members * length, 0
     for plan, shelf in zip(plans, shelves, strict=True):
         report = None if progress is None else (lambda done, _, before=offset: progress(before + done, total))
-        made.append(run_plan(plan, network, shelf, where, chunk, workers, report))
+        with _states(plan, keep, store) as states:
+            one = run_plan(plan, network, shelf, where, chunk, workers, report, states)
+            kept = {epoch: each.load(list(plan.ids), mapped=store is not None)[0] for epoch, each in states.items()}
+        made.append(replace(one, states=kept))
         offset += len(plan.ids) * length
     ensemble = made[0] if len(made) == 1 else _in_order(made)
     return _finished(ensemble, task, f"lower the recipe's lr ({recipe.lr}) or check the data", begin)
@@ -217,7 +230,36 @@ def _finished(ensemble: Ensemble, task: Task, advice: str, begin: float) -> Ense
             f"all {len(ensemble)} members of task {task.name!r} became non-finite while training; {advice}."
         )
     provenance = {**ensemble.provenance, "seconds": time.perf_counter() - begin}
-    return ensemble.with_state(ensemble.params, ensemble.buffers, provenance=provenance)
+    return replace(ensemble, provenance=provenance)
+
+
+def _check_keep(task: Task, keep: Collection[int], epochs: int) -> list[int]:
+    """Return the epochs after which states are kept, in order, or raise `InputError`."""
+    try:
+        asked = sorted({int(epoch) for epoch in keep if int(epoch) == epoch and not isinstance(epoch, bool)})
+        sound = len(asked) == len(set(keep)) and not isinstance(keep, str)
+    except (TypeError, ValueError):
+        asked, sound = [], False
+    if not sound or any(not 0 <= epoch <= epochs for epoch in asked):
+        raise InputError(
+            f"keep = {keep!r}, expected whole numbers of epochs from 0 to {epochs}, such as [{epochs // 2}]."
+        )
+    if asked and task.fit is not None:
+        raise InputError(
+            f"keep = {keep!r} was given, and task {task.name!r} trains by its own fit, whose states are not seen; "
+            "leave keep out."
+        )
+    return asked
+
+
+@contextlib.contextmanager
+def _states(plan: Plan, keep: Sequence[int], store: Path | None) -> Iterator[dict[int, Shelf]]:
+    """Yield a shelf for the state after each epoch, for the time being where there is no store."""
+    with contextlib.ExitStack() as held:
+        root = store
+        if root is None and keep:
+            root = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="expunge-")))
+        yield {} if root is None else {epoch: Shelf(root, plan.state_specification(epoch)) for epoch in keep}
 
 
 def run_plan(
@@ -228,15 +270,28 @@ def run_plan(
     chunk: int | None,
     workers: int | None,
     progress: Progress | None,
+    states: Mapping[int, Shelf] | None = None,
 ) -> Ensemble:
-    """Train the members of a plan that the store lacks, and return all of them."""
+    """Train the members of a plan that the store lacks, and return all of them.
+
+    Args:
+        plan: What they will be.
+        network: Evaluates the stack.
+        shelf: Where they are kept, if anywhere.
+        device: Where they are trained.
+        chunk: Members that go through together; None measures the fastest.
+        workers: Chunks at once on the CPU; None uses every core.
+        progress: Called with member-epochs done and in all.
+        states: By an epoch, where the state after it is kept. Members that are there without are trained again so far.
+    """
+    states = states or {}
     at_once = worker_count(device, workers)
     # Plain modules hold the interpreter's lock: in threads they would wait for one another.
     processes = network.kind == "one" and device.type == "cpu" and min(at_once, len(plan.ids)) > 1 and may_fork()
     if processes and shelf is None:
         with tempfile.TemporaryDirectory(prefix="expunge-") as scratch:
             shelf = Shelf(Path(scratch), plan.specification())
-            return run_plan(plan, network, shelf, device, chunk, workers, progress)
+            return run_plan(plan, network, shelf, device, chunk, workers, progress, states)
     kept = shelf.members() if shelf else set()
     missing = [position for position, member in enumerate(plan.ids) if member not in kept]
     size = 0
@@ -254,11 +309,11 @@ def run_plan(
 
         def work(part: Sequence[int]) -> tuple[trees.State, trees.State]:
             if shelf is None:
-                return _train_chunk(plan, network, data, part, seeds, None, counter)
+                return _train_chunk(plan, network, data, part, seeds, None, counter, states)
             with shelf.claim([plan.ids[position] for position in part]) as mine:
                 own = [position for position in part if plan.ids[position] in mine]
                 if own:
-                    _train_chunk(plan, network, data, own, seeds, shelf, counter)
+                    _train_chunk(plan, network, data, own, seeds, shelf, counter, states)
             return {}, {}
 
         wanted = set(missing)
@@ -273,6 +328,11 @@ def run_plan(
             left = set() if shelf is None else shelf.left(plan.ids)  # by another process, which ended
             wanted = {position for position in wanted if plan.ids[position] in left}
         counter.add(counter.total - counter.done)  # what other processes made
+    without = [p for p, member in enumerate(plan.ids) if any(member not in each.refresh() for each in states.values())]
+    if without:
+        ids = tuple(plan.ids[position] for position in without)
+        again = replace(plan, examples=plan.examples[without], ids=ids, epochs=max(states))
+        run_plan(again, network, None, device, size or (shelf.chunk if shelf else 0) or chunk, workers, None, states)
     if shelf is not None:
         params, buffers = shelf.load(list(plan.ids), like=state(plan.task.build(0), plan.task.network.attributes))
         params, buffers = _move(params, device), _move(buffers, device)
@@ -312,6 +372,7 @@ def _train_chunk(
     all_seeds: Sequence[int],
     shelf: Shelf | None,
     counter: _Counter,
+    states: Mapping[int, Shelf],
 ) -> tuple[trees.State, trees.State]:
     recipe, device = plan.recipe, data.x.device
     ids = [plan.ids[position] for position in positions]
@@ -339,26 +400,18 @@ def _train_chunk(
         if stopped:
             raise StoppedError
 
+    if done == 0 and begun is None and 0 in states:
+        states[0].save(ids, snapshot(descent), {})
     for epoch in range(done, plan.epochs):
         train_epoch(descent, data, examples, seeds, epoch, recipe, plan.task, begun, keep)
         begun = None
+        if epoch + 1 in states:
+            states[epoch + 1].save(ids, snapshot(descent), {})
         counter.add(len(ids))
     params, buffers = descent.state()
     if shelf is not None:
         shelf.save(ids, params, buffers)
     return params, buffers
-
-
-def new_descent(network: Network, params: trees.State, buffers: trees.State, recipe: Recipe) -> Descent:
-    """Return a descent over a stack with the recipe's optimiser; the tensors given are changed in place."""
-    steps = Steps(
-        optimizer=recipe.optimizer,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        precision=recipe.precision,
-        statistics="updated",
-    )
-    return Descent(network, params, buffers, steps)
 
 
 DRAWS = ("noise", "augment")
@@ -585,6 +638,7 @@ def _in_order(parts: Sequence[Ensemble]) -> Ensemble:
         "reused": all(part.provenance["reused"] for part in parts),
         "chunk": max(part.provenance["chunk"] for part in parts),
     }
+    joined = {epoch: trees.concatenate([part.states[epoch] for part in parts]) for epoch in parts[0].states}
     return Ensemble(
         parts[0].network,
         {name: tensor[order] for name, tensor in params.items()},
@@ -592,6 +646,7 @@ def _in_order(parts: Sequence[Ensemble]) -> Ensemble:
         tuple(ids[position] for position in order),
         parts[0].seed,
         provenance,
+        states={epoch: {name: tensor[order] for name, tensor in state.items()} for epoch, state in joined.items()},
     )
 
 

@@ -20,6 +20,7 @@ from expunge.methods.problem import Checkpoint, Problem, Treatment
 from expunge.methods.random_labels import RandomLabels
 from expunge.methods.recall_inputs import RecallInputs
 from expunge.methods.retrain import Retrain
+from expunge.methods.rewind import Rewind
 from expunge.methods.salun import SalUn
 from expunge.methods.scrub import Scrub
 from expunge.methods.ssd import SSD
@@ -51,6 +52,7 @@ METHODS: dict[str, type[Method]] = {
         SalUn,
         PerturbAndRepair,
         PrimalDual,
+        Rewind,
     )
 }
 """Every method by its name."""
@@ -90,6 +92,7 @@ __all__ = [
     "RandomLabels",
     "RecallInputs",
     "Retrain",
+    "Rewind",
     "SalUn",
     "Scrub",
     "StatisticsAlone",

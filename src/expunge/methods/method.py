@@ -125,6 +125,14 @@ class Method:
         """Return the settings that an audit tries, with rates relative to the recipe's peak rate."""
         raise NotImplementedError
 
+    def states(self, recipe: Recipe) -> tuple[int, ...]:
+        """Return the epochs of training after which it needs the kept state, where `states` is among its needs.
+
+        Args:
+            recipe: The one that trained the models.
+        """
+        return ()
+
     @property
     def planned_stops(self) -> int:
         """How many stopping times there will be, at least 1."""

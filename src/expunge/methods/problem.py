@@ -17,7 +17,7 @@ from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, Split, Task
 from expunge.core.claim import Claim
-from expunge.core.recipe import Optimizer
+from expunge.core.recipe import Optimizer, Recipe
 from expunge.core.renamed import renamed
 from expunge.core.seeds import derive, generator
 from expunge.core.stopping import check_stopped
@@ -285,6 +285,11 @@ class Problem:
     def visit(self, examples: Tensor) -> None:
         """Enter positions (k,) of examples that went through forward and backward with every member, in no batch."""
         self._enter(examples.expand(len(self.seeds), -1))
+
+    def visit_epoch(self, recipe: Recipe) -> None:
+        """Enter the examples of one epoch of a recipe on the retain set."""
+        used = len(self.retain)
+        self.ledger.examples += used - used % recipe.batch_size if recipe.last_batch == "drop" else used
 
     def noise(self, epoch: int) -> list[torch.Generator]:
         """Return one generator a member for dropout in this epoch."""

@@ -13,7 +13,8 @@ from expunge.core import ForgetSet, Network, Recipe, Split, Task
 from expunge.core.seeds import derive
 from expunge.ensembles.initialise import initialise
 from expunge.ensembles.own_loop import fit_ensemble
-from expunge.ensembles.train import check_recipe, new_descent, train_epoch
+from expunge.ensembles.states import new_descent
+from expunge.ensembles.train import check_recipe, train_epoch
 from expunge.methods.method import Method, Need, Role
 from expunge.methods.problem import Checkpoint, Problem
 
@@ -101,6 +102,5 @@ def train_from_scratch(problem: Problem, recipe: Recipe, epochs: int) -> Checkpo
     examples = problem.retain.expand(len(problem.start), -1)
     for epoch in range(epochs):
         train_epoch(descent, Split(problem.x, problem.y), examples, problem.seeds, epoch, recipe, problem.task)
-        used = len(problem.retain)
-        problem.ledger.examples += used - used % recipe.batch_size if recipe.last_batch == "drop" else used
+        problem.visit_epoch(recipe)
     return problem.stop(epochs, problem.start.with_state(*descent.state()))

@@ -20,6 +20,7 @@ from expunge.core.record import CheckRecord
 from expunge.core.same_form import like_module, member_state
 from expunge.core.tree import concatenate
 from expunge.ensembles.chunks import even, run_chunks, split, worker_count
+from expunge.ensembles.own_loop import row_digest
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods.checks import run_checks
 from expunge.methods.method import Method, lacking
@@ -76,7 +77,15 @@ class Trace:
         return [check for check in self.stops[-1].checks if not check.passed]
 
 
-def check_fits(method: Method, network: Network, task: Task, forget: ForgetSet, *, targets: bool = False) -> None:
+def check_fits(
+    method: Method,
+    network: Network,
+    task: Task,
+    forget: ForgetSet,
+    *,
+    targets: bool = False,
+    start: Ensemble | None = None,
+) -> None:
     """Refuse, before any work, a method whose batches the network cannot take on this forget set.
 
     Args:
@@ -85,10 +94,11 @@ def check_fits(method: Method, network: Network, task: Task, forget: ForgetSet, 
         task: Its task.
         forget: The forget set.
         targets: Whether predicted oracle margins will be given.
+        start: The pretrained ensemble, where it is there already; without it, kept states are not asked for.
 
     Raises:
         InputError: If updated batch norm would meet a batch of one, the recipe has no full batch of the retain set, or
-            the method needs predicted oracle margins or something else that there is not.
+            the method needs predicted oracle margins, kept states of training or something else that there is not.
     """
     for need, why in lacking(task).items():
         if need in method.needs:
@@ -98,7 +108,34 @@ def check_fits(method: Method, network: Network, task: Task, forget: ForgetSet, 
             f"{method.name} needs predicted oracle margins and got none, expected unlearn(..., targets=...), shape "
             "(members, training examples): pretrained margins plus the change that a datamodel predicts."
         )
+    if "states" in method.needs and start is not None:
+        _check_states(method, task, start)
     method.check(network, task, forget)
+
+
+def _check_states(method: Method, task: Task, start: Ensemble) -> None:
+    """Refuse an ensemble without the kept states that a method needs, or whose training cannot be gone on with."""
+    wanted = method.states(task.recipe)
+    how = start.provenance.get("specification")
+    asked = f"ex.train(task, ..., keep={list(wanted)})"
+    if not isinstance(how, dict) or "trainer" not in how:
+        raise InputError(
+            f"{method.name} goes on with the training of the models from earlier states, and how these models were "
+            f"trained is not known; expected an ensemble of {asked}."
+        )
+    row = row_digest(torch.arange(len(task.train)))
+    if (how.get("task"), how.get("recipe"), how.get("examples")) != (task.fingerprint, task.recipe.to_dict(), row):
+        raise InputError(
+            f"{method.name} goes on with the training of the models, which were trained on other rows than all of "
+            f"{task.name}, or by another recipe; expected an ensemble of {asked} with the task's own recipe."
+        )
+    missing = [epoch for epoch in wanted if epoch not in start.states]
+    if missing:
+        raise InputError(
+            f"{method.describe()} needs the state of training after epoch {missing[0]}, and the ensemble has "
+            f"{f'those after {sorted(start.states)}' if start.states else 'none'}; expected one of {asked}. With the "
+            "same seed and store it keeps the members there are, and trains them again only as far as needed."
+        )
 
 
 @plain_arguments
@@ -166,7 +203,7 @@ def unlearn(
         raise InputError(
             f"method is a {type(method).__name__}, expected one of expunge.methods, such as GradientAscent(...)."
         )
-    check_fits(method, pretrained.network, task, forget, targets=targets is not None)
+    check_fits(method, pretrained.network, task, forget, targets=targets is not None, start=pretrained)
     members, device = len(pretrained), pretrained.device
     non_negative(targets_cost=targets_cost)
     aims = _check_targets(targets, pretrained, task, forget) if "targets" in method.needs else None

@@ -41,7 +41,7 @@ from expunge.studies.run.check import NEEDED, check
 from expunge.studies.run.forecasting import FORECAST_WORK, check_forecastable
 from expunge.studies.run.forget_specs import choose_all, is_component, parse_component
 from expunge.studies.run.given import Given, Models
-from expunge.studies.run.grid import plan_runs, runs_work
+from expunge.studies.run.grid import kept_epochs, plan_runs, runs_work
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.prediction import FOLLOWED
 from expunge.studies.run.progress import Pulse
@@ -133,7 +133,19 @@ def audit(
             return out, run.record
         run.record.rows, run.record.rows_digest = save_rows(out, task, choices, seed)
         study = Study(
-            task, members, seed, tolerance, row_tolerance, where, chunk, out, run.reporter, run.parts, forecasts, given
+            task,
+            members,
+            seed,
+            tolerance,
+            row_tolerance,
+            where,
+            chunk,
+            out,
+            run.reporter,
+            run.parts,
+            forecasts,
+            given,
+            kept_epochs(runs, task),
         )
         for choice in choices:
             run.record.forget_sets.append(audit_forget_set(study, choice, runs))
@@ -193,7 +205,9 @@ def _prepare(
     starting = len(given.models.get(("pretrained", ""), range(members)))
     reason = _no_forecast(task, starting, where) if forecast else ""
     forecasts = forecast and not reason
-    runs = plan_runs(task, methods, predicted=forecasts, why=reason or "as --no-forecast asks")
+    start = given.models.get(("pretrained", ""))
+    why = reason or "as --no-forecast asks"
+    runs = plan_runs(task, methods, predicted=forecasts, why=why, given=start)
     check_folder(out, Record.FILE, resume)
     choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
     given = given.of_sets(task, choices, FEWEST_MEMBERS)
@@ -201,7 +215,7 @@ def _prepare(
         network = choice.task.network
         for method in runs:
             for each in (choice.forget, choice.calibration):
-                check_fits(method, network, choice.task, each, targets=forecasts)
+                check_fits(method, network, choice.task, each, targets=forecasts, start=start)
     return _Ready(choices, runs, given, forecasts, reason, starting, where)
 
 

@@ -29,7 +29,7 @@ from expunge.methods import GradientAscent, Method, check_fits, unlearn
 from expunge.studies.audit.judging import Bench
 from expunge.studies.run.check import MOST_ROWS, span
 from expunge.studies.run.forecasting import FORECAST_WORK
-from expunge.studies.run.grid import by_method, calibrated
+from expunge.studies.run.grid import by_method, calibrated, kept_epochs
 from expunge.studies.run.measure import Parts
 from expunge.tasks import Choice
 
@@ -40,6 +40,8 @@ EPOCHS = 3
 PATIENCE = 2.0
 PAGE_BYTES = 6 * 2**20
 """About what record and page take."""
+STATE = 3
+"""A kept state of training, in units of the weights: with what an optimiser remembers, at most."""
 HELD = 6
 """Copies of an ensemble's weights that are in memory at most: pretrained, oracles, the ensemble in work, its steps."""
 
@@ -143,7 +145,7 @@ def estimate(
         runs=sum((1 + calibrated(group)) * len(group) for group in by_method(runs)) * len(choices),
         memory=_peak_memory(device) + HELD * weights + 8 * members * scored * task.classes,
         memory_free=available_memory(),
-        disk=ensembles * weights
+        disk=(ensembles + STATE * fingerprints * len(kept_epochs(runs, task))) * weights
         + 4 * members * scored * len(choices) * (4 + 2 * methods)
         + PAGE_BYTES * len(choices)
         + subsets * weights // members,

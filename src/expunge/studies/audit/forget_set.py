@@ -79,6 +79,8 @@ class Study:
     """Whether each forget set is forecast before its oracles are trained."""
     given: Given
     """Models that are not trained, because they were given."""
+    keep: Sequence[int] = ()
+    """Epochs after which the state of the pretrained models is kept, for methods that go back to it."""
     notes: list[str] = field(default_factory=list)
     ensembles: list[EnsembleRecord] = field(default_factory=list)
     made: dict[str, Ensemble] = field(default_factory=dict)
@@ -233,6 +235,7 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
         without=without,
         seed=pretrained_seed(study.seed) if kind == "pretrained" else derive(study.seed, "audit", kind) % 2**31,
         store=study.folder / "ensembles",
+        keep=study.keep if kind == "pretrained" else (),
         device=study.device,
         chunk=study.chunk,
         progress=share,

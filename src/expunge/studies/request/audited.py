@@ -77,6 +77,12 @@ def audited(run: Path | str, task: Task, forget: ForgetSet) -> Audited:
                 "predicted from an ensemble of pretrained models, and here is one."
             )
             continue
+        if "states" in METHODS[each.method].needs:
+            notes.append(
+                f"{each.label} passed at {each.cost:.0%} of retraining, and was not used: it goes back to an earlier "
+                "state of training, and here is its end alone."
+            )
+            continue
         method = _rebuilt(each, folder)
         source = AuditSource(
             run=str(folder),

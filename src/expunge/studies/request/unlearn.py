@@ -234,6 +234,11 @@ def _check_setting(setting: Setting, task: Task, forget: ForgetSet) -> None:
     """Refuse a method that cannot be run on one model."""
     if isinstance(setting.method, DoNothing):
         raise InputError("do_nothing changes nothing, and a copy is no unlearned model; choose another method.")
+    if "states" in setting.method.needs:
+        raise InputError(
+            f"{setting.method.name} goes back to an earlier state of training, and a checkpoint is its end alone; go "
+            "on from an earlier checkpoint with your own training, without these rows, or choose another method."
+        )
     if "targets" in setting.method.needs:
         raise InputError(
             f"{setting.method.name} aims at margins that a forecast predicts from an ensemble of pretrained models "

@@ -123,7 +123,8 @@ ON_TRUST = "What they were trained on is taken on trust"
 def _known(ensemble: Ensemble) -> Ensemble:
     """Let an ensemble say what it is: how it was trained where that is known, else its weights."""
     how = ensemble.provenance.get("specification") or {"given": digest_json(_digests(ensemble))}
-    return ensemble.with_state(ensemble.params, ensemble.buffers, provenance={"specification": how})
+    kept = {"provenance": {"specification": how}, "states": ensemble.states}
+    return ensemble.with_state(ensemble.params, ensemble.buffers, **kept)
 
 
 def _enough(ensemble: Ensemble, fewest: int, what: str) -> Ensemble:

@@ -19,7 +19,12 @@ OWN_EXPECTED = "a function fn(model, retain_loader, forget_loader, validation_lo
 
 
 def plan_runs(
-    task: Task, methods: Sequence[str | Method] | None, *, predicted: bool = False, why: str = ""
+    task: Task,
+    methods: Sequence[str | Method] | None,
+    *,
+    predicted: bool = False,
+    why: str = "",
+    given: Ensemble | None = None,
 ) -> list[Method]:
     """Return every run of an audit: the controls, and the settings of the methods asked for.
 
@@ -30,6 +35,7 @@ def plan_runs(
             whatever of `DEFAULT_METHODS`.
         predicted: Whether oracle margins will be predicted.
         why: Why not.
+        given: The pretrained ensemble, where it will not be trained: it has the kept states that it has.
 
     Raises:
         InputError: If a name is unknown, the same setting is given twice, or a method needs what is lacking.
@@ -37,6 +43,8 @@ def plan_runs(
     lacks: dict[Need, str] = lacking(task)
     if not predicted:
         lacks["targets"] = "oracle margins that a forecast predicts, and no forecast is made" + (why and f" ({why})")
+    if given is not None and not given.states:
+        lacks["states"] = "kept states of training, and the pretrained models were given without"
     possible = {name: method for name, method in METHODS.items() if not method.needs & lacks.keys()}
     asked_for = [name for name in DEFAULT_METHODS if name in possible] if methods is None else methods
     runs: list[Method] = []
@@ -116,6 +124,11 @@ def run_work(method: Method, task: Task, forget: int) -> float:
 def runs_work(runs: Sequence[Method], task: Task, forget: int) -> float:
     """Return about what all runs take; those with a grid to choose from run on the calibration set too."""
     return sum((1 + calibrated(group)) * run_work(run, task, forget) for group in by_method(runs) for run in group)
+
+
+def kept_epochs(runs: Sequence[Method], task: Task) -> list[int]:
+    """Return the epochs of training after which the runs need the state."""
+    return sorted({epoch for run in runs for epoch in run.states(task.recipe)})
 
 
 def relative_options(method: Method, task: Task) -> dict[str, Any]:
