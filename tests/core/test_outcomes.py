@@ -275,3 +275,21 @@ def test_an_outcome_is_a_file_and_a_line_in_the_registry(monkeypatch):
     before, after = (train(task, members=2, epochs=epochs) for epochs in (0, 3))
     loss = [task.outcome.loss(e.logits(task.train.x), task.train.y).mean() for e in (before, after)]
     assert loss[1] < loss[0]
+
+
+@pytest.mark.parametrize("odd", ["none", "tie", "nan", "inf", "-inf", "huge"])
+def test_accuracy_is_that_of_the_first_largest_logit_whatever_the_logits(odd):
+    outputs = torch.randn(3, 40, 5, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(40) % 5
+    if odd == "tie":
+        outputs[1] = 0.0
+    elif odd != "none":
+        outputs[1, ::3, 2] = 3e38 if odd == "huge" else float(odd)
+    expected = []
+    for member in outputs.double().numpy():
+        right = [
+            np.isfinite(row).all() and list(row).index(max(row)) == int(own) for row, own in zip(member, y, strict=True)
+        ]
+        expected.append(sum(right) / 40)
+    assert Classes().utility(outputs, y).tolist() == pytest.approx(expected)
+    assert Classes().utility(outputs, y.expand(3, -1)).tolist() == pytest.approx(expected)

@@ -192,6 +192,10 @@ def test_tree_maths():
     assert apart.tolist() == pytest.approx(expected, rel=1e-6)
     whole["w"][1, 0, 0] = math.nan
     assert tree.finite_members(whole).tolist() == [True, False, True]
+    # Sums that overflow, and infinities that cancel, say nothing.
+    largest, inf = torch.finfo(torch.float32).max, float("inf")
+    extreme = torch.tensor([[largest, largest], [inf, -inf], [-largest, -largest], [inf, 0.0]])
+    assert tree.finite_members({"w": extreme}).tolist() == [True, False, True, False]
     assert math.isnan(tree.distance(whole, copy)[1])
 
 

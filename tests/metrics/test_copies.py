@@ -36,6 +36,13 @@ def test_independent_models_are_no_copies_however_they_err_together(directions):
     assert copies_said(Copies(oracle), models) == ""
     models[7] = oracle[3]
     assert "1 of 100 members are copies of oracles" in copies_said(Copies(oracle), models)
+    held_out = draw.normal(size=(100, directions)) @ way
+    sound = draw.normal(size=(100, directions)) @ way
+    assert copies_said(Copies(oracle, held_out), sound) == ""
+    held_out[4] = held_out[2]
+    assert "1 of 100 held-out oracles are copies of other held-out" in copies_said(Copies(oracle, held_out), sound)
+    held_out[5] = oracle[2]
+    assert "1 of 100 held-out oracles are copies of oracles" in copies_said(Copies(oracle, held_out), sound)
 
 
 def test_models_that_are_not_finite_and_lone_oracles_do_not_matter():

@@ -24,9 +24,11 @@ def margins_from_logits(logits: Tensor, labels: Tensor) -> Tensor:
     """
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    index = labels.long().to(logits.device).expand(logits.shape[:-1]).unsqueeze(-1)
-    own = logits.gather(-1, index).squeeze(-1)
-    others = logits.scatter(-1, index, float("-inf")).logsumexp(-1)
+    # Classes before examples: that is how stacked linear layers put them out, and a short last axis is slow.
+    columns = logits.transpose(-1, -2)
+    index = labels.long().to(logits.device).expand(logits.shape[:-1]).unsqueeze(-2)
+    own = columns.gather(-2, index).squeeze(-2)
+    others = columns.scatter(-2, index, float("-inf")).logsumexp(-2)
     return own - others
 
 

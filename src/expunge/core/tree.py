@@ -30,15 +30,25 @@ def concatenate(states: Sequence[Mapping[str, Tensor]]) -> State:
 
 def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
     """Return the Euclidean distance of each member in `a` from the same member in `b`, shape (members,), float64."""
-    squares = [((a[name].double() - b[name].double()).reshape(len(a[name]), -1) ** 2).sum(1) for name in a]
-    return torch.stack(squares).sum(0).sqrt()
+    norms = [
+        torch.linalg.vector_norm(_difference(a[name], b[name]).reshape(len(a[name]), -1), dim=1, dtype=torch.float64)
+        for name in a
+    ]
+    whole: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    return whole
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    return a - b if a.dtype == b.dtype == torch.float32 else a.double() - b.double()
 
 
 def finite_members(state: Mapping[str, Tensor]) -> Tensor:
     """Return which members hold only finite numbers, shape (members,), boolean."""
-    flags = [
-        torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
-        for tensor in state.values()
-        if tensor.is_floating_point()
-    ]
+    flags = [_finite(tensor.reshape(len(tensor), -1)) for tensor in state.values() if tensor.is_floating_point()]
     return torch.stack(flags).all(0)
+
+
+def _finite(rows: Tensor) -> Tensor:
+    """Return which rows hold only finite numbers; their sum tells in one pass, but where it overflows."""
+    told = torch.isfinite(rows.sum(1))
+    return told if bool(told.all()) else torch.isfinite(rows).all(1)

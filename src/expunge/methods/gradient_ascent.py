@@ -57,10 +57,12 @@ class GradientAscent(Trained):
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every pass over F."""
         descent = self.descent(problem)
+        after = problem.forget_loss(descent)
         for epoch in range(1, self.epochs + 1):
-            before, noise = problem.forget_loss(descent), problem.noise(epoch)
+            before, noise = after, problem.noise(epoch)
             problem.take_pass(descent, "forget", epoch, self.batch_size, self.lr, ascend=True, noise=noise)
-            problem.raised(before, problem.forget_loss(descent))
+            after = problem.forget_loss(descent)
+            problem.raised(before, after)
             yield problem.checkpoint(epoch, descent, self.statistics)
 
     @classmethod

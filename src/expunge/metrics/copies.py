@@ -8,6 +8,8 @@ tr(S)^2 / tr(S^2), S the oracles' covariance. With fewer than three only equal m
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,10 +26,11 @@ class Copies:
 
     Args:
         oracle: Margins (oracles, examples), finite.
+        held_out: Margins of held-out oracles (models, examples), or None.
     """
 
-    def __init__(self, oracle: Array) -> None:
-        self._oracle, self._limit = oracle, 0.0
+    def __init__(self, oracle: Array, held_out: Array | None = None) -> None:
+        self._oracle, self._limit, self._held_out = oracle, 0.0, held_out
         if len(oracle) < 2:
             return
         self._mean, self._spread = oracle.mean(0), deviations(oracle)
@@ -50,6 +53,13 @@ class Copies:
         """Return which oracles are copies of an earlier one."""
         return self.among(self._oracle)
 
+    @cached_property
+    def known(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which oracles are copies of an earlier one, and which held-out ones are, and which are copies of oracles."""
+        if self._held_out is None:
+            return self.among_oracles(), np.zeros(0, bool), np.zeros(0, bool)
+        return self.among_oracles(), self.among(self._held_out), self.of_oracles(self._held_out)
+
     def _near(self, models: Array, others: Array) -> NDArray[np.bool_]:
         near = np.zeros((len(models), len(others)), dtype=bool)
         ours, theirs = np.flatnonzero(~failed_rows(models)), np.flatnonzero(~failed_rows(others))
@@ -68,17 +78,15 @@ class Copies:
             return np.asarray((models - self._mean) / self._spread)
 
 
-def copies_said(copies: Copies, unlearned: Array, held_out: Array | None = None) -> str:
+def copies_said(copies: Copies, unlearned: Array) -> str:
     """Return a sentence on the copies among members, oracles and held-out oracles; "" where there are none."""
     shared = int(copies.of_oracles(unlearned).sum())
     if shared:
         return f"{shared} of {len(unlearned)} members are copies of oracles, which says nothing about unlearning."
-    sides = {"members": copies.among(unlearned), "oracles": copies.among_oracles()}
-    if held_out is not None:
-        again = int(copies.of_oracles(held_out).sum())
-        if again:
-            return f"{again} of {len(held_out)} held-out oracles are copies of oracles, so the floor would be too low."
-        sides["held-out oracles"] = copies.among(held_out)
+    oracles, held_out, again = copies.known
+    if again.any():
+        return f"{again.sum()} of {len(again)} held-out oracles are copies of oracles, so the floor would be too low."
+    sides = {"members": copies.among(unlearned), "oracles": oracles, "held-out oracles": held_out}
     for who, repeated in sides.items():
         if repeated.any():
             count = f"{repeated.sum()} of {len(repeated)}"

@@ -53,6 +53,8 @@ class Prepared:
     """Bootstrap readings made so far, each (replicates,)."""
     ranked: list[Ranked] = field(default_factory=list, repr=False)
     """Its ranks among the oracles, once they were needed."""
+    steps: list[tuple[float, float]] = field(default_factory=list, repr=False)
+    """How far P95 falls and rises when one member moves, once it was needed."""
 
 
 class Ruler:
@@ -283,11 +285,16 @@ class Ruler:
         """
         if summary == "mean":
             return 0.0, 0.0
+        if not ready.steps:
+            ready.steps.append(self._step_of(ready, float(self.replicate(ready, summary).std())))
+        return ready.steps[0]
+
+    def _step_of(self, ready: Prepared, spread: float) -> tuple[float, float]:
         place = 0.95 * (len(ready.klom) - 1)
         first, part = int(place), place - int(place)
         order = np.argsort(ready.klom, kind="stable")
         low, high = (self._one_moves(ready, int(order[min(i, len(order) - 1)])) for i in (first, first + 1))
-        step, spread = (1 - part) * low + part * high, float(self.replicate(ready, summary).std())
+        step = (1 - part) * low + part * high
         return float(step[0] * (step[0] > spread)), float(step[1] * (step[1] > spread))
 
     def _one_moves(self, ready: Prepared, example: int) -> Array:

@@ -176,11 +176,11 @@ class Judge:
             )
             for split in SPLITS
         }
-        self._copied = Copies(_joined({split: self.rulers[split].oracle for split in SPLITS}))
         others = {split: ruler.held_out.margins for split, ruler in self.rulers.items() if ruler.held_out}
         # Members are left out of the split where they failed; without the same members there is no row to compare.
         alike = len(others) == len(SPLITS) and len({len(margins) for margins in others.values()}) == 1
-        self._held_out = _joined(others) if alike else None
+        oracles = _joined({split: self.rulers[split].oracle for split in SPLITS})
+        self._copied = Copies(oracles, _joined(others) if alike else None)
         self.pretrained: dict[SplitName, Prepared] | None = None
         kept = np.ones(0, dtype=bool)
         if pretrained is not None:
@@ -373,7 +373,7 @@ class Judge:
 
     def _copies(self, ready: Mapping[SplitName, Prepared]) -> str:
         """Say so when models are copies of others: then nothing here is a sample, and nothing can be found."""
-        return copies_said(self._copied, _joined({s: ready[s].margins for s in SPLITS}), self._held_out)
+        return copies_said(self._copied, _joined({s: ready[s].margins for s in SPLITS}))
 
     def _members_needed(self, verdict: Verdict) -> int | None:
         """Intervals and what is missed shrink with the root of the members, cautiously; the excess stays as it is."""

@@ -188,7 +188,7 @@ def _copies(sides: Mapping[str, Side], samples: Mapping[SplitName, metrics.Sampl
         for who, side in sides.items()
         if set(samples) <= set(side.margins)
     }
-    said = copies_said(Copies(joined["oracle"]), joined["unlearned"], joined.get("held_out"))
+    said = copies_said(Copies(joined["oracle"], joined.get("held_out")), joined["unlearned"])
     return [f"Nothing here is a finding: {said}"] if said else []
 
 
