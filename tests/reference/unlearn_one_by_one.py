@@ -90,6 +90,42 @@ def fisher_noise(module: nn.Module, task: Task, forget, method, seed: int, membe
     return module
 
 
+def unsir(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    own, module = derive(seed, "unlearn", "unsir", member), copy.deepcopy(module).eval()
+    x, y, shares = task.train.x, task.train.y, []
+    for epoch in range(method.epochs + 1):
+        (order,) = passes(forget.retain, seed, "unsir", member, f"retain-{epoch}", len(forget.retain))
+        shares.append(order[: max(1, round(method.retain_share * len(order)))])
+    inputs, labels = [x[shares[0]]], [y[shares[0]]]
+    for c in sorted(set(y[forget.indices].tolist())):
+        drawn = torch.randn(method.noise_size, *x.shape[1:], generator=generator(own, "noise inputs", c))
+        noise, wrong = nn.Parameter(drawn.to(x.dtype)), torch.full((method.noise_size,), c)
+        optimiser = torch.optim.Adam([noise], lr=method.noise_lr, foreach=False)
+        for _ in range(method.noise_steps):
+            size = sum(float(method.noise_penalty) * (one**2).sum() for one in noise) / len(noise)
+            optimiser.zero_grad()
+            (size - F.cross_entropy(module(noise), wrong)).backward()
+            optimiser.step()
+        inputs.append(noise.detach())
+        labels.append(wrong)
+    real = len(shares[0])
+    inputs, labels = torch.cat(inputs), torch.cat(labels)
+    numbers = np.concatenate([np.arange(real), np.tile(np.arange(real, len(labels)), method.noise_copies)])
+    order = numbers[torch.randperm(len(numbers), generator=generator(derive(own, "impair"), "order", 0)).numpy()]
+    normalise(module, method.statistics)
+    optimiser = stepper(module, method)
+    for start in range(0, len(order), method.batch_size):
+        part = order[start : start + method.batch_size]
+        update(module, optimiser, F.cross_entropy(module(inputs[part]), labels[part]))
+    for group in optimiser.param_groups:
+        group["lr"] = method.repair * method.lr
+    for share in shares[1:]:
+        for start in range(0, len(share), method.batch_size):
+            part = share[start : start + method.batch_size]
+            update(module, optimiser, F.cross_entropy(module(x[part]), y[part]))
+    return module.eval()
+
+
 def gradient_descent_ascent(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
     module, name = copy.deepcopy(module), "gradient_descent_ascent"
     normalise(module, method.statistics)

@@ -26,6 +26,7 @@ from expunge.methods.scrub import Scrub
 from expunge.methods.ssd import SSD
 from expunge.methods.statistics_alone import StatisticsAlone
 from expunge.methods.unlearn import Stop, Trace, check_fits, unlearn
+from expunge.methods.unsir import UNSIR
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -37,6 +38,7 @@ METHODS: dict[str, type[Method]] = {
         StatisticsAlone,
         GradientAscent,
         GradientDescentAscent,
+        UNSIR,
         Scrub,
         BadTeacher,
         MarginMatching,
@@ -71,6 +73,7 @@ __all__ = [
     "DEFAULT_METHODS",
     "METHODS",
     "SSD",
+    "UNSIR",
     "BadTeacher",
     "CFk",
     "Checkpoint",

@@ -26,11 +26,12 @@ Raises = Literal["forget loss", "forget divergence", ""]
 Need = Literal[
     "convex",
     "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics", "recipe",
-    "classes", "real_inputs",
+    "classes", "real_inputs", "whole_classes",
 ]  # fmt: skip
 """What a method cannot do without: retain or forget examples, predicted oracle margins, earlier states of training,
 gradients of single examples, plain modules, weights (not outputs alone), a model with normalisation statistics,
-training by a recipe (not by a `fit`), an outcome that is one of several classes, or inputs that gradients reach;
+training by a recipe (not by a `fit`), an outcome that is one of several classes, inputs that gradients reach, or a
+forget set of whole classes (such a method is in no `all`: it has to be named);
 `convex`: a strongly convex loss that is solved to its optimum with noise (`ex.tasks.logistic`)."""
 Choice = Literal["calibration", "cheapest", "last"]
 """How an audit chooses among settings and stopping times: best on the calibration set; the cheapest that works there;

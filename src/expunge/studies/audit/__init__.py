@@ -214,7 +214,7 @@ def _prepare(
     for choice in choices:
         network = choice.task.network
         for method in runs:
-            for each in (choice.forget, choice.calibration):
+            for each in (choice.forget, choice.calibration)[: 1 if method.chosen == "last" else 2]:
                 check_fits(method, network, choice.task, each, targets=forecasts, start=start)
     return _Ready(choices, runs, given, forecasts, reason, starting, where)
 

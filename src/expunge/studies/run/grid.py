@@ -31,8 +31,8 @@ def plan_runs(
     Args:
         task: Whose recipe sets the rates, and whose model decides whether statistics can drift.
         methods: Registry names (their whole grid is tried), methods with options (tried as given), or functions of
-            one's own as `path/to/mine.py:function`; `all` is whatever of the registry the task can run, None
-            whatever of `DEFAULT_METHODS`.
+            one's own as `path/to/mine.py:function`; `all` is whatever of the registry the task can run on any
+            forget set, None whatever of `DEFAULT_METHODS`.
         predicted: Whether oracle margins will be predicted.
         why: Why not.
         given: The pretrained ensemble, where it will not be trained: it has the kept states that it has.
@@ -48,7 +48,8 @@ def plan_runs(
     possible = {name: method for name, method in METHODS.items() if not method.needs & lacks.keys()}
     asked_for = [name for name in DEFAULT_METHODS if name in possible] if methods is None else methods
     runs: list[Method] = []
-    for item in itertools.chain.from_iterable(possible if item == ALL_METHODS else [item] for item in asked_for):
+    every = [name for name, method in possible.items() if "whole_classes" not in method.needs]
+    for item in itertools.chain.from_iterable(every if item == ALL_METHODS else [item] for item in asked_for):
         if isinstance(item, Method):
             runs.append(item)
         elif item in METHODS:
