@@ -21,7 +21,7 @@ from expunge.core.checks import instance, plain_arguments, seeds, whole
 from expunge.core.plan import Plan
 from expunge.core.reading import as_tensor
 from expunge.core.unlearning import Unlearning
-from expunge.ensembles.train import TASK_EXPECTED
+from expunge.ensembles.train import TASK_EXPECTED, check_members
 from expunge.methods import Method
 from expunge.metrics.one_model import LEVEL, POWER, OneModel
 from expunge.report.plan import plan_text
@@ -176,7 +176,8 @@ def _counts(members: Any) -> list[int]:
             f"{FEWEST_MEMBERS}, such as [20, 50]."
         )
     counts = sorted(set(given.reshape(-1).tolist()))
-    whole(FEWEST_MEMBERS, members=counts[0])
+    for count in counts:
+        check_members(count, FEWEST_MEMBERS)
     return counts
 
 

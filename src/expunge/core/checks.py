@@ -96,7 +96,7 @@ def plain_arguments(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def kinds_of(annotation: Any, names: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the kinds of option that an annotation allows: `int`, `float`, `bool`, `str`, None's, and words.
+    """Return the kinds of option that an annotation allows: numbers, texts, None's, functions, consoles, and words.
 
     Args:
         annotation: As it is written, such as `"int | None"` or the name of a `Literal`.
@@ -116,8 +116,10 @@ def kinds_of(annotation: Any, names: Mapping[str, Any]) -> tuple[Any, ...]:
     for part in get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,):
         if get_origin(part) is Literal:
             found += get_args(part)
-        elif part in (int, float, bool, str, type(None)):
+        elif part in (int, float, bool, str, type(None)) or getattr(part, "__module__", "") == "rich.console":
             found.append(part)
+        elif part is Callable or get_origin(part) is Callable:
+            found.append(Callable)
         else:
             return ()
     return tuple(found)
@@ -133,8 +135,12 @@ def of_kind(kinds: tuple[Any, ...], **values: Any) -> None:
         float: (_is_number, "a number"),
         bool: (lambda value: isinstance(value, bool), "True or False"),
         str: (_is_text, "a text"),
+        Callable: (callable, "a function"),
         type(None): (lambda value: value is None, "None"),
     }
+    for kind in kinds:
+        if isinstance(kind, type) and kind not in tests:
+            tests[kind] = (functools.partial(_is_a, kind), f"a {kind.__module__}.{kind.__name__}")
     words = [kind for kind in kinds if isinstance(kind, str)]
     for name, value in values.items():
         if not kinds or (isinstance(value, str) and value in words):
@@ -248,6 +254,10 @@ def described(value: Any) -> str:
         return f"the text {value!r}" if len(value) <= LONGEST_TEXT else f"a text of {len(value):,} letters"
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    return isinstance(value, kind)
 
 
 def _is_whole(value: Any) -> bool:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LONGEST_TOLD = 300
 """Characters of another library's or a user's error that a message repeats."""
@@ -22,6 +26,31 @@ class DamagedFileError(RuntimeError):
 
 class DivergedError(RuntimeError):
     """Every member of an ensemble became non-finite, so nothing that follows would mean anything."""
+
+
+def noted(function: Callable[P, T], what: str) -> Callable[P, T]:
+    """Return a user's function that is called in the midst of work; what it raises comes through as it is, with a note.
+
+    Args:
+        function: A callback, such as `progress`.
+        what: What the note calls it.
+
+    >>> try:
+    ...     noted(lambda done: 1 / done, "progress, which train called")(0)
+    ... except ZeroDivisionError as error:
+    ...     error.__notes__
+    ['raised by progress, which train called']
+    """
+
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return function(*args, **options)
+        except Exception as error:
+            if not getattr(error, "__notes__", None):  # else one callback that went through several hands
+                error.add_note(f"raised by {what}")
+            raise
+
+    return call
 
 
 def told(error: BaseException, own: Any = "") -> str:

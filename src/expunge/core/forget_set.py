@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,8 @@ class ForgetSet:
                 f"a forget set is named {self.name!r}, expected at most {LONGEST_NAME} letters that can be part of the "
                 "name of a file, such as 'random-70'."
             )
-        of_kind((str,), how=self.how)
+        of_kind((str,), how=self.how, chooser=self.chooser)
+        instance(Mapping, "a mapping from the names of the chooser's arguments to their values", options=self.options)
 
     @classmethod
     def of(
@@ -83,21 +84,21 @@ class ForgetSet:
         """
         instance(Task, "an expunge.Task", task=task)
         values = cls._read(indices, name, len(task.train))
-        before = cls._read(gone, f"{name}: gone", len(task.train)) if len(gone) else np.empty(0, dtype=np.int64)
+        none_gone = isinstance(gone, Sized) and len(gone) == 0
+        before = np.empty(0, dtype=np.int64) if none_gone else cls._read(gone, f"{name}: gone", len(task.train))
         again = np.intersect1d(values, before)
         if len(again):
             raise InputError(
                 f"forget set {name!r} names {len(again)} positions that are gone (first: {again[0]}), expected others."
             )
+        options = {} if options is None else options
         n = len(task.train)
         if len(values) + len(before) == n:
             raise InputError(
                 f"forget set {name!r} is the whole training set ({n} examples), expected fewer: nothing is left to "
                 "retrain on."
             )
-        return cls(
-            name=name, indices=values, examples=n, how=how, chooser=chooser, options=dict(options or {}), gone=before
-        )
+        return cls(name=name, indices=values, examples=n, how=how, chooser=chooser, options=options, gone=before)
 
     @staticmethod
     def _read(indices: Any, name: str, n: int) -> Indices:

@@ -26,8 +26,10 @@ import numpy as np
 import torch
 
 from expunge.core import DivergedError, Ensemble, InputError, Network, Split, Task, margins_from_logits
-from expunge.core.checks import whole
+from expunge.core.checks import plain_arguments, whole
 from expunge.core.digest import digest_tensors
+from expunge.core.errors import noted
+from expunge.core.reading import check_memory
 from expunge.core.seeds import derive
 from expunge.ensembles import train
 from expunge.ensembles.store import Shelf
@@ -165,6 +167,7 @@ def subset_size(examples: int, alpha: float) -> int:
     return size
 
 
+@plain_arguments
 def train_subsets(
     task: Task,
     *,
@@ -203,6 +206,8 @@ def train_subsets(
     n = len(task.train)
     size = subset_size(n, alpha)
     aims = Targets.of(task, targets)
+    check_memory(5 * subsets * len(aims), f"the margins of {subsets:,} subset models")
+    progress = None if progress is None else noted(progress, "progress, which train_subsets called")
     network = network or task.network
     shelf = None if store is None else Shelf(Path(store), _specification(task, size, aims, seed))
     weights = None if shelf is None else shelf.folder / "weights"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from expunge.core import DivergedError, Ensemble, ForgetSet, InputError, Network, Recipe, Split, Task
 from expunge.core import tree as trees
 from expunge.core.checks import as_path, between, described, instance, plain_arguments, seeds, whole
+from expunge.core.errors import noted
 from expunge.core.modules import state
 from expunge.core.reading import as_tensor, check_memory
 from expunge.core.seeds import derive, generator
@@ -35,6 +36,9 @@ TRAINER = 1
 
 PARTIAL_SECONDS = 30.0
 """How often training in progress is written to the store."""
+
+MOST_MEMBERS = 10_000
+"""Of one ensemble. Comparisons need some hundred; of many more the first models alone take minutes to draw."""
 
 TASK_EXPECTED = "an expunge.Task, such as expunge.tasks.digits() or expunge.tasks.load_task('digits')"
 """What a message says where something else came for a task."""
@@ -105,7 +109,7 @@ def train(
 
     Args:
         task: Data, model and recipe.
-        members: Number of members M, at least 1.
+        members: Number of members M, 1 to 10,000.
         without: A forget set that no member may see (this makes oracles); None trains on all examples.
         examples: Examples of each member: positions (members, k) or a mask (members, examples). Members with
             different numbers of examples are allowed. Cannot be given together with `without`.
@@ -121,6 +125,7 @@ def train(
         workers: Chunks that run at once on the CPU; None uses every core.
         network: How the stack is evaluated; None is the task's own (see `build_network`).
         progress: Called with member-epochs done and in all; with members, where the task has its own `fit`.
+            What it raises ends the training and comes through as it is, with a note; the store keeps what is finished.
 
     Returns:
         The ensemble, on the device; `provenance` holds its specification, `chunk`, `seconds` and `reused`.
@@ -131,7 +136,7 @@ def train(
         DamagedFileError: If a file in the store is altered.
     """
     instance(Task, TASK_EXPECTED, task=task)
-    whole(members=members)
+    check_members(members)
     whole(minimum=0, first=first)
     seeds(seed=seed)
     if recipe is not None:
@@ -155,11 +160,14 @@ def train(
         raise InputError(f"network is {described(network)}, expected what build_network returns; leave it out.")
     network = network or task.network
     store = None if store is None else as_path(store, "store")
+    own = task.model is None or (task.fit is not None and epochs != 0)
+    if not own:
+        check_size(task, network, members)
+    progress = None if progress is None else noted(progress, "progress, which train called")
     sets = _example_sets(task, members, without, examples)
     keep = _check_keep(task, keep, length)
-    if task.model is None or (task.fit is not None and epochs != 0):
+    if own:
         return _train_own(task, network, sets, first, seed, recipe, epochs, store, where, workers, progress, begin)
-    check_size(task, network, members)
     groups = _groups(sets)
     plans = [
         Plan(
@@ -523,6 +531,16 @@ def fastest_chunk(task: Task, members: int, device: torch.device) -> int:
     plan = Plan(task, task.recipe, examples, tuple(range(members)), 0, task.recipe.epochs)
     data = Split(task.train.x.to(device), task.train.y.to(device))
     return choose_chunk(plan, task.network, data, device, worker_count(device))
+
+
+def check_members(members: int, fewest: int = 1) -> None:
+    """Refuse numbers of members that no ensemble has; checked before anything is made for each of them."""
+    whole(fewest, members=members)
+    if members > MOST_MEMBERS:
+        raise InputError(
+            f"members = {members:,}, expected at most {MOST_MEMBERS:,} in one ensemble; train more of them in several, "
+            "with train(first=...)."
+        )
 
 
 def check_size(task: Task, network: Network, members: int) -> None:

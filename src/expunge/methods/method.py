@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from expunge.core import ForgetSet, Network, Recipe, Task, has_statistics
-from expunge.core.checks import between, non_negative, plain_fields, typed_fields, whole
+from expunge.core import ForgetSet, InputError, Network, Recipe, Task, has_statistics
+from expunge.core.checks import between, described, non_negative, plain_fields, typed_fields, whole
 from expunge.core.convex import ConvexFit, plain_linear
 from expunge.core.outcomes import Classes
 from expunge.core.recipe import Optimizer
@@ -62,6 +62,21 @@ def lacking(task: Task) -> dict[Need, str]:
             f"{task.name} is not). For other models the same claim has no proof; clipped_noisy claims another one"
         )
     return found
+
+
+def check_complete(method: Method) -> None:
+    """Refuse, before any work, a base class or a subclass that is not finished.
+
+    Raises:
+        InputError: If it has no name, no label, or does not say how it unlearns.
+    """
+    lacks = [what for what in ("name", "label") if not isinstance(getattr(method, what, None), str)]
+    lacks += ["stops"] if type(method).stops is Method.stops else []
+    if lacks:
+        raise InputError(
+            f"method is {described(method)}, which does not declare {' and '.join(lacks)}; expected one of "
+            "expunge.methods, such as GradientAscent(...), or a finished subclass of Method."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from expunge.core import Ensemble, ForgetSet, InputError, Network, Task
 from expunge.core.checkpoints import Architecture
 from expunge.core.checks import described, instance, non_negative, plain_arguments, seeds, whole
 from expunge.core.claim import Claim, worst
+from expunge.core.errors import noted
 from expunge.core.reading import as_tensor
 from expunge.core.record import CheckRecord
 from expunge.core.same_form import like_module, member_state
@@ -23,7 +24,7 @@ from expunge.ensembles.chunks import even, run_chunks, split, worker_count
 from expunge.ensembles.own_loop import row_digest
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods.checks import run_checks
-from expunge.methods.method import Method, lacking
+from expunge.methods.method import Method, check_complete, lacking
 from expunge.methods.problem import Checkpoint, Problem
 from expunge.methods.retrain import FromScratch
 
@@ -100,6 +101,7 @@ def check_fits(
         InputError: If updated batch norm would meet a batch of one, the recipe has no full batch of the retain set, or
             the method needs predicted oracle margins, kept states of training or something else that there is not.
     """
+    check_complete(method)
     for need, why in lacking(task).items():
         if need in method.needs:
             raise InputError(f"{method.name} needs {why}; choose another method, such as retrain.")
@@ -176,6 +178,8 @@ def unlearn(
         store: Folder in which members that the task's own `fit` retrains are kept and found again.
         progress: Called with members that it retrained and all of them.
 
+    What `evaluate` or `progress` raises ends the run and comes through as it is, with a note of who called it.
+
     Raises:
         InputError: If ensemble, task and forget set do not fit, a batch is too small for batch norm in training, or
             targets are missing, of another shape, or unknown on the whole forget set, or the method does not stop at
@@ -190,8 +194,6 @@ def unlearn(
         whole(chunk=chunk)
     if workers is not None:
         whole(minimum=0, workers=workers)
-    if evaluate is not None and not callable(evaluate):
-        raise InputError(f"evaluate is {described(evaluate)}, expected a function of some members; leave it out.")
     if stop is not None:
         whole(minimum=0, stop=stop)
     forget.check(task)
@@ -204,6 +206,10 @@ def unlearn(
             f"method is a {type(method).__name__}, expected one of expunge.methods, such as GradientAscent(...)."
         )
     check_fits(method, pretrained.network, task, forget, targets=targets is not None, start=pretrained)
+    if evaluate is not None:
+        evaluate = noted(evaluate, f"evaluate, which unlearn called at a stopping time of {method.describe()}")
+    if progress is not None:
+        progress = noted(progress, f"progress, which unlearn called for {method.describe()}")
     members, device = len(pretrained), pretrained.device
     non_negative(targets_cost=targets_cost)
     aims = _check_targets(targets, pretrained, task, forget) if "targets" in method.needs else None

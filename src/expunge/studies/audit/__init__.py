@@ -27,9 +27,10 @@ from rich.console import Console
 
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checks import positive, whole
+from expunge.core.reading import check_memory
 from expunge.core.record import Record
 from expunge.ensembles.chunks import pick_device
-from expunge.ensembles.train import check_size, train
+from expunge.ensembles.train import check_members, check_size, train
 from expunge.ensembles.trial import NAMES
 from expunge.methods import METHODS, Method, check_fits, unlearn
 from expunge.methods.method import lacking
@@ -43,6 +44,7 @@ from expunge.studies.run.forget_specs import choose_all, is_component, parse_com
 from expunge.studies.run.given import Given, Models
 from expunge.studies.run.grid import kept_epochs, plan_runs, runs_work
 from expunge.studies.run.lifecycle import Run
+from expunge.studies.run.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
 from expunge.studies.run.prediction import FOLLOWED
 from expunge.studies.run.progress import Pulse
 from expunge.studies.run.python_call import python_call
@@ -50,6 +52,9 @@ from expunge.studies.run.run_folder import check_folder
 from expunge.studies.run.seeds import digest_forget
 from expunge.studies.run.subset_models import SUBSETS
 from expunge.tasks import Choice, random_forget_set
+
+SIDES = 4
+"""Ensembles that are compared at once: unlearned, oracles, held-out oracles, pretrained."""
 
 FEWEST_MEMBERS = 20
 """Below this an interval says nothing, so an audit is refused."""
@@ -188,7 +193,7 @@ def _prepare(
     console: Console | None,
 ) -> _Ready:
     """Read and check everything that an audit is asked for; subset models of component sets are all that is trained."""
-    whole(members=members)
+    check_members(members)
     if chunk is not None:
         whole(chunk=chunk)
     if members < FEWEST_MEMBERS:
@@ -216,6 +221,10 @@ def _prepare(
         for method in runs:
             for each in (choice.forget, choice.calibration)[: 1 if method.chosen == "last" else 2]:
                 check_fits(method, network, choice.task, each, targets=forecasts, start=start)
+        scored = (
+            len(choice.forget) + min(len(task.train), RETAIN_EXAMPLES) + min(len(task.validation), VALIDATION_EXAMPLES)
+        )
+        check_memory(SIDES * 8 * members * scored, f"what is measured of {members:,} members on {choice.forget.name}")
     return _Ready(choices, runs, given, forecasts, reason, starting, where)
 
 

@@ -25,7 +25,7 @@ from expunge.core.forecast import ForecastRun, ForecastSet
 from expunge.core.record import write_atomically
 from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
-from expunge.ensembles.train import check_size
+from expunge.ensembles.train import check_members, check_size
 from expunge.methods import Method, check_fits
 from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.run.forecasting import (
@@ -73,7 +73,7 @@ def forecast_run(
     Raises:
         InputError: If something given cannot be used; before any training.
     """
-    whole(minimum=2, members=members)
+    check_members(members, fewest=2)
     whole(minimum=2, followed=followed)
     if chunk is not None:
         whole(chunk=chunk)

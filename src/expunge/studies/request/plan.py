@@ -17,6 +17,7 @@ import torch
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checkpoints import Architecture, read_state
 from expunge.core.checks import instance, seeds
+from expunge.core.errors import noted
 from expunge.core.plan import Costs, Deployed, Influence, Plan, Twin
 from expunge.core.record import SPLITS
 from expunge.core.stopping import check_stopped
@@ -69,7 +70,7 @@ def plan_request(
     instance(Task, "an expunge.Task", task=task)
     seeds(seed=seed)
     forget.check(task)
-    tell = progress or (lambda _: None)
+    tell = noted(progress or (lambda _: None), "progress, which plan called")
     where = pick_device(device)
     deployed = None if checkpoint is None else _read(checkpoint, task)
     tell("looking for rows that stay and equal those to be forgotten")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from expunge.core import Ensemble, InputError, Task, has_statistics
 from expunge.core.checkpoints import Architecture
 from expunge.core.checks import instance, plain_arguments, seeds, whole
+from expunge.core.errors import noted
 from expunge.core.examples import Examples
 from expunge.core.seeds import derive, generator
 from expunge.core.tree import State
@@ -114,7 +115,7 @@ def check(task: Task, *, members: int = 100, seed: int = 0, progress: Callable[[
     size = min(len(task.train) // 2, MOST_ROWS)
     order = torch.randperm(len(task.train), generator=generator(seed, "check"))
     rows, others = order[:size].sort().values, order[-size:].sort().values
-    tell = progress or (lambda _: None)
+    tell = noted(progress or (lambda _: None), "progress, which check called")
     try:
         like = Architecture.of(task)
         trials = []

@@ -10,7 +10,7 @@ from typing import Any
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.seeds import derive
 from expunge.methods import ALL_METHODS, DEFAULT_METHODS, METHODS, Method, Trained, from_function, scale
-from expunge.methods.method import Need, lacking
+from expunge.methods.method import Need, check_complete, lacking
 from expunge.studies.run.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
 from expunge.studies.run.seeds import unlearning_seed
 from expunge.tasks.user_task import load_object
@@ -62,6 +62,7 @@ def plan_runs(
                 f"method {item!r} is unknown, expected one of: {', '.join(METHODS)}; all; or mine.py:function."
             )
     for run in runs:
+        check_complete(run)
         for need in sorted(run.needs & lacks.keys()):
             raise InputError(f"{run.name} needs {lacks[need]}; leave out this method.")
     names = [run_name(run) for run in runs]

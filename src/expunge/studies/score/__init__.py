@@ -14,7 +14,8 @@ import numpy as np
 
 from expunge import metrics
 from expunge.core import ForgetSet, InputError, Task
-from expunge.core.checks import instance, positive, seeds
+from expunge.core.checks import instance, plain_arguments, positive, seeds
+from expunge.core.errors import noted
 from expunge.core.ranks import spearman
 from expunge.core.record import SPLITS, SplitName
 from expunge.core.result import Result
@@ -33,6 +34,7 @@ ALIKE = 0.5
 """Rank correlation between two halves of the oracles from which examples can be told apart by their margins."""
 
 
+@plain_arguments
 def score_files(
     unlearned: Path_,
     oracle: Path_,
@@ -75,7 +77,9 @@ def score_files(
         {"retain": retain, "validation": validation},
         {"forget": labels, "retain": labels_retain, "validation": labels_validation},
     )
-    return _score(inputs, tolerances, seed, progress or (lambda text: None))
+    return _score(
+        inputs, tolerances, seed, noted(progress or (lambda text: None), "progress, which score_files called")
+    )
 
 
 def score_arrays(
