@@ -21,10 +21,15 @@ from expunge.core.claim import Assumption, Claim, EpsilonRecord, beside, worst
 from expunge.core.convex import HESSIAN_LIPSCHITZ, ConvexFit
 from expunge.core.trade_off import gaussian_delta, gaussian_epsilon, gaussian_shift
 from expunge.ensembles import train
-from expunge.methods import DescentToDelete, unlearn
+from expunge.methods import CertifiedRemoval, ClippedNoisy, DescentToDelete, NoisyDescent, unlearn
+from expunge.methods.certified_removal import certified_removal_sigma, worst_residual
+from expunge.methods.clipped_noisy import clipped_noisy_mu
 from expunge.methods.descent_to_delete import descent_to_delete_sigma
+from expunge.methods.noisy_descent import langevin_renyi, noisy_sgd_renyi
+from expunge.metrics.privacy import audit_margins
 from expunge.report.table import print_table
 from expunge.report.unlearning import unlearning_text
+from methods.certified_runs import QuietFit, members_of, odd_rows, one_task, run
 from reference.problems import forget_set, small_task
 
 
@@ -219,3 +224,166 @@ def test_a_checkpoint_is_unlearned_with_its_claim_beside_it(tmp_path):
     text = unlearning_text(done.record, 400)
     assert done.record.claim.sentence in text
     assert "holds: norm of the longest row is 1" in text
+
+
+def test_members_made_in_this_process_are_those_that_train_makes():
+    task = one_task(0, noise=0.1)
+    made = members_of(task, torch.arange(len(task.train)), 2, 5)
+    assert torch.equal(made.params["weight"], train(task, members=2, seed=5).params["weight"])
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (DescentToDelete(steps=40), {"noise": 0.1}),
+        (CertifiedRemoval(steps=1, budget=1e9), {"noise": 0.1}),
+        (CertifiedRemoval(steps=2, budget=1e9), {"perturbation": 1.0}),
+    ],
+)
+def test_what_is_measured_is_never_above_what_is_claimed(method, options):
+    """Chance of failure below 1e-6: four bounds at a significance of 1e-8 each (as benchmarks/certified.py does)."""
+    for number in range(4):
+        found = run(one_task(number, **options), method, members=16, seed=10 * number, significance=1e-8)
+        assert found.claim.holds
+        assert found.measured <= found.claim.epsilon
+
+
+def test_less_noise_than_is_claimed_is_seen_by_the_measured_bound_alone():
+    """No assumption can see it. The two sides are apart by many deviations, so the seeds hardly matter."""
+    task = one_task(0, fit=QuietFit, noise=0.1, l2=0.2)
+    found = run(task, DescentToDelete(steps=10), members=60, seed=0, significance=1e-6)
+    assert found.claim.holds
+    assert found.measured > found.claim.epsilon
+
+
+def test_a_residual_above_the_budget_voids_the_claim_in_words():
+    task = one_task(0, perturbation=1.0)
+    forget, pretrained = odd_rows(task), members_of(task, torch.arange(len(task.train)), 2, 1)
+    claim = unlearn(pretrained, task, forget, CertifiedRemoval(steps=1, budget=0.01)).trace.claim
+    assert [each.name for each in claim.broken] == ["epsilon"]
+    assert "VOID" in claim.sentence
+
+
+@pytest.mark.parametrize("options", [{"noise": 0.1}, {"perturbation": 1.0}])
+def test_what_is_left_after_newton_steps_is_below_its_bound(options):
+    task = one_task(3, **options)
+    forget = odd_rows(task)
+    pretrained = members_of(task, torch.arange(len(task.train)), 3, 1)
+    epsilons = []
+    for steps in (1, 2, 3):
+        claim = unlearn(pretrained, task, forget, CertifiedRemoval(steps=steps, budget=1e9)).trace.claim
+        left = next(each for each in claim.assumptions if each.name == "gradient that is left")
+        assert claim.holds
+        assert 0 < left.value <= left.bound
+        epsilons.append(claim.epsilon)
+    assert epsilons[0] > epsilons[1] > epsilons[2]
+
+
+def test_one_row_leaves_less_than_the_source_s_worst_case():
+    task = one_task(3, noise=0.1)
+    one = ex.ForgetSet.of(task, [5], name="one", how="the sixth")
+    pretrained = members_of(task, torch.arange(len(task.train)), 1, 1)
+    claim = unlearn(pretrained, task, one, CertifiedRemoval(steps=1, budget=1e9)).trace.claim
+    left = next(each for each in claim.assumptions if each.name == "gradient that is left")
+    worst_case = worst_residual(HESSIAN_LIPSCHITZ, math.sqrt(2), task.fit.l2, len(task.train))
+    assert left.bound < worst_case
+    assert worst_residual(0.25, 1.0, 0.1, 101) == pytest.approx(1.0)
+    assert certified_removal_sigma(2.0, 1.5 * math.exp(-2), residual=1.0) == pytest.approx(1.0)
+
+
+def test_many_requests_leave_no_more_than_one():
+    """The source adds residuals up; here each request removes those of the earlier ones."""
+    task = one_task(4, perturbation=1.0)
+    order = odd_rows(task).indices
+    model = members_of(task, torch.arange(len(task.train)), 2, 1)
+    epsilons = []
+    for size in range(1, len(order) + 1):
+        gone = ex.ForgetSet.of(task, order[:size], name=f"first-{size}", how="in turn")
+        model = unlearn(model, task, gone, CertifiedRemoval(steps=1, budget=1e9), seed=size)
+        assert model.trace.claim.holds
+        epsilons.append(model.trace.claim.epsilon)
+    assert epsilons[-1] < 3 * max(epsilons[:3])
+
+
+def test_clipped_noisy_takes_the_source_s_noise_and_reads_it_rightly():
+    c0, c1, step, decay, steps, renyi = 0.1, 10.0, 0.001, 50.0, 30, 1.0
+    rho = 1 - step * decay
+    reach = 2 * c0 * rho**steps + 2 * c1 / decay * (1 - rho**steps)
+    sigma = math.sqrt(reach**2 * step * decay * (2 - step * decay) / (2 * renyi * (1 - rho ** (2 * steps))))
+    mu = clipped_noisy_mu(c0, c1, step, decay, steps=steps, sigma=sigma)
+    assert mu == pytest.approx(math.sqrt(2))  # the source reads epsilon = 1.0036 here
+    assert gaussian_epsilon(mu, 1e-5) == pytest.approx(6.573, abs=1e-3)
+    # Without weight decay its branch has half the variance.
+    sigma = math.sqrt((2 * c0 + 2 * c1 * step * steps) ** 2 / (4 * renyi * steps))
+    assert gaussian_epsilon(clipped_noisy_mu(c0, c1, step, 0.0, steps=steps, sigma=sigma), 1e-5) == pytest.approx(
+        9.997, abs=1e-3
+    )
+
+
+def test_without_gradients_noisy_steps_end_in_the_gaussian_that_is_known():
+    """1,660 draws: the variance is off by more than 25 % with a chance below 1e-9."""
+    task = small_task("mlp")
+    pretrained = train(task, members=20, seed=1)
+    options = {"clip_model": 1e-9, "clip_gradient": 1e-9, "step_size": 0.01, "weight_decay": 20.0, "epochs": 3}
+    method = ClippedNoisy(fine_tune_epochs=0, batch_size=8, **options)
+    done = unlearn(pretrained, task, forget_set(task, 10), method)
+    assert done.trace.claim.holds
+    assert done.trace.claim.epsilon == pytest.approx(8.0)
+    values = torch.cat([tensor.flatten() for tensor in done.params.values()])
+    steps = 3 * 5
+    expected = method.sigma(steps) ** 2 * sum(0.8 ** (2 * k) for k in range(steps))
+    assert 0.75 * expected < float(values.square().mean()) < 1.25 * expected
+    assert not done.trace.claim.retraining
+
+
+def test_the_start_and_every_gradient_are_clipped_and_fixed_weights_void_the_claim():
+    task = small_task("mlp")
+    pretrained = train(task, members=2, seed=1)
+    claim = unlearn(pretrained, task, forget_set(task, 10), ClippedNoisy(clip_gradient=1e-3)).trace.claim
+    found = {each.name: each for each in claim.assumptions}
+    assert found["norm of the start after clipping"].value == pytest.approx(0.1)
+    assert found["norm of the largest step's gradient after clipping"].value == pytest.approx(1e-3)
+    assert claim.holds
+
+    def half():
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        model[0].weight.requires_grad_(False)
+        return model
+
+    frozen = small_task("mlp", model=half)
+    claim = unlearn(train(frozen, members=2), frozen, forget_set(frozen, 10), ClippedNoisy()).trace.claim
+    assert [each.name for each in claim.broken] == ["weights that stay as they were trained"]
+
+
+@pytest.mark.parametrize("options", [{"weight_decay": 1000.0}, {"epsilon": 0.0}, {"delta": 0.0}, {"clip_model": -1.0}])
+def test_clipped_noisy_refuses_options_out_of_range(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        ClippedNoisy(**options)
+
+
+def test_renyi_bounds_have_their_golden_numbers():
+    golden = {"lipschitz": 1.0, "convexity": 0.1, "sigma": 0.05, "examples": 1000, "rate": 1 / 0.35}
+    for steps, expected in ((0, 0.16), (1, 0.155493), (10, 0.120236), (100, 0.0091892)):
+        assert langevin_renyi(10.0, groups=1, **golden, steps=steps) == pytest.approx(expected, rel=1e-5)
+    for batch, epochs, expected in ((32, 1, 1.6434e-8), (1000, 1, 0.142857), (1000, 5, 0.00968005)):
+        found = noisy_sgd_renyi(10.0, **golden, batch_size=batch, epochs=epochs)
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [None, 20])
+def test_noisy_descent_is_told_from_the_same_descent_of_a_retrained_model_no_more_than_it_claims(batch_size):
+    """Chance of failure below 1e-7: one bound at that significance."""
+    task = one_task(5, noise=0.1)
+    forget = odd_rows(task)
+    pretrained = members_of(task, torch.arange(len(task.train)), 16, 1)
+    retrained = members_of(task, torch.from_numpy(forget.retain), 16, 2)
+    method = NoisyDescent(epochs=6, batch_size=batch_size)
+    ours, theirs = (unlearn(e, task, forget, method, seed=n) for n, e in enumerate((pretrained, retrained)))
+    claim = ours.trace.claim
+    assert claim.holds
+    assert not claim.retraining
+    gone = torch.from_numpy(forget.indices)
+    margins = [e.margins(task.train.x[gone], task.train.y[gone]).numpy() for e in (ours, theirs)]
+    assert audit_margins(*margins, delta=1e-5, significance=1e-7).epsilon <= claim.epsilon
+    longer = unlearn(pretrained[:2], task, forget, NoisyDescent(epochs=12, batch_size=batch_size)).trace.claim
+    assert longer.epsilon < claim.epsilon

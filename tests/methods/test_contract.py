@@ -185,6 +185,7 @@ def test_the_seed_decides_everything(name, normed):
     assert equal(state_of(one), state_of(again))
     other = unlearn(pretrained, task, forget, method, seed=4)
     assert equal(one.params, other.params) == (still(name) or name in {"ssd", "rewind"})  # which draw nothing
+    assert equal(one.params, other.params) == (still(name) or name in ("ssd", "newton"))  # which draw nothing
 
 
 @pytest.mark.parametrize("statistics", TREATMENTS)
@@ -353,6 +354,7 @@ def test_every_forget_example_is_visited_whatever_the_batch(name, size):
         "salun": 3,  # the first finds the mask
         "primal_dual": 2,
         "statistics_alone": 2,
+        "newton": 1,
         "ssd": 1,
     }.get(name, 0)
     assert bool((visits == passes).all())
@@ -375,6 +377,8 @@ COSTS = {
     "statistics_alone": [t * FORGET / (RETAIN * EPOCHS) for t in (1, 2)],
     "gradient_descent_ascent": [(FORGET + t * RETAIN) / (RETAIN * EPOCHS) for t in (1, 2)],
     "ssd": [N / (RETAIN * EPOCHS)],
+    "newton": [(FORGET + 2 * 50 * RETAIN) / (RETAIN * EPOCHS)],
+    "clipped_noisy": [(2 + 5 + 1 / 3) / EPOCHS],
     "scrub": [(N / 3 + t * (FORGET + RETAIN)) / (RETAIN * EPOCHS) for t in (1, 2)],
     # Five batches of 8 retain examples an epoch, each with 5 forget examples; a quarter of retraining for the targets.
     "margin_matching": [0.25 + t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],

@@ -1,6 +1,8 @@
 """Unlearning algorithms, one a file; to add one, write its file and its line in `METHODS`."""
 
 from expunge.methods.bad_teacher import BadTeacher
+from expunge.methods.certified_removal import CertifiedRemoval
+from expunge.methods.clipped_noisy import ClippedNoisy
 from expunge.methods.descent_to_delete import DescentToDelete
 from expunge.methods.do_nothing import DoNothing
 from expunge.methods.early_stopped_retrain import EarlyStoppedRetrain
@@ -14,6 +16,8 @@ from expunge.methods.last_layers import CFk, EUk
 from expunge.methods.margin_matching import MarginMatching
 from expunge.methods.method import Method, Trained
 from expunge.methods.neg_grad_plus import NegGradPlus
+from expunge.methods.newton import Newton
+from expunge.methods.noisy_descent import NoisyDescent
 from expunge.methods.perturb_and_repair import PerturbAndRepair
 from expunge.methods.primal_dual import PrimalDual
 from expunge.methods.problem import Checkpoint, Problem, Treatment
@@ -42,7 +46,11 @@ METHODS: dict[str, type[Method]] = {
         Scrub,
         BadTeacher,
         MarginMatching,
+        Newton,
+        CertifiedRemoval,
         DescentToDelete,
+        NoisyDescent,
+        ClippedNoisy,
         CFk,
         EUk,
         SSD,
@@ -76,7 +84,9 @@ __all__ = [
     "UNSIR",
     "BadTeacher",
     "CFk",
+    "CertifiedRemoval",
     "Checkpoint",
+    "ClippedNoisy",
     "DescentToDelete",
     "DoNothing",
     "EUk",
@@ -89,6 +99,8 @@ __all__ = [
     "MarginMatching",
     "Method",
     "NegGradPlus",
+    "Newton",
+    "NoisyDescent",
     "PerturbAndRepair",
     "PrimalDual",
     "Problem",
