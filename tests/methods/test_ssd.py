@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 from expunge.core import InputError
 from expunge.ensembles import build_network, train
 from expunge.methods import SSD, unlearn
-from expunge.methods.ssd import squares
+from expunge.methods.ssd import percentile, squares
 from reference.one_by_one import stack
 from reference.problems import forget_set, small_task
 from reference.unlearn_one_by_one import importances, ssd
@@ -28,7 +30,15 @@ def test_golden_numbers():
 
 
 @pytest.mark.parametrize(("name", "size"), [("logistic", 7), ("mlp", 3), ("mlp_norm", 7), ("resnet", 7)])
-@pytest.mark.parametrize("method", [SSD(alpha=1.5), SSD(alpha=3, dampening=0.5)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        SSD(alpha=1.5),
+        SSD(alpha=3, dampening=0.5),
+        SSD(threshold="automatic", dampening=0.5),
+        SSD(importance="output_norm", alpha=1.2),
+    ],
+)
 def test_it_equals_its_slow_twin(method, name, size):
     task = small_task(name)
     forget, pretrained = forget_set(task, size), train(task, members=3, seed=4)
@@ -75,6 +85,33 @@ def test_a_threshold_that_cannot_be_reached_changes_nothing_and_is_flagged():
         assert "weights moved" in {check.name for check in found.trace.failed_checks}
 
 
+def test_the_automatic_threshold_is_a_percentile_of_each_members_own_ratios():
+    rows = torch.stack([torch.arange(1001.0), 10 * torch.arange(1001.0)])
+    # A tenth is forgotten: ln(1 + 10) = 2.398 in a hundred, 24 of 1001, are above it.
+    found = percentile(rows, 100 - math.log(11))
+    assert found.tolist() == [976.0, 9760.0]
+    assert (rows > found[:, None]).sum(1).tolist() == [24, 24]
+    assert percentile(torch.ones(1, 5), 50).tolist() == [1.0]
+    task = small_task("cnn")
+    forget, pretrained = forget_set(task, 5), train(task, members=2)
+    found = unlearn(pretrained, task, forget, SSD(threshold="automatic", dampening=0.0))
+    for member in range(2):
+        zero = sum(int((found.params[key][member] == 0).sum()) for key in found.params)
+        count = sum(tensor[member].numel() for tensor in found.params.values())
+        assert zero == count - 1 - math.floor((count - 1) * (1 - math.log(11) / 100))
+    same = unlearn(pretrained, task, forget, SSD(threshold="automatic", dampening=0.0, alpha=1e9))
+    assert all(torch.equal(same.params[key], tensor) for key, tensor in found.params.items())
+
+
+def test_importance_of_outputs_reads_no_label():
+    task = small_task("mlp")
+    ensemble = train(task, members=1)
+    x, y = task.train.x, task.train.y
+    one, other = (squares(ensemble, x, labels, "output_norm") for labels in (y, (y + 1) % 3))
+    assert all(torch.equal(one[key], tensor) for key, tensor in other.items())
+    assert not torch.equal(squares(ensemble, x, y)["2.weight"], one["2.weight"])
+
+
 def test_the_scale_of_the_loss_does_not_matter():
     of_forget, of_all = torch.rand(2, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     method = SSD(alpha=1.5)
@@ -89,6 +126,12 @@ def test_a_model_whose_examples_have_no_gradients_of_their_own_is_refused():
     pretrained = train(task, members=1, epochs=0)
     with pytest.raises(InputError, match="an example has no gradient of its own"):
         unlearn(pretrained, task, forget_set(task), SSD())
-    for options in ({"alpha": -1.0}, {"alpha": float("nan")}, {"dampening": -1.0}):
+    for options in (
+        {"threshold": "median"},
+        {"importance": "margin"},
+        {"alpha": -1.0},
+        {"alpha": float("nan")},
+        {"dampening": -1.0},
+    ):
         with pytest.raises(InputError, match=f"{next(iter(options))} = "):
             SSD(**options)

@@ -260,13 +260,15 @@ def last_layers(module: nn.Module, task: Task, forget, method, seed: int, member
     return module.eval()
 
 
-def importances(module: nn.Module, x: Tensor, y: Tensor, batch: int = 1) -> dict[str, Tensor]:
+def importances(module: nn.Module, x: Tensor, y: Tensor, batch: int = 1, of: str = "loss") -> dict[str, Tensor]:
     """Mean of squared gradients; with a batch larger than 1, of means of batches, as public code of SSD has it."""
     total = {name: torch.zeros_like(parameter) for name, parameter in module.named_parameters()}
     starts = range(0, len(x), batch)
     for start in starts:
         module.zero_grad()
-        F.cross_entropy(module(x[start : start + batch]), y[start : start + batch]).backward()
+        outputs = module(x[start : start + batch])
+        loss = F.cross_entropy(outputs, y[start : start + batch]) if of == "loss" else (outputs**2).sum(1).mean()
+        loss.backward()
         for name, parameter in module.named_parameters():
             total[name] += parameter.grad**2 / len(starts)
     return total
@@ -274,13 +276,17 @@ def importances(module: nn.Module, x: Tensor, y: Tensor, batch: int = 1) -> dict
 
 def ssd(module: nn.Module, task: Task, forget, method) -> nn.Module:
     module = copy.deepcopy(module).eval()
-    of_all = importances(module, task.train.x, task.train.y)
-    of_forget = importances(module, task.train.x[forget.indices], task.train.y[forget.indices])
+    of_all = importances(module, task.train.x, task.train.y, of=method.importance)
+    of_forget = importances(module, task.train.x[forget.indices], task.train.y[forget.indices], of=method.importance)
+    alpha = method.alpha
+    if method.threshold == "automatic":
+        ratios = torch.cat([(of_forget[name] / of_all[name]).nan_to_num(nan=0.0).flatten() for name in of_all])
+        alpha = np.percentile(ratios.numpy(), 100 - np.log(1 + 100 * len(forget) / len(task.train)))
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             weights, all_of_it, of_it = parameter.view(-1), of_all[name].view(-1), of_forget[name].view(-1)
             for j in range(len(weights)):
-                if of_it[j] > method.alpha * all_of_it[j]:
+                if of_it[j] > alpha * all_of_it[j]:
                     weights[j] *= min(method.dampening * float(all_of_it[j] / of_it[j]), 1.0)
     return module
 

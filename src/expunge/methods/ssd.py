@@ -7,18 +7,23 @@ With the importance of weight j for a set S the mean over its examples of square
 
 Since F is part of D, I_F is at most |D| / |F| times I_D: an alpha beyond that changes nothing.
 
+    threshold="automatic":      alpha is the percentile 100 - ln(1 + 100 |F| / |D|) of I_F,j / I_D,j over all weights j
+    importance="output_norm":   l is the squared norm of the outputs, |f_theta(x)|^2, which needs no label
+
 Source: Foster et al., "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening" (arXiv
 2308.07707): alpha 10, lambda 1. Differs from the source: its public code squares the mean gradient of a batch, which
 depends on the batch size and on how the data are shuffled; here every example has its own gradient, as in the formula.
 The forget examples' gradients, which I_D needs as well, are computed once: it costs one pass over D. Gradients are
-taken with stored normalisation statistics and without dropout.
+taken with stored normalisation statistics and without dropout. The automatic threshold and the importance without
+labels are those of its sequels ASSD and LFSSD, as the toolbox SUPREME has them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +43,10 @@ class SSD(Method):
 
     alpha: float = 10.0
     """How many times its importance for all data a weight's importance for F must be, at least 0 (paper: 10)."""
+    threshold: Literal["fixed", "automatic"] = "fixed"
+    """`fixed`, which is `alpha`, or `automatic`: each member's own percentile of ratios, and `alpha` is not read."""
+    importance: Literal["loss", "output_norm"] = "loss"
+    """Of which quantity gradients are squared: `loss` (paper) or `output_norm`, which reads no label."""
     dampening: float = 1.0
     """The lambda of the paper: factor of the ratio by which a weight is multiplied, at least 0 (paper: 1)."""
 
@@ -64,26 +73,33 @@ class SSD(Method):
         """Yield the one result."""
         start, of_forget, of_retain = problem.start, problem.forget, problem.retain
         forgotten, retained = (
-            squares(start, problem.x[part.to(problem.x.device)], problem.y[part.to(problem.y.device)])
+            squares(start, problem.x[part.to(problem.x.device)], problem.y[part.to(problem.y.device)], self.importance)
             for part in (of_forget, of_retain)
         )
         problem.visit(torch.cat([of_forget, of_retain]))
         params, everything = clone(start.params), len(of_forget) + len(of_retain)
-        for name, own in forgotten.items():
-            params[name] *= self.factors(own / len(of_forget), (own + retained[name]) / everything)
+        pairs = {name: (own / len(of_forget), (own + retained[name]) / everything) for name, own in forgotten.items()}
+        alpha: Tensor | None = None
+        if self.threshold == "automatic":
+            ratios = torch.cat([_ratio(of, all_).flatten(1) for of, all_ in pairs.values()], 1)
+            alpha = percentile(ratios, 100 - math.log1p(100 * len(of_forget) / everything))
+        for name, (of, all_) in pairs.items():
+            own_alpha = None if alpha is None else alpha.view(-1, *[1] * (of.ndim - 1))
+            params[name] *= self.factors(of, all_, own_alpha)
         yield problem.stop(1, start.with_state(params, clone(start.buffers)))
 
-    def factors(self, of_forget: Tensor, of_all: Tensor) -> Tensor:
+    def factors(self, of_forget: Tensor, of_all: Tensor, alpha: Tensor | None = None) -> Tensor:
         """Return by what weights are multiplied, from 0 to 1.
 
         Args:
             of_forget: Their importance for F, any shape.
             of_all: Their importance for D, the same shape.
+            alpha: A threshold of the ratio in place of the option, of a shape that fits.
 
         >>> SSD().factors(torch.tensor([20.0, 5.0]), torch.tensor([1.0, 1.0])).tolist()
         [0.05000000074505806, 1.0]
         """
-        chosen = of_forget > self.alpha * of_all
+        chosen = of_forget > self.alpha * of_all if alpha is None else _ratio(of_forget, of_all) > alpha
         return torch.where(chosen, (self.dampening * of_all / of_forget).clamp(max=1.0), 1.0)
 
     @classmethod
@@ -92,15 +108,40 @@ class SSD(Method):
         return [cls(alpha=alpha) for alpha in (1.5, 3.0, 5.0, 10.0, 25.0)]
 
 
-def squares(ensemble: Ensemble, x: Tensor, y: Tensor) -> State:
-    """Return squared gradients of the loss summed over examples, by trainable parameter, each (members, ...).
+def percentile(values: Tensor, percent: float) -> Tensor:
+    """Return a number that the rest of each row is above, the largest there is, (members,).
+
+    Args:
+        values: Shape (members, numbers).
+        percent: Share that is not above it, 0 to 100; where it falls between two numbers it is the lower.
+
+    >>> percentile(torch.arange(101.0).unsqueeze(0), 97.6).tolist()
+    [97.0]
+    """
+    return values.kthvalue(1 + math.floor((values.shape[1] - 1) * percent / 100), dim=1).values
+
+
+def squares(ensemble: Ensemble, x: Tensor, y: Tensor, importance: Literal["loss", "output_norm"] = "loss") -> State:
+    """Return squared gradients summed over examples, by trainable parameter, each (members, ...).
 
     Args:
         ensemble: The stack.
         x: Inputs (examples, ...).
         y: Targets (examples, ...).
+        importance: Whose gradients: the outcome's loss, or the squared norm of the outputs.
     """
-    return squared_gradients(ensemble, x, y, _loss_cotangent(ensemble.network.outcome))
+    pull = _loss_cotangent(ensemble.network.outcome) if importance == "loss" else _twice
+    return squared_gradients(ensemble, x, y, pull)
+
+
+def _ratio(of_forget: Tensor, of_all: Tensor) -> Tensor:
+    """Return how many times as much weights matter for F as for D; 0 where they matter for neither."""
+    return torch.where(of_all > 0, of_forget / of_all, 0.0)
+
+
+def _twice(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the derivative of the squared norm of each example's outputs."""
+    return 2 * outputs.detach()
 
 
 def _loss_cotangent(outcome: Outcome) -> Cotangent:
