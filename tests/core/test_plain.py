@@ -38,7 +38,9 @@ def other(value, kind, whole_kind):
     """The same option as a number of another library."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return tuple(whole_kind(each) for each in value) if isinstance(value, tuple) else value
-    return whole_kind(value) if isinstance(value, int) else kind(value)
+    if isinstance(value, float):
+        return kind(value)
+    return (np.int64 if whole_kind is np.uint8 and value > 255 else whole_kind)(value)
 
 
 def own(options):

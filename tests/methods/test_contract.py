@@ -30,8 +30,9 @@ from expunge.methods.checks import CHECKS
 from expunge.methods.method import Choice, Need, Role
 from reference.problems import forget_set, small_task
 
-# What these need is tested by test_certified.py and test_unsir.py.
-NAMES = sorted(name for name, method in METHODS.items() if not method.needs & {"convex", "whole_classes"})
+# What these need is tested by test_certified.py, test_unsir.py and test_deltagrad.py.
+SPECIAL = {"convex", "whole_classes", "full_batch"}
+NAMES = sorted(name for name, method in METHODS.items() if not SPECIAL & method.needs)
 ANY_MODEL = [name for name in NAMES if "statistics" not in METHODS[name].needs]
 TREATMENTS = ("frozen", "updated", "recalibrated")
 FROZEN = {"cf_k", "eu_k", "recall_inputs"}  # the only statistics that they allow

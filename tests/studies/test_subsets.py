@@ -26,7 +26,7 @@ from expunge.tasks.user_task import BUILT_IN
 from reference.problems import forget_set as forget_ten
 from reference.problems import small_task
 
-NAMES = [name for name, method in METHODS.items() if not method.needs & {"convex", "whole_classes"}]
+NAMES = [name for name, method in METHODS.items() if not method.needs & {"convex", "whole_classes", "full_batch"}]
 MEMBERS = 20
 
 

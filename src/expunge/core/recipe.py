@@ -128,6 +128,10 @@ class Recipe:
         """Return the number of batches that an epoch over `examples` examples takes."""
         return examples // self.batch_size if self.last_batch == "drop" else math.ceil(examples / self.batch_size)
 
+    def full_batch(self, examples: int) -> bool:
+        """Return whether every epoch is one step on all examples, and would be on fewer."""
+        return self.batch_size >= examples and self.last_batch == "keep"
+
     @plain_arguments
     def compressed(self, epochs: int) -> Recipe:
         """Return the same recipe squeezed into fewer epochs: the schedule is stretched to fit, not cut off."""

@@ -3,6 +3,7 @@
 from expunge.methods.bad_teacher import BadTeacher
 from expunge.methods.certified_removal import CertifiedRemoval
 from expunge.methods.clipped_noisy import ClippedNoisy
+from expunge.methods.deltagrad import DeltaGrad
 from expunge.methods.descent_to_delete import DescentToDelete
 from expunge.methods.do_nothing import DoNothing
 from expunge.methods.early_stopped_retrain import EarlyStoppedRetrain
@@ -63,6 +64,7 @@ METHODS: dict[str, type[Method]] = {
         PerturbAndRepair,
         PrimalDual,
         Rewind,
+        DeltaGrad,
     )
 }
 """Every method by its name."""
@@ -87,6 +89,7 @@ __all__ = [
     "CertifiedRemoval",
     "Checkpoint",
     "ClippedNoisy",
+    "DeltaGrad",
     "DescentToDelete",
     "DoNothing",
     "EUk",

@@ -26,12 +26,13 @@ Raises = Literal["forget loss", "forget divergence", ""]
 Need = Literal[
     "convex",
     "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics", "recipe",
-    "classes", "real_inputs", "whole_classes",
+    "classes", "real_inputs", "whole_classes", "full_batch",
 ]  # fmt: skip
 """What a method cannot do without: retain or forget examples, predicted oracle margins, earlier states of training,
 gradients of single examples, plain modules, weights (not outputs alone), a model with normalisation statistics,
 training by a recipe (not by a `fit`), an outcome that is one of several classes, inputs that gradients reach, or a
 forget set of whole classes (such a method is in no `all`: it has to be named);
+`full_batch`: gradient descent on all rows at once, without momentum;
 `convex`: a strongly convex loss that is solved to its optimum with noise (`ex.tasks.logistic`)."""
 Choice = Literal["calibration", "cheapest", "last"]
 """How an audit chooses among settings and stopping times: best on the calibration set; the cheapest that works there;
@@ -52,6 +53,12 @@ def lacking(task: Task) -> dict[Need, str]:
         found["statistics"] = "normalisation statistics, and the model keeps none"
     if not isinstance(task.outcome, Classes):
         found["classes"] = f"labels that are classes, and the outcome of {task.name} is {task.outcome.name!r}"
+    recipe = task.recipe
+    if recipe.optimizer != "sgd" or recipe.momentum or not recipe.full_batch(len(task.train)):
+        found["full_batch"] = (
+            "gradient descent on all rows at once, without momentum (optimizer='sgd', momentum=0, batch_size of all "
+            f"rows, last_batch='keep'), and the recipe of {task.name} is another"
+        )
     if not task.train.x.is_floating_point():
         kind = str(task.train.x.dtype).removeprefix("torch.")
         found["real_inputs"] = f"inputs of real numbers, which gradients reach, and those of {task.name} are {kind}"
