@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,23 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("src", "expunge", "ensembles")
 LIBRARY = "_direct.so"
-FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared")
+FLAGS = ("-O3", "-std=gnu11", "-fPIC")
+TYPES = (32, 64)
+"""Bits of a number: the kernels of each type are compiled at the same time, then linked."""
+
+
+def compiled(compiler: str, source: Path, bits: int, out: str) -> None:
+    """Compile the kernels of one type of numbers."""
+    run([compiler, *FLAGS, f"-DONLY={bits}", "-c", str(source), "-o", out])
+
+
+def run(command: list[str]) -> None:
+    """Run a compiler or linker.
+
+    Raises:
+        subprocess.CalledProcessError: If it fails; what it said is in `stderr`.
+    """
+    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 class CompileKernels(BuildHookInterface):
@@ -33,8 +51,10 @@ class CompileKernels(BuildHookInterface):
         # Written under another name first: an interrupted compiler must not leave half a library.
         part = library.with_suffix(".part")
         try:
-            command = [compiler, *FLAGS, str(folder / "direct.c"), "-o", str(part), "-lm"]
-            subprocess.run(command, check=True, capture_output=True, text=True)
+            with tempfile.TemporaryDirectory() as objects, ThreadPoolExecutor(len(TYPES)) as pool:
+                made = [str(Path(objects, f"{bits}.o")) for bits in TYPES]
+                list(pool.map(lambda bits, at: compiled(compiler, folder / "direct.c", bits, at), TYPES, made))
+                run([compiler, "-shared", *made, "-o", str(part), "-lm"])
             part.replace(library)
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", "") or str(error)

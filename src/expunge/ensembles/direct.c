@@ -14,6 +14,13 @@
 #include <xmmintrin.h>
 #endif
 
+/* Compiled in one piece, or for each type of numbers by itself (-DONLY=32 for float, 64 for double) and linked. */
+#ifndef ONLY
+#define ONLY 0
+#endif
+#define FLOATS (ONLY != 64)
+#define DOUBLES (ONLY != 32)
+
 typedef struct {
     int64_t members, channels, outputs, batch;
     int64_t in_h, in_w, height, width; /* pixels of the inputs without padding, and of the outputs */
@@ -61,6 +68,7 @@ INLINE double exponential_double(double x) { return exp(x); }
 
 #define ROWS 4
 #define TARGET
+#if FLOATS
 #define REAL float
 #define WHOLE int32_t
 #define LANES 1
@@ -73,6 +81,8 @@ INLINE double exponential_double(double x) { return exp(x); }
 #include "direct_kernels.h"
 #undef REAL
 #undef WHOLE
+#endif
+#if DOUBLES
 #define REAL double
 #define WHOLE int64_t
 #define LANES 1
@@ -85,10 +95,12 @@ INLINE double exponential_double(double x) { return exp(x); }
 #include "direct_kernels.h"
 #undef REAL
 #undef WHOLE
+#endif
 #undef TARGET
 
 #if defined(__x86_64__)
 #define TARGET __attribute__((target("avx2,fma")))
+#if FLOATS
 #define REAL float
 #define WHOLE int32_t
 #define LANES 8
@@ -97,6 +109,8 @@ INLINE double exponential_double(double x) { return exp(x); }
 #include "direct_kernels.h"
 #undef REAL
 #undef WHOLE
+#endif
+#if DOUBLES
 #define REAL double
 #define WHOLE int64_t
 #define LANES 4
@@ -105,11 +119,13 @@ INLINE double exponential_double(double x) { return exp(x); }
 #include "direct_kernels.h"
 #undef REAL
 #undef WHOLE
+#endif
 #undef TARGET
 #undef ROWS
 
 #define ROWS 8
 #define TARGET __attribute__((target("avx512f")))
+#if FLOATS
 #define REAL float
 #define WHOLE int32_t
 #define LANES 16
@@ -118,6 +134,8 @@ INLINE double exponential_double(double x) { return exp(x); }
 #include "direct_kernels.h"
 #undef REAL
 #undef WHOLE
+#endif
+#if DOUBLES
 #define REAL double
 #define WHOLE int64_t
 #define LANES 8
@@ -126,10 +144,12 @@ INLINE double exponential_double(double x) { return exp(x); }
 #include "direct_kernels.h"
 #undef REAL
 #undef WHOLE
+#endif
 #undef TARGET
 #endif
 #undef ROWS
 
+#if FLOATS
 /* Bytes of the widest vectors of this processor. */
 int expunge_direct_width(void) {
 #if defined(__x86_64__)
@@ -141,6 +161,7 @@ int expunge_direct_width(void) {
 
 /* Changes whenever `direct.py` and this file must change together. */
 int expunge_direct_version(void) { return 4; }
+#endif
 
 static void *memory_for(const geometry *g, size_t size) {
     const int64_t taps = g->kernel_h * g->kernel_w, most = g->outputs > g->channels ? g->outputs : g->channels;
@@ -183,8 +204,12 @@ static void *numbers_in(const geometry *g, void *memory) {
                 } \
     }
 
+#if FLOATS
 PLACE(float)
+#endif
+#if DOUBLES
 PLACE(double)
+#endif
 
 /* Turn a matrix (rows, columns) into (columns, rows), blocks of four by four where there are instructions for it. */
 #define TURN(type, BLOCKS) \
@@ -209,8 +234,12 @@ PLACE(double)
 #define FOUR_BY_FOUR
 #endif
 
+#if FLOATS
 TURN(float, FOUR_BY_FOUR)
+#endif
+#if DOUBLES
 TURN(double, )
+#endif
 
 /* The widest kernel that the processor has and a row of the product fills. */
 #if defined(__x86_64__)
@@ -293,8 +322,12 @@ TURN(double, )
         return 0; \
     }
 
+#if FLOATS
 LINEAR(float, 4, 8, 16)
+#endif
+#if DOUBLES
 LINEAR(double, 2, 4, 8)
+#endif
 
 #if defined(__x86_64__)
 #define WIDEST_OF(type, lanes, own, name, arguments) \
@@ -416,8 +449,12 @@ typedef struct {
         return 0; \
     }
 
+#if FLOATS
 CHAIN(float, 4, 8, 16)
+#endif
+#if DOUBLES
 CHAIN(double, 2, 4, 8)
+#endif
 
 /* Both return 0, or 1 without memory. `width` is at most what `expunge_direct_width` returns. */
 #define ENTRIES(type, base, lanes, own) \
@@ -464,5 +501,9 @@ CHAIN(double, 2, 4, 8)
 #define WHOLE_float int32_t
 #define WHOLE_double int64_t
 
+#if FLOATS
 ENTRIES(float, 4, 8, 16)
+#endif
+#if DOUBLES
 ENTRIES(double, 2, 4, 8)
+#endif

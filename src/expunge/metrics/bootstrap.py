@@ -281,9 +281,12 @@ class Bootstrap:
             theirs = self._weights[:replicates] - 1
             weights = weights - (weights * theirs).sum(1, keepdims=True) / own * theirs
             weights *= np.sqrt(own / np.maximum((weights**2).sum(1, keepdims=True), 1e-12))
-        count = np.zeros((own + 1, len(order), replicates), np.float32)
-        for rank, step in enumerate(_in_order(weights, order)):
-            np.add(count[rank], step, out=count[rank + 1])
+        count = np.empty((own + 1, len(order), replicates), np.float32)
+        count[0] = 0
+        below = count[0]
+        for below_or_at in _in_order(weights, order, count[1:]):
+            below_or_at += below
+            below = below_or_at
         # Own ranks have no spread to estimate: 1 of M is too much.
         count *= np.float32(np.sqrt(members / own * max(0.0, 1 - 1 / own - self._rounded / members)))
         return count
@@ -343,13 +346,14 @@ class Bootstrap:
         as gaps between order statistics do. Moves are scaled to the variance of the Beta law of their ranks.
         """
         goals, n = self.edges[1:-1], self.oracles
+        edges_at = {int(rank): np.flatnonzero(goals == rank) for rank in goals}
         orders = self._oracle.order[which]
         out = np.empty((len(orders), replicates, len(goals)), np.float32)
         for part in slices(len(orders), replicates * n, 4 * CACHED):
-            total = np.zeros((len(orders[part]), replicates), np.float32)
-            for rank, step in enumerate(_in_order(self._weights[:replicates] - 1, orders[part]), 1):
+            total, some = np.zeros((len(orders[part]), replicates), np.float32), orders[part, : goals[-1]]
+            for rank, step in enumerate(_in_order(self._weights[:replicates] - 1, some), 1):
                 total += step
-                for edge in np.flatnonzero(goals == rank):
+                for edge in edges_at.get(rank, ()):
                     out[part, :, edge] = total
         # Weights of whole rows give goals (n - goals) / (n - 1); other oracles give goals (n + 1 - goals) / (n + 2).
         given, true = goals * (n - goals) / max(1, n - 1), goals * (n + 1 - goals) / (n + 2)
@@ -453,19 +457,22 @@ class Bootstrap:
         return out
 
 
-def _in_order(weights: Single, order: Ranks) -> Iterator[Single]:
+def _in_order(weights: Single, order: Ranks, out: Single | None = None) -> Iterator[Single]:
     """Yield the weights of the lowest member of each example, then of the next, each (examples, replicates).
 
-    Each is in the same memory. Summing them one by one adds what `np.cumsum` over an array of all of them does, in the
-    same order; that array would leave the cache.
+    Summing them one by one adds what `np.cumsum` over an array of all of them does, in the same order; that would read
+    the array once more.
 
     Args:
         weights: Shape (replicates, members).
         order: Members in the order of their margins, (examples, members).
+        out: Where they go, (members, examples, replicates); each in the same memory without it.
     """
-    columns, out = np.ascontiguousarray(weights.T), np.empty((len(order), len(weights)), np.float32)
-    for members in np.ascontiguousarray(order.T, np.intp):
-        yield np.take(columns, members, axis=0, out=out, mode="clip")
+    columns = np.ascontiguousarray(weights.T)
+    where = np.empty((len(order), len(weights)), np.float32) if out is None else out
+    for place, members in enumerate(np.ascontiguousarray(order.T, np.intp)):
+        # Not `np.take`: of so small arrays what lies around a call counts.
+        yield columns.take(members, 0, where if out is None else out[place], "clip")
 
 
 def member_weights(draw: np.random.Generator, members: int, replicates: int) -> Single:
