@@ -42,6 +42,7 @@ CORRECTABLE, FAULT = 2, 70
 """Exit codes."""
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_NAME = {errno.ENAMETOOLONG, errno.ELOOP}
 NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 LONGEST_LINE = 2000
@@ -178,6 +179,9 @@ def _fail(error: Exception, resumable: bool) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         cure = "make room" if error.errno in NO_ROOM else "make it accessible"
         _say(f"error: {where}{error.strerror}; {cure}{go_on}.", error)
+        sys.exit(CORRECTABLE)
+    if isinstance(error, OSError) and error.errno in NO_NAME:
+        _say(f"error: {error.filename}: {error.strerror}; choose another name.", error)
         sys.exit(CORRECTABLE)
     number = fault_number(error)
     said = " ".join(str(error).split())

@@ -10,6 +10,7 @@ import typer
 from expunge import report
 from expunge.boundary import console as console_of
 from expunge.core import InputError, Record
+from expunge.core.checks import as_path
 from expunge.core.forecast import ForecastRun
 from expunge.core.schema import RECORDS
 from expunge.core.unlearning import Unlearning
@@ -52,6 +53,7 @@ def draw_report(
     from expunge.papers.leaderboard.record import LeaderboardRecord
     from expunge.papers.sequential_drift import report as drift_report
 
+    run = as_path(run, "the folder of a run")
     found = [name for name in RECORDS if (run / name).is_file() or (run.is_file() and run.name == name)]
     if not found:
         raise InputError(f"{run} holds no run, expected a folder with one of: {', '.join(RECORDS)}.")

@@ -37,8 +37,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from expunge.core import DamagedFileError, InputError
+from expunge.core.checks import as_path
 from expunge.core.digest import digest_json, own_digest
-from expunge.core.locks import hold
+from expunge.core.locks import hold, open_lock
 from expunge.core.record import inside, write_atomically
 from expunge.core.tree import State
 
@@ -79,7 +80,7 @@ class Shelf:
     def refresh(self) -> set[int]:
         """Read the manifest again, into which other processes may have entered shards, and return `members()`."""
         manifest = self.folder / "manifest.json"
-        if manifest.exists():
+        if as_path(manifest, "a file of the store").exists():
             self._shards = self._read_manifest(manifest)
         return self.members()
 
@@ -89,7 +90,7 @@ class Shelf:
         with self._lock, contextlib.ExitStack() as held:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                file = held.enter_context((self.folder / "lock").open("w"))
+                file = held.enter_context(open_lock(self.folder / "lock"))
             except OSError as error:
                 raise InputError(
                     f"the store {self.folder} cannot be written to ({error.strerror}); choose another folder, or make "
@@ -111,7 +112,8 @@ class Shelf:
                 missing = [member for member in ids if member not in self.members()]
                 if missing and not self._claimed() & set(missing):
                     try:
-                        file = held.enter_context((self.folder / name).open("w"))
+                        file = held.enter_context(open_lock(self.folder / name))
+                        file.truncate()
                         file.write(json.dumps(missing))
                         file.flush()
                     except OSError as error:
@@ -126,10 +128,11 @@ class Shelf:
         """Return the members that somebody is at; claims of processes that ended are removed."""
         taken: set[int] = set()
         for path in self.folder.glob("claim-*"):
-            with contextlib.suppress(FileNotFoundError, ValueError), path.open() as file:
+            with contextlib.suppress(FileNotFoundError), open_lock(path) as file:
                 if hold(file, wait=False):
                     path.unlink(missing_ok=True)
-                else:
+                    continue
+                with contextlib.suppress(ValueError):
                     taken.update(json.load(file))
         return taken
 

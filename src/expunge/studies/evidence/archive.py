@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from expunge.core import DamagedFileError, InputError
+from expunge.core.checks import as_path
 
 Source = bytes | Path
 """What a file of the archive is made of."""
@@ -121,7 +122,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file: IO[bytes] = open(path, "rb")  # noqa: SIM115 - closed by `close`
+            self._file: IO[bytes] = open(as_path(path, "the bundle"), "rb")  # noqa: SIM115 - closed by `close`
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}), expected a bundle (a zip file).") from error
         try:

@@ -34,6 +34,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from expunge.core import DamagedFileError, InputError, Record, Task
+from expunge.core.checks import as_path
 from expunge.core.digest import own_digest
 from expunge.core.evidence import (
     FORMAT,
@@ -180,6 +181,7 @@ def read_salt(path: Path) -> bytes:
     Raises:
         InputError: If it holds none.
     """
+    path = as_path(path, "the salt")
     try:
         found = bytes.fromhex(path.read_text(encoding="ascii").strip()) if path.stat().st_size < 1024 else b""
     except (OSError, ValueError) as error:

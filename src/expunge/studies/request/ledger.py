@@ -383,14 +383,14 @@ def _rows(count: int) -> str:
 def _head_of(file: Path) -> str:
     """Return the last line's digest at the time when a run began; what cannot be read is no ledger's."""
     try:
-        return str(json.loads(file.read_text())["head"])
+        return str(json.loads(as_path(file, "what a run was asked").read_text())["head"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
 def _sha256(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(as_path(path, "the checkpoint"), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}), expected a checkpoint.") from error

@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from expunge.core import DamagedFileError, InputError
 from expunge.core.checks import as_path
 from expunge.core.digest import own_digest
-from expunge.core.locks import hold
+from expunge.core.locks import hold, open_lock
 from expunge.core.schema import Strict, write_atomically
 
 NAME = "ledger.jsonl"
@@ -150,7 +150,7 @@ class LedgerFile:
         with contextlib.ExitStack() as held:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                file = held.enter_context((self.path.parent / name).open("w"))
+                file = held.enter_context(open_lock(self.path.parent / name))
             except OSError as error:
                 raise InputError(
                     f"the ledger {self.path.parent} cannot be written to ({error.strerror}); choose another folder, or "

@@ -296,7 +296,7 @@ def _is_number(cell: str) -> bool:
 def _select(path: Path_) -> tuple[dict[str, NDArray[Any]], str]:
     """Return the arrays of FILE or FILE:NAME, with NAME stripped, and the path."""
     text = str(path)
-    if not Path(text).exists() and ":" in text[2:]:
+    if ":" in text[2:] and not as_path(text, "the file").exists():
         name_at = text.rindex(":")
         file, name = text[:name_at], text[name_at + 1 :]
         arrays = read_arrays(file)
