@@ -29,7 +29,10 @@ SOUND = {
 }
 BROKEN = {
     "rows four times too long": (DescentToDelete(steps=100), {"noise": 0.1, "scale": 4.0}),
-    "a ten-thousandth of the noise that is claimed": (DescentToDelete(steps=40), {"noise": 0.1, "fit": QuietFit}),
+    "a ten-thousandth of the noise that is claimed": (
+        DescentToDelete(steps=10),
+        {"noise": 0.1, "l2": 0.2, "fit": QuietFit},
+    ),
     "a residual above the budget": (CertifiedRemoval(steps=1, budget=0.01), {"perturbation": 1.0}),
 }
 

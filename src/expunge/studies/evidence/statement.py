@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from expunge.core.claim import beside
 from expunge.core.evidence import Checkpoint, Statement
 from expunge.core.record import ConfigurationRecord, ForgetRecord, Record
 
@@ -99,6 +100,7 @@ def _of_set(forget: ForgetRecord) -> list[str]:
         )
     ]
     found += [f"{forget.name}, {_name(c)}: {c.verdict.sentence}" for c in candidates[:TRIED]]
+    found += [f"{forget.name}, {_name(c)}: {beside(c.claim, c.epsilon)}" for c in candidates if c.claim is not None]
     if forget.nothing_to_unlearn:
         found.append(
             f"{forget.name}: before unlearning, the models already behave on these rows as if they had not seen them."
@@ -112,6 +114,8 @@ def _of_checkpoint(released: Checkpoint) -> list[str]:
     said = f"failed: {failed}" if failed else f"all {_count(len(made.checks), 'runtime check')} passed"
     found = [f"The checkpoint among the models of the audit: {released.verdict.sentence}"] if released.verdict else []
     found.append(f"The checkpoint: {said}. What the run says of it: {' '.join(made.advice)}".strip())
+    if made.claim is not None:
+        found.append(f"The checkpoint: {made.claim.sentence}.")
     if made.audit is not None:
         found.append(f"The setting is {made.audit.configuration} of an audit that found: {made.audit.verdict}")
     return found
