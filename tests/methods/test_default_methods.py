@@ -11,6 +11,7 @@ from expunge.api.asked import method_list
 from expunge.cli import shared
 from expunge.core import InputError
 from expunge.methods import DEFAULT_METHODS, METHODS, GradientAscent
+from expunge.methods.method import lacking
 from expunge.studies.run.grid import plan_runs
 from reference.problems import small_task
 
@@ -32,8 +33,9 @@ def names(runs):
     return list(dict.fromkeys(run.name for run in runs))
 
 
-EVERYWHERE = {name for name, kind in METHODS.items() if "convex" not in kind.needs}
-"""Those that do not ask for a convex loss, which the tasks here have not."""
+LACKS = {"whole_classes", *lacking(small_task("mlp_norm"))}
+EVERYWHERE = {name for name, kind in METHODS.items() if not kind.needs & LACKS}
+"""Those that ask for nothing that the tasks here lack, such as a convex loss."""
 CONTROLS = [name for name, kind in METHODS.items() if kind.role == "control"]
 
 
