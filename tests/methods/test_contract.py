@@ -369,6 +369,7 @@ COSTS = {
     "do_nothing": [0.0],
     "retrain": [1.0],
     "early_stopped_retrain": [round(0.5 * EPOCHS) / EPOCHS],
+    "small_batch_retrain": [(EPOCHS // 2) / EPOCHS],
     "fine_tune": [t * RETAIN / (RETAIN * EPOCHS) for t in (1, 2)],
     "cf_k": [t * RETAIN / (RETAIN * EPOCHS) for t in (1, 2)],
     "eu_k": [t * RETAIN / (RETAIN * EPOCHS) for t in (1, 2)],

@@ -28,6 +28,7 @@ from expunge.methods.retrain import Retrain
 from expunge.methods.rewind import Rewind
 from expunge.methods.salun import SalUn
 from expunge.methods.scrub import Scrub
+from expunge.methods.small_batch_retrain import SmallBatchRetrain
 from expunge.methods.ssd import SSD
 from expunge.methods.statistics_alone import StatisticsAlone
 from expunge.methods.unlearn import Stop, Trace, check_fits, unlearn
@@ -65,6 +66,7 @@ METHODS: dict[str, type[Method]] = {
         PrimalDual,
         Rewind,
         DeltaGrad,
+        SmallBatchRetrain,
     )
 }
 """Every method by its name."""
@@ -113,6 +115,7 @@ __all__ = [
     "Rewind",
     "SalUn",
     "Scrub",
+    "SmallBatchRetrain",
     "StatisticsAlone",
     "Stop",
     "Trace",
