@@ -21,6 +21,7 @@ from tests.methods.certified_runs import QuietFit, one_task, run
 from expunge.methods import CertifiedRemoval, DescentToDelete
 
 SOUND = {
+    "descent_to_delete, 1 step, little noise": (DescentToDelete(steps=1), {"noise": 0.01}),
     "descent_to_delete, 40 steps": (DescentToDelete(steps=40), {"noise": 0.1}),
     "descent_to_delete, 100 steps": (DescentToDelete(steps=100), {"noise": 0.1}),
     "certified_removal, 1 step, noise on the weights": (CertifiedRemoval(steps=1, budget=1e9), {"noise": 0.1}),
