@@ -76,6 +76,7 @@ class UNSIR(Trained):
     needs: ClassVar[frozenset[Need]] = frozenset({"retain", "weights", "classes", "whole_classes", "real_inputs"})
     checks: ClassVar[tuple[str, ...]] = ("moved", "enough", "statistics", "finite")
     chosen: ClassVar[Choice] = "last"
+    probed: ClassVar[bool] = False  # impairing moves margins by design, and repair brings most of them back
     forecastable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
