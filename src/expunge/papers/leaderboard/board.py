@@ -202,7 +202,7 @@ def answer(record: LeaderboardRecord) -> list[str]:
     climbing = next((each for each in found if each.climbs), None)
     control = next((each for each in found if each.method == EarlyStoppedRetrain.name), None)
     if gentle is None:
-        first = f"Instead of ascent, on {where}: every method that does not climb can be told from retraining."
+        first = f"Instead of ascent, on {where}: no method that does not climb is shown to be like retraining."
     else:
         first = f"Instead of ascent, on {where}: {gentle.label} cannot be told from retraining {_price(gentle)}."
     sentences = [first]
