@@ -67,6 +67,8 @@ def small(name, **options):
         wanted |= {"tolerance": 1.0, "target": 3.0}  # ten steps are too few for a multiplier to hold a bound
     if name == "fisher_noise":
         wanted["damping"] = 1e-3  # the source's leaves weights without a gradient to noise alone
+    if name == "replay":
+        wanted["budget"] = 0.25
     if name in FROZEN:
         wanted.pop("statistics", None)
     return method(**{key: value for key, value in wanted.items() if key in fields})
@@ -322,6 +324,8 @@ def test_statistics_move_exactly_as_declared(name, statistics, imaged):
         "salun": 2 * 2 + 2 * 5,
         "perturb_and_repair": 2 * 5,
         "primal_dual": 2 * (5 + 5),
+        "replay": 2 + 2 * 2,
+        "rfe": 2 * (2 + 2),
     }[name]
     for key, tensor in counts.items():
         added = tensor - pretrained.buffers[key]
@@ -350,6 +354,8 @@ def test_every_forget_example_is_visited_whatever_the_batch(name, size):
         "margin_matching": 2,
         "neg_grad_plus": 2,
         "recall_inputs": 2,
+        "replay": 2,  # the first chooses what is repeated
+        "rfe": 3,  # the first finds the neighbours
         "random_labels": 2,
         "salun": 3,  # the first finds the mask
         "primal_dual": 2,
@@ -383,6 +389,10 @@ COSTS = {
     "scrub": [(N / 3 + t * (FORGET + RETAIN)) / (RETAIN * EPOCHS) for t in (1, 2)],
     # Five batches of 8 retain examples an epoch, each with 5 forget examples; a quarter of retraining for the targets.
     "margin_matching": [0.25 + t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],
+    # A quarter of R is repeated; a pass up and two forward over R choose it.
+    "replay": [(FORGET + 2 / 3 * RETAIN + FORGET + t * 10) / (RETAIN * EPOCHS) for t in (1, 2)],
+    # As many neighbours as forget examples, in batches of 8 and 2, one beside each of the two batches of F.
+    "rfe": [(4 / 3 * N + t * (FORGET + 10)) / (RETAIN * EPOCHS) for t in (1, 2)],
     # Two batches of F an epoch, each with 8 recalled inputs: ten steps through two models, one hold, one teacher.
     "recall_inputs": [t * (FORGET + 2 * 8 * (2 * 10 + 1 + 1 / 3)) / (RETAIN * EPOCHS) for t in (1, 2)],
     "neg_grad_plus": [t * (RETAIN + 5 * 5) / (RETAIN * EPOCHS) for t in (1, 2)],

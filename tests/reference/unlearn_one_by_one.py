@@ -507,6 +507,80 @@ def recall_inputs(module: nn.Module, task: Task, forget, method, seed: int, memb
     return module
 
 
+def influences(module: nn.Module, task: Task, forget) -> Tensor:
+    """Inner products of the gradient of the mean loss over F with that of each retain example."""
+
+    def gradient(rows: np.ndarray) -> Tensor:
+        loss = F.cross_entropy(module(task.train.x[rows]), task.train.y[rows])
+        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(module.parameters()))])
+
+    of_forget = gradient(forget.indices)
+    return torch.stack([gradient(np.array([row])) @ of_forget for row in forget.retain])
+
+
+def largest(scores: Tensor, forget, many: int) -> np.ndarray:
+    return np.sort(forget.retain[scores.argsort(descending=True, stable=True)[:many].numpy()])
+
+
+def replayed_rows(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> np.ndarray:
+    many, name = max(1, round(method.budget * len(forget.retain))), "gradient_descent_ascent"
+    module = copy.deepcopy(module).eval()
+    if method.choice == "uniform":
+        draw = generator(derive(seed, "unlearn", name, member), "replay")
+        return np.sort(forget.retain[torch.randperm(len(forget.retain), generator=draw)[:many].numpy()])
+    if method.choice == "cross_influence":
+        return largest(influences(module, task, forget), forget, many)
+    x, y = task.train.x[forget.retain], task.train.y[forget.retain]
+    with torch.no_grad():
+        before = margin_of(module(x), y)
+    normalise(module, method.statistics)
+    optimiser = stepper(module, method)
+    for part in passes(forget.indices, seed, name, member, "forget-choice", method.forget_batch_size):
+        update(module, optimiser, -F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
+    with torch.no_grad():
+        return largest((margin_of(module.eval()(x), y) - before).abs(), forget, many)
+
+
+def replay(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    chosen, name = replayed_rows(module, task, forget, method, seed, member), "gradient_descent_ascent"
+    module = copy.deepcopy(module)
+    normalise(module, method.statistics)
+    optimiser = stepper(module, method)
+    for epoch in range(1, method.epochs + 1):
+        if epoch <= method.ascent_epochs:
+            for part in passes(forget.indices, seed, name, member, f"forget-{epoch}", method.forget_batch_size):
+                update(module, optimiser, -F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
+        for part in passes(chosen, seed, name, member, f"retain-{epoch}", method.batch_size):
+            update(module, optimiser, F.cross_entropy(module(task.train.x[part]), task.train.y[part]))
+    return module.eval()
+
+
+def rfe(module: nn.Module, task: Task, forget, method, seed: int, member: int) -> nn.Module:
+    start, module, name = copy.deepcopy(module).eval(), copy.deepcopy(module), "rfe"
+    many = min(len(forget.retain), max(1, round(method.neighbours * len(forget))))
+    chosen, x, y = largest(influences(start, task, forget), forget, many), task.train.x, task.train.y
+    normalise(module, method.statistics)
+    optimiser, waiting, turn = stepper(module, method), [], 0
+    parameters = list(module.parameters())
+    for epoch in range(1, method.epochs + 1):
+        for part in passes(forget.indices, seed, name, member, f"forget-{epoch}", method.forget_batch_size):
+            if not waiting:
+                waiting = list(passes(chosen, seed, name, member, f"neighbours-{turn}", method.batch_size))
+                turn += 1
+            near = waiting.pop(0)
+            up = torch.autograd.grad(-F.cross_entropy(module(x[part]), y[part]), parameters)
+            with torch.no_grad():
+                before = F.softmax(start(x[near]), 1)
+            logits = module(x[near])
+            apart = ((F.softmax(logits, 1) - before) ** 2).sum(1).mean()
+            hold = torch.autograd.grad(F.cross_entropy(logits, y[near]) + method.prediction_weight * apart, parameters)
+            inner, size = (sum(float((a * b).sum()) for a, b in zip(u, hold, strict=True)) for u in (up, hold))
+            for parameter, own, against in zip(parameters, up, hold, strict=True):
+                parameter.grad = own - min(inner, 0.0) / size * against
+            optimiser.step()
+    return module.eval()
+
+
 TWINS = {
     "gradient_ascent": gradient_ascent,
     "fine_tune": fine_tune,
@@ -520,4 +594,6 @@ TWINS = {
     "primal_dual": primal_dual,
     "bad_teacher": bad_teacher,
     "recall_inputs": recall_inputs,
+    "replay": replay,
+    "rfe": rfe,
 }

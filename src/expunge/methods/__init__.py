@@ -24,8 +24,10 @@ from expunge.methods.primal_dual import PrimalDual
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 from expunge.methods.random_labels import RandomLabels
 from expunge.methods.recall_inputs import RecallInputs
+from expunge.methods.replay import Replay
 from expunge.methods.retrain import Retrain
 from expunge.methods.rewind import Rewind
+from expunge.methods.rfe import RFE
 from expunge.methods.salun import SalUn
 from expunge.methods.scrub import Scrub
 from expunge.methods.small_batch_retrain import SmallBatchRetrain
@@ -60,6 +62,8 @@ METHODS: dict[str, type[Method]] = {
         L1Sparse,
         NegGradPlus,
         RecallInputs,
+        Replay,
+        RFE,
         RandomLabels,
         SalUn,
         PerturbAndRepair,
@@ -84,6 +88,7 @@ __all__ = [
     "ALL_METHODS",
     "DEFAULT_METHODS",
     "METHODS",
+    "RFE",
     "SSD",
     "UNSIR",
     "BadTeacher",
@@ -111,6 +116,7 @@ __all__ = [
     "Problem",
     "RandomLabels",
     "RecallInputs",
+    "Replay",
     "Retrain",
     "Rewind",
     "SalUn",

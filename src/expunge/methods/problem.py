@@ -174,6 +174,16 @@ class Problem:
         """
         yield from self._pass(self.retain, f"retain-{epoch}", batch_size, max(1, round(share * len(self.retain))))
 
+    def own_batches(self, rows: Tensor, what: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield one pass over rows of each member's own as (inputs, labels, positions), each (members, batch, ...).
+
+        Args:
+            rows: Positions in the training data, (members, k).
+            what: Name of the pass; each has its own order.
+            batch_size: Examples a batch.
+        """
+        yield from self._pass(rows, what, batch_size)
+
     def joint_batches(
         self, epoch: int, batch_size: int, retain_share: float = 1.0
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
