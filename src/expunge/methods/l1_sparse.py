@@ -6,10 +6,11 @@
 Weights of normalisation layers are left out of the penalty: pulled to 0, their scales switch channels off. A layer
 counts as one by its type, or by norm in the name of its class.
 
-Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning" (arXiv 2304.04934), sec. 4: a 5e-4, fading, 10
-epochs at rate .01. Differs from the source: its code penalises normalisation scales as well; the optimiser that trained
-the models by default; batches of 64. The loss is a mean over examples, on which the unit of a depends. With Adam the
-penalty is part of the gradient that is rescaled, as it is in the source's code for any optimiser.
+Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning" (arXiv 2304.04934), sec. 4: fading, 10 epochs at
+rate .01. The size of a is ours: published ones go from 1e-5 to the .2 of its code's command lines. Differs from the
+source: its code penalises normalisation scales as well; the optimiser that trained the models by default; batches of
+64. The loss is a mean over examples, on which the unit of a depends. With Adam the penalty is part of the gradient that
+is rescaled, as it is in the source's code for any optimiser.
 With a = 0 it is `fine_tune` bit by bit: batches are drawn under that name.
 """
 
@@ -40,7 +41,7 @@ class L1Sparse(Trained):
     epochs: int = 10
     """Passes over R, at least 1 (source: 10)."""
     penalty: float = 5e-4
-    """The a above, at least 0 (source: 5e-4)."""
+    """The a above, at least 0 (ours: 5e-4)."""
     schedule: Fading = "fading"
     """How it changes with epochs: `fading` (source), `constant` or `rising`."""
     batch_size: int = 64
@@ -103,7 +104,7 @@ class L1Sparse(Trained):
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
-        """Return rates of fine-tuning, each with penalties around the source's."""
+        """Return rates of fine-tuning, each with penalties across what works."""
         epochs = max(5, math.ceil(0.3 * recipe.epochs))
         return [
             cls(lr=rate * recipe.lr, epochs=epochs, penalty=penalty, batch_size=recipe.batch_size)
