@@ -278,8 +278,11 @@ class Problem:
         for index in batches(order, batch):
             check_stopped()
             self._enter(index)
-            there = index.to(self.x.device)
-            yield gather(self.x, there), gather(self.y, there), index
+            yield gather(self.x, index.to(self.x.device)), self.labels_at(index), index
+
+    def labels_at(self, index: Tensor) -> Tensor:
+        """Return the labels that methods are given at positions (members, batch)."""
+        return gather(self.y, index.to(self.y.device))
 
     def _enter(self, index: Tensor) -> None:
         self.ledger.examples += index.shape[1]

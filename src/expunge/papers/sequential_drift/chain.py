@@ -15,7 +15,7 @@ recursion of self-training tends to 0 and models drift as a random walk; unlearn
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,14 +112,12 @@ class Relabelled(Problem):
         )
         fixed = torch.zeros(len(self.y), dtype=torch.bool)
         fixed[torch.from_numpy(anchor)] = True
+        fixed[self.forget] = True
         return torch.where(fixed, real.cpu(), drawn).to(self.y.device)
 
-    def retain_batches(
-        self, epoch: int, batch_size: int, share: float = 1.0
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield one pass over the kept rows as (inputs, labels, positions), each (members, batch, ...)."""
-        for x, _, index in super().retain_batches(epoch, batch_size, share):
-            yield x, self.labels.gather(1, index.to(self.labels.device)), index
+    def labels_at(self, index: Tensor) -> Tensor:
+        """Return each member's labels at positions (members, batch): those of the request are real."""
+        return self.labels.gather(1, index.to(self.labels.device))
 
     def take_pass(
         self,
@@ -151,7 +149,7 @@ def step(
         start: The models after the request before.
         blocks: Which rows leave when.
         request: Number of the request, from 1.
-        method: What unlearns; it must read kept examples by `retain_batches` alone.
+        method: What unlearns; it must take kept examples in batches, or by `take_pass`.
         share: Share of the kept rows whose labels are real, 0 to 1.
         seed: The study's seed.
         chunk: Members that go through together.
