@@ -35,7 +35,7 @@ SPECIAL = {"convex", "whole_classes", "full_batch"}
 NAMES = sorted(name for name, method in METHODS.items() if not SPECIAL & method.needs)
 ANY_MODEL = [name for name in NAMES if "statistics" not in METHODS[name].needs]
 TREATMENTS = ("frozen", "updated", "recalibrated")
-FROZEN = {"cf_k", "eu_k", "recall_inputs"}  # the only statistics that they allow
+FROZEN = {"cf_k", "eu_k", "evidential_repair", "recall_inputs"}  # the only statistics that they allow
 REDRAWN = {"perturb_and_repair"}  # weights that move at any rate
 
 
@@ -377,6 +377,7 @@ COSTS = {
     "small_batch_retrain": [(EPOCHS // 2) / EPOCHS],
     "fine_tune": [t * RETAIN / (RETAIN * EPOCHS) for t in (1, 2)],
     "cf_k": [t * RETAIN / (RETAIN * EPOCHS) for t in (1, 2)],
+    "evidential_repair": [(3 + 2 / 3 + t) * RETAIN / (RETAIN * EPOCHS) for t in (1, 2)],
     "eu_k": [t * RETAIN / (RETAIN * EPOCHS) for t in (1, 2)],
     "l1_sparse": [t * RETAIN / (RETAIN * EPOCHS) for t in (1, 2)],
     "fisher_noise": [1 / EPOCHS],

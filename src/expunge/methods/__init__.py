@@ -7,6 +7,7 @@ from expunge.methods.deltagrad import DeltaGrad
 from expunge.methods.descent_to_delete import DescentToDelete
 from expunge.methods.do_nothing import DoNothing
 from expunge.methods.early_stopped_retrain import EarlyStoppedRetrain
+from expunge.methods.evidential_repair import EvidentialRepair
 from expunge.methods.fine_tune import FineTune
 from expunge.methods.fisher_noise import FisherNoise
 from expunge.methods.from_function import from_function
@@ -57,6 +58,7 @@ METHODS: dict[str, type[Method]] = {
         ClippedNoisy,
         CFk,
         EUk,
+        EvidentialRepair,
         SSD,
         FisherNoise,
         L1Sparse,
@@ -101,6 +103,7 @@ __all__ = [
     "DoNothing",
     "EUk",
     "EarlyStoppedRetrain",
+    "EvidentialRepair",
     "FineTune",
     "FisherNoise",
     "GradientAscent",
