@@ -160,7 +160,7 @@ def certified_removal_sigma(epsilon: float, delta: float, *, residual: float) ->
     Source: arXiv 1911.03030, Theorem 3.
 
     >>> round(certified_removal_sigma(1.0, 1e-4, residual=1.0), 4)
-    4.3853
+    4.3854
     """
     positive(epsilon=epsilon)
     between(1e-300, 1 - 1e-12, delta=delta)
