@@ -24,8 +24,8 @@ from expunge.core.record import SPLITS, load_margins
 from expunge.methods import DoNothing, FineTune, GradientAscent, GradientDescentAscent, MarginMatching, Retrain
 from expunge.methods.problem import Problem
 from expunge.studies.audit import estimate_audit
-from expunge.studies.audit.estimate import PAGE_BYTES
 from expunge.studies.run.prediction import Subject, prediction_cost
+from expunge.studies.run.trying import PAGE_BYTES
 
 MEMBERS = 20
 

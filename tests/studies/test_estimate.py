@@ -11,6 +11,7 @@ import torch
 import expunge as ex
 from expunge.core import InputError
 from expunge.studies.audit import estimate_audit
+from expunge.studies.forecast import estimate_forecast
 
 
 def task(**more) -> ex.Task:
@@ -60,6 +61,32 @@ def test_models_that_are_given_are_not_trained_and_what_an_audit_refuses_is_refu
     assert told.ensembles == 4
     with pytest.raises(InputError, match="members = 3, expected at least 20"):
         estimate_audit(task(), **{**ASKED, "members": 3}, out=tmp_path / "run")
+
+
+def test_a_forecast_trains_one_ensemble_and_nothing_that_is_given(tmp_path):
+    asked = {**ASKED, "out": tmp_path / "run", "chunk": 10}
+    plain = estimate_forecast(task(), **asked)
+    assert (plain.ensembles, plain.runs, plain.members) == (1, 0, 20)
+    assert str(plain).splitlines()[3] == "That is 1 ensemble of 20 models."
+    more = estimate_forecast(task(), **{**asked, "forget": ["random:9", "component:1:top:9"]})
+    assert more.disk > plain.disk
+    given = estimate_forecast(task(), **asked, pretrained=ex.train(task(), members=7, seed=5))
+    assert (given.ensembles, given.members, given.seconds["training"]) == (0, 7, 0)
+    with pytest.raises(InputError, match="members = 1, expected"):
+        estimate_forecast(task(), **{**asked, "members": 1})
+    with pytest.raises(InputError, match="method 'nothing' is unknown"):
+        estimate_forecast(task(), **{**asked, "methods": ["nothing"]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_forecast_on_the_command_line(tmp_path, shell, monkeypatch):
+    monkeypatch.setattr("expunge.cli.shared.task_named", lambda name, train: task())
+    words = ["forecast", "mine.py", "--forget", "random:9", "--members", "20", "--chunk", "10", "--dry-run"]
+    done = shell(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[:3]] == ["time", "memory", "disk"]
+    assert json.loads(shell(*words, "--json", cwd=tmp_path).stdout)["ensembles"] == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_on_the_command_line(tmp_path, shell, monkeypatch):

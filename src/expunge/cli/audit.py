@@ -13,6 +13,7 @@ from expunge.cli.options import (
     Chunk,
     Config,
     Device,
+    DryRun,
     ForgetSets,
     IdColumn,
     Json,
@@ -82,14 +83,7 @@ def audit(
             "method; controls can be named too.",
         ),
     ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Measure a few steps and say how long all of it would take, and how much memory and disk; nothing is "
-            "written.",
-        ),
-    ] = False,
+    dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

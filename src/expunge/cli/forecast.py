@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from expunge.cli.options import (
     Chunk,
     Config,
     Device,
+    DryRun,
     ForecastMethods,
     ForgetSets,
     IdColumn,
@@ -49,6 +51,7 @@ def forecast(
     chunk: Chunk = None,
     train: Train = None,
     config: Config = None,
+    dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -58,25 +61,30 @@ def forecast(
     retrained or unlearned.
     """
     from expunge.api import forecast as run_forecast
+    from expunge.studies.forecast import estimate_forecast
 
     console = shared.progress(json, quiet)
     chosen = shared.task_named(task, train)
-    run = run_forecast(
-        chosen,
-        forget=shared.forget_sets(chosen, forget, id_column),
-        methods=shared.names(methods),
-        pretrained=pretrained,
-        members=members,
-        followed=followed,
-        out=out,
-        seed=seed,
-        tolerance=tolerance,
-        resume=resume,
-        device=device,
-        chunk=chunk,
-        console=console,
-        command=typed_again(context),
-    )
+    asked: dict[str, Any] = {
+        "forget": shared.forget_sets(chosen, forget, id_column),
+        "methods": shared.names(methods),
+        "pretrained": pretrained,
+        "members": members,
+        "followed": followed,
+        "out": out,
+        "seed": seed,
+        "resume": resume,
+        "device": device,
+        "chunk": chunk,
+    }
+    if dry_run:
+        found = estimate_forecast(chosen, **asked)
+        if json:
+            shared.print_json(asdict(found))
+        elif console is not None:
+            console.print(str(found))
+        return
+    run = run_forecast(chosen, **asked, tolerance=tolerance, console=console, command=typed_again(context))
     if json:
         shared.print_json(forecast_answer(run.record, run.folder, run.report))
     elif console is not None:

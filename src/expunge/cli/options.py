@@ -92,6 +92,14 @@ RowTolerance = Annotated[
         f"could be, the verdict is undecided.  [default: {DEFAULT_ROW_TOLERANCE:g}]",
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Measure a few steps and say how long all of it would take, and how much memory and disk; nothing is "
+        "written.",
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in that folder.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto (a GPU where there is one), cpu, cuda or cuda:NUMBER.")]

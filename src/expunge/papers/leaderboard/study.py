@@ -25,10 +25,10 @@ from expunge.papers.leaderboard.record import LeaderboardRecord
 from expunge.papers.leaderboard.sets import forget_specs
 from expunge.report import draw as draw_audit
 from expunge.studies.audit import FEWEST_MEMBERS, audit, estimate_audit
-from expunge.studies.audit.estimate import Estimate
 from expunge.studies.run.forget_specs import is_component, parse_component
 from expunge.studies.run.grid import plan_runs
 from expunge.studies.run.lifecycle import Run
+from expunge.studies.run.trying import Estimate
 from expunge.tasks import choose, load_task
 
 

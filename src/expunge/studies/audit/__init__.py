@@ -35,12 +35,12 @@ from expunge.ensembles.trial import NAMES
 from expunge.methods import METHODS, Method, check_fits, unlearn
 from expunge.methods.method import lacking
 from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
-from expunge.studies.audit.estimate import Estimate, Trial, estimate
+from expunge.studies.audit.estimate import estimate
 from expunge.studies.audit.forget_set import Study, audit_forget_set
 from expunge.studies.audit.rows import save_rows
 from expunge.studies.run.check import NEEDED, check
 from expunge.studies.run.forecasting import FORECAST_WORK, check_forecastable
-from expunge.studies.run.forget_specs import choose_all, is_component, parse_component
+from expunge.studies.run.forget_specs import choose_all, is_component, stand_in
 from expunge.studies.run.given import Given, Models
 from expunge.studies.run.grid import kept_epochs, plan_runs, runs_work
 from expunge.studies.run.lifecycle import Run
@@ -51,7 +51,8 @@ from expunge.studies.run.python_call import python_call
 from expunge.studies.run.run_folder import check_folder
 from expunge.studies.run.seeds import digest_forget
 from expunge.studies.run.subset_models import SUBSETS
-from expunge.tasks import Choice, random_forget_set
+from expunge.studies.run.trying import Estimate, Trial
+from expunge.tasks import Choice
 
 SIDES = 4
 """Ensembles that are compared at once: unlearned, oracles, held-out oracles, pretrained."""
@@ -253,12 +254,7 @@ def estimate_audit(
     Raises:
         InputError: If something given cannot be used.
     """
-    likewise = [
-        random_forget_set(task, parse_component(str(item), len(task.train))[2], seed=place + 1)
-        if is_component(item)
-        else item
-        for place, item in enumerate(forget)
-    ]
+    likewise = [stand_in(task, item, place + 1) for place, item in enumerate(forget)]
     models = (pretrained, oracles, held_out)
     ready = _prepare(task, likewise, methods, models, members, out, seed, resume, forecast, device, chunk, None)
     return estimate(

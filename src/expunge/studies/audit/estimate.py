@@ -1,7 +1,6 @@
 """What an audit would take: hours, memory and disk, from a few steps of each kind; nothing is written.
 
-    training     some epochs of a few batches, of as many members as will be computed together, extrapolated in rows,
-                 epochs and members; by a task's own fit, one training of a few members on some rows
+    training     as `studies.run.trying` tries it
     unlearning   one epoch of gradient ascent: what a run takes beside its steps; the steps cost what training does
     readings     one ensemble of full size is measured and read
 
@@ -11,10 +10,8 @@ Forecasts are not tried: they count as the share of training that they usually a
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,63 +19,27 @@ from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.reading import available_memory
-from expunge.ensembles import train
 from expunge.ensembles.chunks import one_thread_each, worker_count
-from expunge.ensembles.train import fastest_chunk
 from expunge.methods import GradientAscent, Method, check_fits, unlearn
 from expunge.studies.audit.judging import Bench
-from expunge.studies.run.check import MOST_ROWS, span
 from expunge.studies.run.forecasting import FORECAST_WORK
 from expunge.studies.run.grid import by_method, calibrated, kept_epochs
 from expunge.studies.run.measure import Parts
+from expunge.studies.run.trying import (
+    BATCHES,
+    HELD,
+    PAGE_BYTES,
+    PATIENCE,
+    Estimate,
+    Trial,
+    peak_memory,
+    room_for,
+    try_training,
+)
 from expunge.tasks import Choice
 
-BATCHES = 4
-"""Batches of an epoch that is tried."""
-EPOCHS = 3
-"""Epochs that are tried where the first took less than `PATIENCE` seconds."""
-PATIENCE = 2.0
-PAGE_BYTES = 6 * 2**20
-"""About what record and page take."""
 STATE = 3
 """A kept state of training, in units of the weights: with what an optimiser remembers, at most."""
-HELD = 6
-"""Copies of an ensemble's weights that are in memory at most: pretrained, oracles, the ensemble in work, its steps."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What an audit would take; the whole of it, whatever an interrupted one has already done."""
-
-    seconds: dict[str, float]
-    """Wall-clock seconds on this machine by kind of work."""
-    ensembles: int
-    """Ensembles that are trained, without those that methods retrain."""
-    members: int
-    runs: int
-    """Runs of methods, over all forget sets."""
-    memory: int
-    """Bytes at most."""
-    memory_free: int | None
-    disk: int
-    """Bytes that stay in the folder of the run."""
-    disk_free: int
-    tried: str
-    """What was measured."""
-
-    def __str__(self) -> str:
-        """Return it in a few lines."""
-        parts = ", ".join(f"{kind} {span(seconds)}" for kind, seconds in self.seconds.items() if seconds)
-        free = "" if self.memory_free is None else f" ({_size(self.memory_free)} are free)"
-        return "\n".join(
-            [
-                f"time    about {span(sum(self.seconds.values()))}: {parts}",
-                f"memory  at most about {_size(self.memory)}{free}",
-                f"disk    about {_size(self.disk)} ({_size(self.disk_free)} are free)",
-                f"That is {self.ensembles} ensembles of {self.members} models, and {self.runs} runs of methods.",
-                f"Measured: {self.tried}; what else this machine does now counts as well.",
-            ]
-        )
 
 
 def estimate(
@@ -135,71 +96,20 @@ def estimate(
     weights = sum(tensor.nbytes for tensor in (*ensemble.params.values(), *ensemble.buffers.values())) * members // size
     scored = sum(len(part) for part in Parts.of(task, choices[0].forget, seed).splits.values())
     methods = len(by_method(runs))
-    room = out
-    while not room.exists():
-        room = room.parent
     return Estimate(
         seconds=seconds,
         ensembles=ensembles,
         members=members,
         runs=sum((1 + calibrated(group)) * len(group) for group in by_method(runs)) * len(choices),
-        memory=_peak_memory(device) + HELD * weights + 8 * members * scored * task.classes,
+        memory=peak_memory(device) + HELD * weights + 8 * members * scored * task.classes,
         memory_free=available_memory(),
         disk=(ensembles + STATE * fingerprints * len(kept_epochs(runs, task))) * weights
         + 4 * members * scored * len(choices) * (4 + 2 * methods)
         + PAGE_BYTES * len(choices)
         + subsets * weights // members,
-        disk_free=shutil.disk_usage(room).free,
+        disk_free=shutil.disk_usage(room_for(out)).free,
         tried=tried,
     )
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a few steps of training showed."""
-
-    each: float
-    """Seconds of a member among many, with all cores at work."""
-    alone: float
-    """Seconds until as many members as were tried together would be trained; one alone takes no longer."""
-    ensemble: Ensemble
-    """The members that were tried."""
-    tried: str
-
-
-def try_training(task: Task, members: int, device: torch.device, chunk: int | None, seed: int) -> Trial:
-    """Train a little, as an ensemble of so many members would be trained."""
-    workers, n = worker_count(device), len(task.train)
-    if task.fit is None:
-        rows = min(n, BATCHES * task.recipe.batch_size)
-        count = min(members, workers * (chunk or fastest_chunk(task, members, device)))
-        together = -(-count // workers)
-
-        def timed(epochs: int) -> tuple[float, Ensemble]:
-            begin = time.perf_counter()
-            examples = torch.arange(rows).expand(count, rows)
-            made = train(
-                task, members=count, examples=examples, epochs=epochs, seed=seed, device=device, chunk=together
-            )
-            return time.perf_counter() - begin, made
-
-        timed(0)
-        start, ensemble = timed(0)
-        epochs = 1
-        spent, ensemble = timed(epochs)
-        if spent < PATIENCE and task.recipe.epochs > 1:
-            epochs = min(EPOCHS, task.recipe.epochs)
-            spent, ensemble = timed(epochs)
-        step = max(spent - start, 1e-3) / epochs  # an epoch of these rows, of these members
-        whole = start + step * task.recipe.epochs * n / rows
-        return Trial(whole / count, whole, ensemble, f"{count} members trained {epochs} epochs on {rows} rows")
-    rows, count = min(n // 2, MOST_ROWS), min(members, workers)
-    begin = time.perf_counter()
-    examples = torch.arange(rows).expand(count, rows)
-    ensemble = train(task, members=count, examples=examples, seed=seed, device=device)
-    spent = time.perf_counter() - begin
-    whole = spent * n / rows
-    return Trial(whole / count, whole, ensemble, f"fit trained {count} members on {rows} rows")
 
 
 def _readings(
@@ -257,20 +167,3 @@ def _grown(measured: dict[str, Tensor], members: int, place: int) -> dict[str, T
         more = values[rows]
         grown[name] = more + 0.1 * torch.randn(more.shape, generator=own).to(more.dtype)
     return grown
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Return the most bytes that this process has had, and what it had on a GPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return unit * int(own + children * worker_count(device) * (children > 0))
-
-
-def _size(count: float) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{max(count / 2**20, 1):.0f} MiB"

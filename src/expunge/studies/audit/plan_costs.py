@@ -12,9 +12,9 @@ from expunge.dependence.reduced import DIMENSIONS, TABLE
 from expunge.ensembles.chunks import pick_device
 from expunge.methods import Method
 from expunge.studies.audit import estimate_audit
-from expunge.studies.audit.estimate import HELD, Estimate, Trial, try_training
 from expunge.studies.run.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
 from expunge.studies.run.prediction import FOLLOWED
+from expunge.studies.run.trying import HELD, Estimate, Trial, try_training
 
 
 def plan_costs(

@@ -11,8 +11,10 @@ with the same numbers. The audit makes its forecasts through `kept_forecast` too
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.checks import positive, whole
 from expunge.core.forecast import ForecastRun, ForecastSet
+from expunge.core.reading import available_memory
 from expunge.core.record import write_atomically
 from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
@@ -36,15 +39,18 @@ from expunge.studies.run.forecasting import (
     follow,
     kept_forecast,
 )
-from expunge.studies.run.forget_specs import choose_all
+from expunge.studies.run.forget_specs import choose_all, is_component, stand_in
 from expunge.studies.run.given import ON_TRUST, Given, Models
 from expunge.studies.run.grid import on_scale, plan_runs
 from expunge.studies.run.lifecycle import Run
+from expunge.studies.run.measure import Parts
 from expunge.studies.run.prediction import FOLLOWED, Forecast, Subject
 from expunge.studies.run.progress import Pulse, Reporter, Share
 from expunge.studies.run.python_call import python_call
 from expunge.studies.run.run_folder import check_folder
 from expunge.studies.run.seeds import digest_forget, pretrained_seed
+from expunge.studies.run.subset_models import SUBSETS
+from expunge.studies.run.trying import HELD, PAGE_BYTES, Estimate, peak_memory, room_for, try_training
 from expunge.tasks import Choice
 
 
@@ -73,32 +79,13 @@ def forecast_run(
     Raises:
         InputError: If something given cannot be used; before any training.
     """
-    check_members(members, fewest=2)
-    whole(minimum=2, followed=followed)
-    if chunk is not None:
-        whole(chunk=chunk)
     asked = {"members": members, "followed": followed, "out": out, "seed": seed, "tolerance": tolerance}
     asked |= {"device": device, "chunk": chunk, "pretrained": pretrained}
     tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
     positive(tolerance=tolerance)
-    given = Given.of(task, pretrained, None, None, fewest=2)
-    models = given.models.get(("pretrained", ""))
-    members = members if models is None else len(models)
-    followed = min(followed, members)
-    where = pick_device(device)
-    with Pulse(console, lambda: f"still trying how models of {task.name} are best computed"):
-        network = task.network
-    if models is None:
-        check_size(task, network, members)
-    runs = plan_runs(task, methods, predicted=True)
-    check_forecastable(task, followed, where)
-    check_folder(out, ForecastRun.FILE, resume)
-    choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
-    given.of_sets(task, choices, fewest=2)
-    for choice in choices:
-        network = choice.task.network
-        for method in runs:
-            check_fits(method, network, choice.task, choice.forget, targets=True)
+    ready = _prepare(task, forget, methods, pretrained, members, followed, out, seed, resume, device, chunk, console)
+    choices, runs, given, models = ready.choices, ready.runs, ready.given, ready.models
+    members, followed, where = ready.members, ready.followed, ready.device
     request = {
         "task": task.name,
         "fingerprint": task.fingerprint,
@@ -148,6 +135,110 @@ def forecast_run(
             run.record.forget_sets.append(_keep(out, choice, found, given=models is not None))
             run.save()
     return out, run.record
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A run that has been checked and can begin."""
+
+    choices: list[Choice]
+    runs: list[Method]
+    given: Given
+    models: Ensemble | None
+    """The pretrained models, where they were given."""
+    members: int
+    followed: int
+    device: torch.device
+
+
+def _prepare(
+    task: Task,
+    forget: Sequence[ForgetSet | str | Path],
+    methods: Sequence[str | Method] | None,
+    pretrained: Models | None,
+    members: int,
+    followed: int,
+    out: Path,
+    seed: int,
+    resume: bool,
+    device: str,
+    chunk: int | None,
+    console: Console | None,
+) -> _Ready:
+    """Read and check everything that is asked for; subset models of component sets are all that is trained."""
+    check_members(members, fewest=2)
+    whole(minimum=2, followed=followed)
+    if chunk is not None:
+        whole(chunk=chunk)
+    given = Given.of(task, pretrained, None, None, fewest=2)
+    models = given.models.get(("pretrained", ""))
+    members = members if models is None else len(models)
+    followed = min(followed, members)
+    where = pick_device(device)
+    with Pulse(console, lambda: f"still trying how models of {task.name} are best computed"):
+        network = task.network
+    if models is None:
+        check_size(task, network, members)
+    runs = plan_runs(task, methods, predicted=True)
+    check_forecastable(task, followed, where)
+    check_folder(out, ForecastRun.FILE, resume)
+    choices = choose_all(task, forget, out, seed=seed, device=device, chunk=chunk, console=console)
+    given.of_sets(task, choices, fewest=2)
+    for choice in choices:
+        network = choice.task.network
+        for method in runs:
+            check_fits(method, network, choice.task, choice.forget, targets=True)
+    return _Ready(choices, runs, given, models, members, followed, where)
+
+
+def estimate_forecast(
+    task: Task,
+    *,
+    forget: Sequence[ForgetSet | str | Path],
+    methods: Sequence[str | Method] | None = None,
+    pretrained: Models | None = None,
+    members: int = 100,
+    followed: int = FOLLOWED,
+    out: Path = Path("runs/forecast"),
+    seed: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    chunk: int | None = None,
+) -> Estimate:
+    """Return what a run with these arguments would take; it is refused as the run would be, and writes nothing.
+
+    Component forget sets are stood for by random ones of their size, and their subset models are counted. Forecasts are
+    not tried: they count as the share of training that they usually are.
+
+    Raises:
+        InputError: If something given cannot be used.
+    """
+    likewise = [stand_in(task, item, place + 1) for place, item in enumerate(forget)]
+    ready = _prepare(task, likewise, methods, pretrained, members, followed, out, seed, resume, device, chunk, None)
+    trial = try_training(task, ready.members, ready.device, chunk, seed)
+    fingerprints = len({choice.task.fingerprint for choice in ready.choices})
+    trained = fingerprints if ready.models is None else 0
+    components = any(is_component(item) for item in forget)
+    ensemble = trial.ensemble
+    one = sum(tensor.nbytes for tensor in (*ensemble.params.values(), *ensemble.buffers.values())) // len(ensemble)
+    scored = sum(len(part) for part in Parts.of(task, ready.choices[0].forget, seed).splits.values())
+    shares = 0.2 * fingerprints + FORECAST_WORK * len(ready.choices)
+    return Estimate(
+        seconds={
+            "training": trial.each * (ready.members * trained + 0.5 * SUBSETS * components),
+            # A share of training an ensemble of a hundred, whatever its members: twelve of them are followed.
+            "forecasts": shares * trial.each * 100 * ready.followed / FOLLOWED,
+        },
+        ensembles=trained,
+        members=ready.members,
+        runs=0,
+        memory=peak_memory(ready.device) + HELD * one * ready.members,
+        memory_free=available_memory(),
+        disk=one * (trained * ready.members + components * SUBSETS)
+        + len(ready.choices) * (PAGE_BYTES + 8 * ready.members * scored),
+        disk_free=shutil.disk_usage(room_for(out)).free,
+        tried=trial.tried,
+    )
 
 
 def _pretrained(

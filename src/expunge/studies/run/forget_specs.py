@@ -20,7 +20,7 @@ from expunge.dependence import component_forget_set
 from expunge.dependence.components import PAPER, Side, one_of_sides
 from expunge.studies.run.progress import Reporter, Share
 from expunge.studies.run.subset_models import LARGEST_COMPONENT, SUBSETS, Progress, task_components, task_subsets
-from expunge.tasks import Choice, choose
+from expunge.tasks import Choice, choose, random_forget_set
 
 
 def resolve(
@@ -97,6 +97,13 @@ def parse_component(spec: str, examples: int) -> tuple[int, Side, int]:
             "half: a calibration set of the same size must fit beside it and leave something to train on."
         )
     return component, side, size
+
+
+def stand_in(task: Task, item: ForgetSet | str | Path, seed: int) -> ForgetSet | str | Path:
+    """Return a random forget set of the size of a component set, which would need subset models, or what was given."""
+    if not is_component(item):
+        return item
+    return random_forget_set(task, parse_component(str(item), len(task.train))[2], seed=seed)
 
 
 def choose_all(
