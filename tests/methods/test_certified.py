@@ -22,14 +22,18 @@ from expunge.core.convex import HESSIAN_LIPSCHITZ, ConvexFit
 from expunge.core.trade_off import gaussian_delta, gaussian_epsilon, gaussian_shift
 from expunge.ensembles import train
 from expunge.methods import CertifiedRemoval, ClippedNoisy, DescentToDelete, NoisyDescent, unlearn
-from expunge.methods.certified_removal import certified_removal_sigma, worst_residual
 from expunge.methods.clipped_noisy import clipped_noisy_mu
-from expunge.methods.descent_to_delete import descent_to_delete_sigma
-from expunge.methods.noisy_descent import langevin_renyi, noisy_sgd_renyi
 from expunge.metrics.privacy import audit_margins
 from expunge.report.table import print_table
 from expunge.report.unlearning import unlearning_text
 from methods.certified_runs import QuietFit, members_of, odd_rows, one_task, run
+from reference.certified_formulas import (
+    certified_removal_sigma,
+    descent_to_delete_sigma,
+    langevin_renyi,
+    noisy_sgd_renyi,
+    worst_residual,
+)
 from reference.problems import forget_set, small_task
 
 

@@ -10,6 +10,7 @@ from torch import nn
 import expunge as ex
 from expunge.core import InputError
 from expunge.ensembles import build_network, train
+from expunge.ensembles.flat import FlatStack
 from expunge.methods import Newton, unlearn
 from expunge.methods.newton import conjugate_gradients
 from reference.problems import forget_set, small_task
@@ -107,13 +108,11 @@ def test_the_error_falls_as_the_square_of_the_share_that_leaves():
 @pytest.mark.parametrize("kind", ["layers", "vmap", "one"])
 @pytest.mark.parametrize("curvature", ["ggn", "hessian"])
 def test_products_are_those_of_the_matrices_that_autograd_forms(kind, curvature):
-    from expunge.methods.newton import _Stack
-
     task = small_task("mlp", n=20)
     ensemble = train(task, members=2, seed=1, network=build_network(task, kind))
-    stack, x, y = _Stack(ensemble), task.train.x, task.train.y
+    stack, x, y = FlatStack(ensemble), task.train.x, task.train.y
     v = torch.randn(stack.flat.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = stack.product(x, y, v, curvature)
+    found, risen = stack.product(x, y, v, curvature), stack.risen(x, y, v)
     for member in range(2):
         module = ensemble.module(member)
         names = [name for name, _ in module.named_parameters()]
@@ -135,6 +134,11 @@ def test_products_are_those_of_the_matrices_that_autograd_forms(kind, curvature)
             inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
             matrix = torch.einsum("nkp,nkl,nlq->pq", jacobian, inner, jacobian)
         assert torch.allclose(found[member], matrix @ v[member], atol=1e-9)
+        slopes = torch.autograd.functional.jacobian(
+            lambda w: nn.functional.cross_entropy(outputs(w), y, reduction="none"), flat
+        )
+        assert torch.allclose(stack.gradient(x, y)[member], slopes.sum(0), atol=1e-9)
+        assert torch.allclose(risen[member], slopes @ v[member], atol=1e-9)
 
 
 def test_indefinite_curvature_is_refused_and_not_replaced_by_ascent():

@@ -61,6 +61,9 @@ def test_models_that_are_given_are_not_trained_and_what_an_audit_refuses_is_refu
     assert told.ensembles == 4
     with pytest.raises(InputError, match="members = 3, expected at least 20"):
         estimate_audit(task(), **{**ASKED, "members": 3}, out=tmp_path / "run")
+    for name in ("tolerance", "row_tolerance"):
+        with pytest.raises(InputError, match=f"{name} = -1"):
+            estimate_audit(task(), **ASKED, out=tmp_path / "run", **{name: -1})
 
 
 def test_a_forecast_trains_one_ensemble_and_nothing_that_is_given(tmp_path):
@@ -76,6 +79,8 @@ def test_a_forecast_trains_one_ensemble_and_nothing_that_is_given(tmp_path):
         estimate_forecast(task(), **{**asked, "members": 1})
     with pytest.raises(InputError, match="method 'nothing' is unknown"):
         estimate_forecast(task(), **{**asked, "methods": ["nothing"]})
+    with pytest.raises(InputError, match="tolerance = -1"):
+        estimate_forecast(task(), **asked, tolerance=-1)
     assert list(tmp_path.iterdir()) == []
 
 

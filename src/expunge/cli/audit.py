@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,11 +113,9 @@ def audit(
         "chunk": chunk,
     }
     if dry_run:
-        found = estimate_audit(chosen, **asked)
-        if json:
-            shared.print_json(asdict(found))
-        elif console is not None:
-            console.print(str(found))
+        shared.print_estimates(
+            {"": estimate_audit(chosen, **asked, tolerance=tolerance, row_tolerance=row_tolerance)}, console, json=json
+        )
         return
     run = run_audit(
         chosen,

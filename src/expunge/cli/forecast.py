@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,11 +77,7 @@ def forecast(
         "chunk": chunk,
     }
     if dry_run:
-        found = estimate_forecast(chosen, **asked)
-        if json:
-            shared.print_json(asdict(found))
-        elif console is not None:
-            console.print(str(found))
+        shared.print_estimates({"": estimate_forecast(chosen, **asked, tolerance=tolerance)}, console, json=json)
         return
     run = run_forecast(chosen, **asked, tolerance=tolerance, console=console, command=typed_again(context))
     if json:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from expunge.cli import shared
-from expunge.cli.options import TASKS, Device, Json, Methods, Out, Quiet, Resume, Seed
+from expunge.cli.options import TASKS, Device, DryRun, Json, Methods, Out, Quiet, Resume, Seed
 from expunge.run_file import typed_again
 
 
@@ -32,9 +32,7 @@ def leaderboard(
     seed: Seed = 0,
     resume: Resume = False,
     device: Device = "auto",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how long it would take here; nothing is written.")
-    ] = False,
+    dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -58,12 +56,7 @@ def leaderboard(
     }
     named = tasks or ["digits"]
     if dry_run:
-        taken = study.estimates(named, device=device, **asked)
-        if json:
-            shared.print_json({name: asdict(each) for name, each in taken.items()})
-        elif console is not None:
-            for name, each in taken.items():
-                console.print(f"{name}\n{each}", highlight=False)
+        shared.print_estimates(study.estimates(named, device=device, **asked), console, json=json)
         return
     folder, record = study.run(
         named, resume=resume, device=device, console=console, command=typed_again(context), **asked

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json as json_text
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,6 +16,9 @@ from expunge.core import ForgetSet, InputError, Task
 from expunge.methods import ALL_METHODS, DEFAULT_METHODS, METHODS
 from expunge.report.answer import check_hope
 from expunge.tasks.forget_sets import FILES, from_file
+
+if TYPE_CHECKING:
+    from expunge.studies.run.trying import Estimate
 
 NOT_SO = 3
 """Exit code where the answer is not the one that `--fail-unless` asks for."""
@@ -70,6 +74,16 @@ def lines(console: Console | None) -> Callable[[str], None] | None:
 def print_json(answer: object) -> None:
     """Print an answer for a program."""
     typer.echo(json_text.dumps(answer, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def print_estimates(found: Mapping[str, Estimate], console: Console | None, *, json: bool) -> None:
+    """Print what runs would take, each under its name; one without a name is printed alone."""
+    if json:
+        alone = found.get("")
+        print_json({name: asdict(each) for name, each in found.items()} if alone is None else asdict(alone))
+    elif console is not None:
+        for name, each in found.items():
+            console.print(f"{name}\n{each}" if name else str(each), highlight=False)
 
 
 def check_runs(asked: str, methods: list[str] | None) -> None:

@@ -11,7 +11,7 @@ since the Hessian by the outputs of a row is gamma-Lipschitz. What beta is worth
                             (the chi quantile), epsilon = (2 r beta + beta^2) / (2 sigma^2)
 
 Source: Guo, Goldstein, Hannun and van der Maaten (arXiv 1911.03030): one step, Theorem 1 and Corollary 2 for the
-residual, Theorem 3 for the perturbation, whose noise is `certified_removal_sigma`. Differs from the source: the bound
+residual, Theorem 3 for the perturbation. Differs from the source: the bound
 is tighter, and needs no norm of rows; g is the whole gradient of R, not that of the rows that leave, so that residuals
 of earlier requests are removed and not added up, and a start that is no optimum does no harm; each request is held to
 the budget of its own. The source's constant sqrt(2 log(1.5 / delta)) is that of a shift fixed before the noise is
@@ -23,7 +23,7 @@ noise on the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,19 +31,17 @@ import scipy
 import torch
 from torch import Tensor
 
-from expunge.core import ForgetSet, Network, Recipe, Task
-from expunge.core.checks import between, non_negative, plain_arguments, positive, whole
-from expunge.core.claim import Assumption, Claim, worst
+from expunge.core import Recipe
+from expunge.core.checks import between, non_negative, whole
+from expunge.core.claim import Assumption, Claim
 from expunge.core.convex import HESSIAN_LIPSCHITZ
 from expunge.core.trade_off import gaussian_epsilon
-from expunge.core.tree import clone
-from expunge.methods.convex_problem import ConvexMember, check_noise, convex_members
-from expunge.methods.method import Method, Need
-from expunge.methods.problem import Checkpoint, Problem
+from expunge.methods.convex_problem import ConvexMember, ConvexMethod
+from expunge.methods.method import Method
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertifiedRemoval(Method):
+class CertifiedRemoval(ConvexMethod):
     """Take Newton steps on the retain set, and bound the gradient that they leave."""
 
     steps: int = 2
@@ -55,11 +53,8 @@ class CertifiedRemoval(Method):
 
     name: ClassVar[str] = "certified_removal"
     label: ClassVar[str] = "Certified removal"
-    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "weights", "convex"})
-    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite")
-    certificate: ClassVar[str | None] = "(epsilon, delta) against retraining, where its assumptions hold"
     shown: ClassVar[tuple[str, ...]] = ("steps",)
-    forecastable: ClassVar[bool] = False
+    published: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -67,28 +62,17 @@ class CertifiedRemoval(Method):
         non_negative(budget=self.budget)
         between(1e-300, 1 - 1e-12, delta=self.delta)
 
-    def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
-        """Refuse a task without any noise."""
-        check_noise(self.name, task, published=False)
+    @property
+    def passes(self) -> int:
+        """Every step is a pass."""
+        return self.steps
 
-    def planned_cost(self, forget: int, retain: int, epochs: int) -> float:
-        """Return that every step is a pass over R, as those of training are."""
-        return self.steps / epochs
-
-    def stops(self, problem: Problem) -> Iterator[Checkpoint]:
-        """Yield the one result."""
-        found, claims = [], []
-        for member in convex_members(problem, self.name):
-            w, bound = member.secret, math.nan
-            for _ in range(self.steps):
-                w, bound = newton_step(member, w)
-            found.append(w + member.fresh_noise())
-            claims.append(self.claim(member, w, bound))
-        problem.ledger.examples += self.steps * len(problem.retain)
-        (name,) = problem.start.params
-        params = {name: torch.stack(found).to(problem.start.params[name])}
-        made = problem.stop(1, problem.start.with_state(params, clone(problem.start.buffers)))
-        yield Checkpoint(made.epoch, made.ensemble, made.cost, made.facts, worst(claims))
+    def removed(self, member: ConvexMember, rows: Assumption) -> tuple[Tensor, Claim]:
+        """Take the steps, and bound what they leave; norms of rows are not needed."""
+        w, bound = member.secret, math.nan
+        for _ in range(self.steps):
+            w, bound = newton_step(member, w)
+        return w + member.fresh_noise(), self.claim(member, w, bound)
 
     def claim(self, member: ConvexMember, end: Tensor, bound: float) -> Claim:
         """Return what is certified of one member.
@@ -146,44 +130,3 @@ def newton_step(member: ConvexMember, w: Tensor) -> tuple[Tensor, float]:
     moved = (member.x @ s.T).square().sum(1)
     largest = float(torch.linalg.matrix_norm(member.x, 2))
     return w + s, HESSIAN_LIPSCHITZ / 2 * largest * float(moved.norm())
-
-
-@plain_arguments
-def certified_removal_sigma(epsilon: float, delta: float, *, residual: float) -> float:
-    """Return the perturbation that the source asks for: `residual sqrt(2 log(1.5 / delta)) / epsilon`.
-
-    Args:
-        epsilon: Above 0.
-        delta: Above 0 and below 1.
-        residual: Bound on the norm of the summed gradient, at least 0.
-
-    Source: arXiv 1911.03030, Theorem 3.
-
-    >>> round(certified_removal_sigma(1.0, 1e-4, residual=1.0), 4)
-    4.3854
-    """
-    positive(epsilon=epsilon)
-    between(1e-300, 1 - 1e-12, delta=delta)
-    non_negative(residual=residual)
-    return residual * math.sqrt(2 * math.log(1.5 / delta)) / epsilon
-
-
-@plain_arguments
-def worst_residual(hessian_lipschitz: float, lipschitz: float, l2: float, examples: int) -> float:
-    """Return the source's bound for one row, whatever the data: `4 gamma C^2 / (l2^2 (n - 1))`.
-
-    Args:
-        hessian_lipschitz: gamma, at least 0.
-        lipschitz: C, the Lipschitz constant of the loss of a row, at least 0.
-        l2: Regularisation of each row, above 0.
-        examples: n, at least 2.
-
-    Source: arXiv 1911.03030, Theorem 1.
-
-    >>> round(worst_residual(0.25, 1.0, 0.1, 101), 6)
-    1.0
-    """
-    non_negative(hessian_lipschitz=hessian_lipschitz, lipschitz=lipschitz)
-    positive(l2=l2)
-    whole(2, examples=examples)
-    return 4 * hessian_lipschitz * lipschitz**2 / (l2**2 * (examples - 1))

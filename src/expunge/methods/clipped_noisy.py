@@ -144,8 +144,8 @@ class ClippedNoisy(Method):
         made = recalibrate(made, problem.x[problem.retain.to(problem.x.device)])
         problem.forward_only(len(problem.retain))
         if self.fine_tune_epochs:
-            start, problem.start = problem.start, made
             after = problem.descent(
+                start=made,
                 statistics="frozen",
                 momentum=recipe.momentum,
                 weight_decay=recipe.weight_decay,
@@ -153,7 +153,7 @@ class ClippedNoisy(Method):
             )
             for epoch in range(self.fine_tune_epochs):
                 problem.take_pass(after, "retain", self.epochs + epoch, self.batch_size, recipe.lr / 3)
-            made, problem.start = made.with_state(*after.state()), start
+            made = made.with_state(*after.state())
         mu = clipped_noisy_mu(
             self.clip_model, self.clip_gradient, self.step_size, self.weight_decay, steps=taken, sigma=sigma
         )

@@ -1,20 +1,23 @@
-"""What certified methods share: the strongly convex problem of one member, and the constants of its proof."""
+"""What certified methods share: the strongly convex problem of a member, its constants, and how results come out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from expunge.core import InputError, Task
-from expunge.core.claim import Assumption
+from expunge.core import ForgetSet, InputError, Network, Task
+from expunge.core.claim import Assumption, Claim, worst
 from expunge.core.convex import ConvexFit
 from expunge.core.seeds import derive
+from expunge.core.tree import clone
 from expunge.ensembles.own_loop import fit_seed, member_seeds
-from expunge.methods.problem import Problem
+from expunge.methods.method import Method, Need
+from expunge.methods.problem import Checkpoint, Problem
 
 ROUNDING = 1e-9
 """What a bound may be exceeded by rounding."""
@@ -76,6 +79,49 @@ class ConvexMember:
                 name="smoothness found", value=float(values[-1]) - slack, side="at most", bound=self.fit.smoothness()
             ),
         )
+
+
+class ConvexMethod(Method):
+    """Base of certified methods for `ex.tasks.logistic`: one result, a member at a time, each with its claim."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "weights", "convex"})
+    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite")
+    certificate: ClassVar[str | None] = "(epsilon, delta) against retraining, where its assumptions hold"
+    forecastable: ClassVar[bool] = False
+    published: ClassVar[bool] = True
+    """Whether the models must have noise on their weights; else a random linear term in training will do."""
+
+    @property
+    def passes(self) -> int:
+        """Passes over R that it takes."""
+        raise NotImplementedError
+
+    def removed(self, member: ConvexMember, rows: Assumption) -> tuple[Tensor, Claim]:
+        """Return a member's weights as they are published, (classes, inputs), and what is certified of them.
+
+        Args:
+            member: With its start.
+            rows: What was found of the norms of the rows.
+        """
+        raise NotImplementedError
+
+    def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
+        """Refuse a task without the noise that the method needs."""
+        check_noise(self.name, task, published=self.published)
+
+    def planned_cost(self, forget: int, retain: int, epochs: int) -> float:
+        """Return the passes over R, in units of those of training."""
+        return self.passes / epochs
+
+    def stops(self, problem: Problem) -> Iterator[Checkpoint]:
+        """Yield the one result."""
+        rows = row_norm(problem)
+        found, claims = zip(*(self.removed(each, rows) for each in convex_members(problem, self.name)), strict=True)
+        problem.ledger.examples += self.passes * len(problem.retain)
+        (name,) = problem.start.params
+        params = {name: torch.stack(found).to(problem.start.params[name])}
+        made = problem.stop(1, problem.start.with_state(params, clone(problem.start.buffers)))
+        yield replace(made, claim=worst(claims))
 
 
 def convex_members(problem: Problem, name: str) -> Iterator[ConvexMember]:

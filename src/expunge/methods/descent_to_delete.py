@@ -8,35 +8,32 @@ On an m-strongly convex, L-smooth mean loss of n rows, each M-Lipschitz, k of th
 against W_R + N(0, sigma^2), which is what the task's own training publishes. That is the Gaussian mechanism with a
 shift of mu = gamma^I k M / (m |R| sigma) standard deviations at most, converted exactly (`expunge.core.trade_off`).
 
-Source: Neel, Roth and Sharifi-Malvajerdi, "Descent-to-Delete" (arXiv 2007.02923), Theorem 3.1, whose noise is
-`descent_to_delete_sigma`. Differs from the source: the noise is that of the task, and epsilon follows from it; the
-conversion is exact and epsilon smaller; any number of rows is forgotten at once; there is no projection, since the loss
-is strongly convex everywhere. The noise that a model was published with is drawn from its seed, so the secret state
-without it is known again, as the source's algorithm assumes; the state of an earlier request is found likewise.
+Source: Neel, Roth and Sharifi-Malvajerdi, "Descent-to-Delete" (arXiv 2007.02923), Theorem 3.1. Differs from the
+source: the noise is that of the task, and epsilon follows from it; the conversion is exact and epsilon smaller; any
+number of rows is forgotten at once; there is no projection, since the loss is strongly convex everywhere. The noise
+that a model was published with is drawn from its seed, so the secret state without it is known again, as the source's
+algorithm assumes; the state of an earlier request is found likewise.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from expunge.core import ForgetSet, Network, Recipe, Task
-from expunge.core.checks import between, plain_arguments, positive, whole
-from expunge.core.claim import Assumption, Claim, worst
-from expunge.core.errors import InputError
+from expunge.core import Recipe
+from expunge.core.checks import between, whole
+from expunge.core.claim import Assumption, Claim
 from expunge.core.trade_off import gaussian_epsilon
-from expunge.core.tree import clone
-from expunge.methods.convex_problem import ROUNDING, ConvexMember, check_noise, convex_members, row_norm
-from expunge.methods.method import Method, Need
-from expunge.methods.problem import Checkpoint, Problem
+from expunge.methods.convex_problem import ROUNDING, ConvexMember, ConvexMethod
+from expunge.methods.method import Method
 
 
 @dataclass(frozen=True, kw_only=True)
-class DescentToDelete(Method):
+class DescentToDelete(ConvexMethod):
     """Descend on the retain set from the optimum, and publish with fresh noise."""
 
     steps: int = 100
@@ -46,39 +43,24 @@ class DescentToDelete(Method):
 
     name: ClassVar[str] = "descent_to_delete"
     label: ClassVar[str] = "Descent-to-delete"
-    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "weights", "convex"})
-    checks: ClassVar[tuple[str, ...]] = ("moved", "statistics", "finite")
-    certificate: ClassVar[str | None] = "(epsilon, delta) against retraining, where its assumptions hold"
     shown: ClassVar[tuple[str, ...]] = ("steps",)
-    forecastable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the options."""
         whole(steps=self.steps)
         between(1e-300, 1 - 1e-12, delta=self.delta)
 
-    def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
-        """Refuse a task without noise on the published weights."""
-        check_noise(self.name, task, published=True)
+    @property
+    def passes(self) -> int:
+        """Every step is a pass."""
+        return self.steps
 
-    def planned_cost(self, forget: int, retain: int, epochs: int) -> float:
-        """Return that every step is a pass over R."""
-        return self.steps / epochs
-
-    def stops(self, problem: Problem) -> Iterator[Checkpoint]:
-        """Yield the one result."""
-        rows, found, claims = row_norm(problem), [], []
-        for member in convex_members(problem, self.name):
-            w = member.secret
-            for _ in range(self.steps):
-                w = w - 2 / (member.fit.smoothness() + member.fit.l2) * member.mean_gradient(w)
-            found.append(w + member.fresh_noise())
-            claims.append(self.claim(member, w, rows))
-        problem.ledger.examples += self.steps * len(problem.retain)
-        (name,) = problem.start.params
-        params = {name: torch.stack(found).to(problem.start.params[name])}
-        made = problem.stop(1, problem.start.with_state(params, clone(problem.start.buffers)))
-        yield Checkpoint(made.epoch, made.ensemble, made.cost, made.facts, worst(claims))
+    def removed(self, member: ConvexMember, rows: Assumption) -> tuple[Tensor, Claim]:
+        """Take the steps, and publish with fresh noise."""
+        w, rate = member.secret, 2 / (member.fit.smoothness() + member.fit.l2)
+        for _ in range(self.steps):
+            w = w - rate * member.mean_gradient(w)
+        return w + member.fresh_noise(), self.claim(member, w, rows)
 
     def claim(self, member: ConvexMember, end: torch.Tensor, rows: Assumption) -> Claim:
         """Return what is certified of one member.
@@ -123,37 +105,3 @@ class DescentToDelete(Method):
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
         """Return numbers of steps."""
         return [cls(steps=steps) for steps in (25, 50, 100, 200)]
-
-
-@plain_arguments
-def descent_to_delete_sigma(
-    epsilon: float, delta: float, *, lipschitz: float, convexity: float, smoothness: float, examples: int, steps: int
-) -> float:
-    """Return the noise that the source asks for: `4 sqrt2 M gamma^I / (m n (1 - gamma^I) (sqrt(a + eps) - sqrt a))`.
-
-    Args:
-        epsilon: Above 0.
-        delta: Above 0 and below 1; a = log(1/delta).
-        lipschitz: M, above 0.
-        convexity: m, above 0.
-        smoothness: L, at least m.
-        examples: n, at least 1.
-        steps: I, at least 1.
-
-    Source: arXiv 2007.02923, Theorem 3.1.
-
-    >>> golden = {"lipschitz": 1.0, "convexity": 0.1, "smoothness": 0.35, "examples": 1000, "steps": 10}
-    >>> round(descent_to_delete_sigma(1.0, 1e-3, **golden), 8)
-    0.00086436
-    """
-    positive(epsilon=epsilon, lipschitz=lipschitz, convexity=convexity, smoothness=smoothness)
-    between(1e-300, 1 - 1e-12, delta=delta)
-    whole(examples=examples, steps=steps)
-    if convexity > smoothness:
-        raise InputError(f"convexity = {convexity}, smoothness = {smoothness}; expected convexity <= smoothness.")
-    left = ((smoothness - convexity) / (smoothness + convexity)) ** steps
-    a = math.log(1 / delta)
-    return (
-        4 * math.sqrt(2) * lipschitz * left
-        / (convexity * examples * (1 - left) * (math.sqrt(a + epsilon) - math.sqrt(a)))
-    )  # fmt: skip

@@ -19,12 +19,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from expunge.core import ForgetSet, Network, Recipe, Task
 from expunge.core.checks import non_negative, positive
-from expunge.core.seeds import generator
 from expunge.core.tree import clone
 from expunge.ensembles.example_gradients import check_separable
 from expunge.methods.method import Method, Need
@@ -69,6 +67,7 @@ class FisherNoise(Method):
         Args:
             fisher: Mean squared gradients of R, any shape.
 
+        >>> import torch
         >>> FisherNoise(alpha=0.5, damping=1.0, most=0.25).variance(torch.tensor([0.0, 4.0])).tolist()
         [0.25, 0.10000000149011612]
         """
@@ -81,12 +80,7 @@ class FisherNoise(Method):
         problem.visit(retain)
         params = clone(start.params)
         for name, own in total.items():
-            noise = torch.stack(
-                [
-                    torch.randn(own.shape[1:], generator=generator(seed, "fisher noise", name), dtype=torch.float64)
-                    for seed in problem.seeds
-                ]
-            )
+            noise = problem.normal(own.shape[1:], "fisher noise", name)
             params[name] += self.variance(own / len(retain)).sqrt() * noise.to(own)
         yield problem.stop(1, start.with_state(params, clone(start.buffers)))
 

@@ -10,12 +10,15 @@ Source: "Ascent Fails to Forget" (arXiv 2509.26427), sec. 5: batch 64 on R, 32 o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from expunge.core import Recipe
 from expunge.core.renamed import renamed
+from expunge.ensembles import Descent
 from expunge.methods.method import Method, OptimizerOption, Raises, Trained, first_epochs
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
@@ -65,15 +68,23 @@ class GradientDescentAscent(Trained):
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
-        descent = self.descent(problem)
+        descent, descend = self.descent(problem), self.retain_pass(problem)
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
             if epoch <= (self.ascent_epochs or 0):
                 before = problem.forget_loss(descent)
                 problem.take_pass(descent, "forget", epoch, self.forget_batch_size, self.lr, ascend=True, noise=noise)
                 problem.raised(before, problem.forget_loss(descent))
-            problem.take_pass(descent, "retain", epoch, self.batch_size, self.lr, noise=noise)
+            descend(descent, epoch, noise)
             yield problem.checkpoint(epoch, descent, self.statistics)
+
+    def retain_pass(self, problem: Problem) -> Callable[[Descent, int, Sequence[torch.Generator]], None]:
+        """Return what takes the descent pass of an epoch; it is asked for before the first epoch."""
+
+        def take(descent: Descent, epoch: int, noise: Sequence[torch.Generator]) -> None:
+            problem.take_pass(descent, "retain", epoch, self.batch_size, self.lr, noise=noise)
+
+        return take
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:

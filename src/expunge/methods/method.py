@@ -216,6 +216,21 @@ class Method:
         return f"{self.name}({inside})"
 
 
+def going_round(batches: int, size: int, batch_size: int) -> int:
+    """Return how many examples so many batches hold, of a set that goes round and round beside another.
+
+    Args:
+        batches: How many.
+        size: Examples of the set.
+        batch_size: Examples of a batch; the last of each round may be smaller.
+
+    >>> going_round(5, size=10, batch_size=4)
+    18
+    """
+    rounds, over = divmod(batches, -(-size // batch_size))
+    return rounds * size + over * batch_size
+
+
 def first_epochs(method: Trained, usual: int, name: str) -> None:
     """Check how many epochs begin with a pass up, an option; where it was left out it becomes `usual` or all epochs."""
     if getattr(method, name) is None:

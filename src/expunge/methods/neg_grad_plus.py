@@ -26,7 +26,7 @@ from expunge.core import Recipe
 from expunge.core.checks import between
 from expunge.core.outcomes import Classes, Outcome
 from expunge.ensembles import Loss, WrittenLoss, cross_entropy_with_gradient
-from expunge.methods.method import Method, OptimizerOption, Raises, Trained
+from expunge.methods.method import Method, OptimizerOption, Raises, Trained, going_round
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 
@@ -66,8 +66,7 @@ class NegGradPlus(Trained):
     def planned_examples(self, forget: int, retain: int) -> float:
         """Return what all epochs visit: all of R in each, and a batch of F beside each batch of R."""
         steps = self.epochs * -(-retain // self.batch_size)
-        passes, over = divmod(steps, -(-forget // self.forget_batch_size))
-        return self.epochs * retain + passes * forget + over * self.forget_batch_size
+        return self.epochs * retain + going_round(steps, forget, self.forget_batch_size)
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""

@@ -26,17 +26,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from expunge.core import Ensemble, ForgetSet, InputError, Network, Recipe, Task
+from expunge.core import ForgetSet, InputError, Network, Recipe, Task
 from expunge.core.checks import between, non_negative, whole
 from expunge.core.convex import ConvexFit
 from expunge.core.stopping import check_stopped
-from expunge.core.tree import State, clone
-from expunge.ensembles.example_gradients import check_separable, trainable
+from expunge.core.tree import clone
+from expunge.ensembles.example_gradients import check_separable
+from expunge.ensembles.flat import FlatStack
 from expunge.methods.method import Method, Need
 from expunge.methods.problem import Checkpoint, Problem
-
-BATCH = 2**20
-"""Numbers that the largest activation of a batch may hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,7 @@ class Newton(Method):
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield the one result."""
         start, device = problem.start, problem.x.device
-        stack, rows, gone = _Stack(start), problem.retain.to(device), problem.forget.to(device)
+        stack, rows, gone = FlatStack(start), problem.retain.to(device), problem.forget.to(device)
         kept = len(rows)
         decay = problem.task.fit.l2 if isinstance(problem.task.fit, ConvexFit) else problem.recipe.weight_decay
         if self.gradient == "forget":
@@ -150,55 +148,3 @@ def conjugate_gradients(
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a.double() * b.double()).sum(1)
-
-
-class _Stack:
-    """Gradients and curvature products of the summed loss of a stack, as rows (members, parameters)."""
-
-    def __init__(self, ensemble: Ensemble) -> None:
-        self.ensemble = ensemble
-        names = trainable(ensemble)
-        self.params: State = {name: ensemble.params[name].detach() for name in names}
-        self.fixed: State = {name: t.detach() for name, t in ensemble.params.items() if name not in self.params}
-        self.flat = torch.cat([tensor.flatten(1) for tensor in self.params.values()], dim=1)
-        self.batch = max(1, BATCH // max(1, ensemble.network.widest * len(ensemble)))
-
-    def unflatten(self, rows: Tensor) -> State:
-        parts = torch.split(rows, [tensor[0].numel() for tensor in self.params.values()], dim=1)
-        return {name: part.reshape(own.shape) for (name, own), part in zip(self.params.items(), parts, strict=True)}
-
-    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        total = torch.zeros_like(self.flat)
-        for leaf, outputs, labels in self._batches(x, y):
-            loss = self.ensemble.network.outcome.loss(outputs, labels).sum()
-            total += torch.autograd.grad(loss, leaf)[0]
-        return total
-
-    def product(self, x: Tensor, y: Tensor, v: Tensor, curvature: str) -> Tensor:
-        total = torch.zeros_like(v)
-        for leaf, outputs, labels in self._batches(x, y):
-            outcome = self.ensemble.network.outcome
-            if curvature == "hessian":
-                (g,) = torch.autograd.grad(outcome.loss(outputs, labels).sum(), leaf, create_graph=True)
-                total += torch.autograd.grad((g * v).sum(), leaf)[0] if g.requires_grad else 0.0
-                continue
-            # J v is the derivative by u of <J^T u, v>; the loss's own curvature by the outputs is small and explicit.
-            u = torch.zeros_like(outputs, requires_grad=True)
-            (pulled,) = torch.autograd.grad(outputs, leaf, u, create_graph=True)
-            (moved,) = torch.autograd.grad((pulled * v).sum(), u, retain_graph=True)
-            z = outputs.detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(outcome.loss(z, labels).sum(), z, create_graph=True)
-            (bent,) = torch.autograd.grad((slope * moved).sum(), z)
-            total += torch.autograd.grad(outputs, leaf, bent)[0]
-        return total
-
-    def _batches(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        network, precision = self.ensemble.network, self.flat.dtype
-        for begin in range(0, len(x), self.batch):
-            check_stopped()
-            part = x[begin : begin + self.batch]
-            part = part.to(precision) if part.is_floating_point() else part
-            leaf = self.flat.detach().requires_grad_(True)
-            with torch.enable_grad():
-                outputs = network({**self.unflatten(leaf), **self.fixed}, self.ensemble.buffers, part.unsqueeze(0))
-                yield leaf, outputs, y[begin : begin + self.batch]

@@ -48,7 +48,7 @@ from torch import Tensor
 
 from expunge.core import ForgetSet, InputError, Network, Recipe, Task
 from expunge.core.checks import between, non_negative, one_of
-from expunge.core.seeds import derive, generator
+from expunge.core.seeds import derive
 from expunge.core.tree import State
 from expunge.ensembles import Descent
 from expunge.ensembles.initialise import initialise
@@ -276,11 +276,7 @@ class PerturbAndRepair(Trained):
         """Add normal noise, each member's from a seed of its own."""
         for name in names:
             tensor = descent.params[name].detach()
-            drawn = [
-                torch.randn(tensor.shape[1:], generator=generator(seed, what, name), dtype=torch.float64)
-                for seed in problem.seeds
-            ]
-            tensor.add_((scale * torch.stack(drawn)).to(tensor))
+            tensor.add_((scale * problem.normal(tensor.shape[1:], what, name)).to(tensor))
 
     def conflict(self, problem: Problem) -> State:
         """Return sum_{R'} grad l - sum_F grad l at the pretrained weights, by trainable parameter, (members, ...)."""

@@ -32,7 +32,7 @@ from torch import Tensor
 from expunge.core import ForgetSet, InputError, Network, Outcome, Recipe, Task
 from expunge.core.checks import between, non_negative
 from expunge.ensembles.batches import gather_own
-from expunge.methods.method import Method, OptimizerOption, Trained
+from expunge.methods.method import Method, OptimizerOption, Trained, going_round
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
 
 
@@ -91,8 +91,7 @@ class PrimalDual(Trained):
     def planned_examples(self, forget: int, retain: int) -> float:
         """Return what all epochs visit: all of R in each, a batch of F beside each batch; the start forward."""
         steps = self.epochs * -(-retain // self.batch_size)
-        passes, over = divmod(steps, -(-forget // self.forget_batch_size))
-        beside = passes * forget + over * self.forget_batch_size
+        beside = going_round(steps, forget, self.forget_batch_size)
         return self.epochs * retain + beside + FORWARD_SHARE * (forget + retain)
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:

@@ -127,6 +127,7 @@ class Problem:
         weight_decay: float = 0.0,
         optimizer: Optimizer = "sgd",
         only: Collection[str] | None = None,
+        start: Ensemble | None = None,
     ) -> Descent:
         """Return a fresh descent from the pretrained weights (copies), normalising as the treatment says.
 
@@ -136,7 +137,9 @@ class Problem:
             weight_decay: L2 coefficient, at least 0.
             optimizer: Which one.
             only: Names of the parameters that move; None is all that the model declares trainable.
+            start: Where it begins in place of the pretrained members.
         """
+        start = self.start if start is None else start
         steps = Steps(
             optimizer=optimizer,
             momentum=momentum,
@@ -144,7 +147,7 @@ class Problem:
             precision=self.recipe.precision,
             statistics="updated" if statistics == "updated" else "frozen",
         )
-        return Descent(self.start.network, clone(self.start.params), clone(self.start.buffers), steps, only=only)
+        return Descent(start.network, clone(start.params), clone(start.buffers), steps, only=only)
 
     @renamed("batch")
     def forget_batches(self, epoch: int | str, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -307,6 +310,16 @@ class Problem:
     def noise(self, epoch: int) -> list[torch.Generator]:
         """Return one generator a member for dropout in this epoch."""
         return [generator(seed, "noise", epoch) for seed in self.seeds]
+
+    def normal(self, shape: Sequence[int], *what: str) -> Tensor:
+        """Return standard normal numbers of every member, from a seed of its own, (members, *shape), float64.
+
+        Args:
+            shape: Of a member's numbers.
+            what: Tells these numbers from others of the same run.
+        """
+        draws = [generator(seed, *what) for seed in self.seeds]
+        return torch.stack([torch.randn(tuple(shape), generator=draw, dtype=torch.float64) for draw in draws])
 
     def forward_only(self, examples: int) -> None:
         """Enter examples that went through a forward pass without a backward pass."""

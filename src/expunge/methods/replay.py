@@ -20,7 +20,7 @@ never between members, which would mix them; a fixed set in place of a sampling 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -30,12 +30,13 @@ from torch import Tensor
 from expunge.core import ForgetSet, Network, Recipe, Task
 from expunge.core.checks import between, one_of
 from expunge.core.seeds import generator
-from expunge.ensembles.example_gradients import check_separable, gradient_batches
+from expunge.ensembles import Descent
+from expunge.ensembles.example_gradients import check_separable
+from expunge.ensembles.flat import FlatStack
 from expunge.ensembles.train import check_batch_norm
 from expunge.methods.gradient_descent_ascent import GradientDescentAscent
 from expunge.methods.method import Method, Need
-from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem
-from expunge.methods.ssd import loss_cotangent
+from expunge.methods.problem import FORWARD_SHARE, Problem
 
 ReplayChoice = Literal["uniform", "disagreement", "cross_influence"]
 """How the retain examples that are repeated are chosen."""
@@ -84,18 +85,15 @@ class Replay(GradientDescentAscent):
         }[self.choice]
         return price + super().planned_examples(forget, self.replayed(retain))
 
-    def stops(self, problem: Problem) -> Iterator[Checkpoint]:
-        """Yield a checkpoint after every epoch."""
-        descent, chosen = self.descent(problem), self.chosen_rows(problem)
-        for epoch in range(1, self.epochs + 1):
-            noise = problem.noise(epoch)
-            if epoch <= (self.ascent_epochs or 0):
-                before = problem.forget_loss(descent)
-                problem.take_pass(descent, "forget", epoch, self.forget_batch_size, self.lr, ascend=True, noise=noise)
-                problem.raised(before, problem.forget_loss(descent))
+    def retain_pass(self, problem: Problem) -> Callable[[Descent, int, Sequence[torch.Generator]], None]:
+        """Choose the rows, and return what takes a pass over them."""
+        chosen = self.chosen_rows(problem)
+
+        def take(descent: Descent, epoch: int, noise: Sequence[torch.Generator]) -> None:
             for x, y, _ in problem.own_batches(chosen, f"retain-{epoch}", self.batch_size):
                 descent.step(x, y, self.lr, noise=noise)
-            yield problem.checkpoint(epoch, descent, self.statistics)
+
+        return take
 
     def chosen_rows(self, problem: Problem) -> Tensor:
         """Return the positions in the training data that each member repeats, ascending, (members, rows)."""
@@ -145,24 +143,15 @@ def most(scores: Tensor, many: int, problem: Problem) -> Tensor:
 
 
 def cross_influence(problem: Problem) -> Tensor:
-    """Return <grad l_i, grad mean_F l> at the pretrained weights for every retain example i, (members, |R|), float64.
+    """Return <grad l_i, grad mean_F l> at the pretrained weights for every retain example i, (members, |R|).
 
     Its value is the rate at which a small step up the loss of F raises the loss of the example.
     """
-    start, found = problem.start, []
-    pull = loss_cotangent(start.network.outcome)
+    stack = FlatStack(problem.start)
     forgotten, retained = (
         (problem.x[part.to(problem.x.device)], problem.y[part.to(problem.y.device)])
         for part in (problem.forget, problem.retain)
     )
-    for member in range(len(start)):
-        total: dict[str, Tensor] = {}
-        for batch in gradient_batches(start, member, *forgotten, pull):
-            total = {name: own.double().sum(0) + total.get(name, 0.0) for name, own in batch.items()}
-        rows = [
-            sum((own.double().flatten(1) @ total[name].flatten() for name, own in batch.items()), torch.zeros(()))
-            for batch in gradient_batches(start, member, *retained, pull)
-        ]
-        found.append(torch.cat(rows) / len(problem.forget))
+    found = stack.risen(*retained, stack.gradient(*forgotten)) / len(problem.forget)
     problem.visit(torch.cat([problem.forget, problem.retain]))
-    return torch.stack(found)
+    return found

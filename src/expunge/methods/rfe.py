@@ -34,7 +34,7 @@ from expunge.ensembles import Loss
 from expunge.ensembles.batches import gather_own
 from expunge.ensembles.example_gradients import check_separable
 from expunge.ensembles.train import check_batch_norm
-from expunge.methods.method import Method, Need, OptimizerOption, Raises, Trained
+from expunge.methods.method import Method, Need, OptimizerOption, Raises, Trained, going_round
 from expunge.methods.primal_dual import weigh
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
 from expunge.methods.replay import cross_influence, most
@@ -96,10 +96,8 @@ class RFE(Trained):
 
     def planned_examples(self, forget: int, retain: int) -> float:
         """Return what finding the neighbours visits, the start forward, and all passes with neighbours beside them."""
-        near = self.near(forget, retain)
         steps = self.epochs * -(-forget // self.forget_batch_size)
-        passes, over = divmod(steps, -(-near // self.batch_size))
-        beside = passes * near + over * self.batch_size
+        beside = going_round(steps, self.near(forget, retain), self.batch_size)
         return (1 + FORWARD_SHARE) * (forget + retain) + self.epochs * forget + beside
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:

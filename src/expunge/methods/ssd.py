@@ -130,7 +130,7 @@ def squares(ensemble: Ensemble, x: Tensor, y: Tensor, importance: Literal["loss"
         y: Targets (examples, ...).
         importance: Whose gradients: the outcome's loss, or the squared norm of the outputs.
     """
-    pull = loss_cotangent(ensemble.network.outcome) if importance == "loss" else _twice
+    pull = _loss_cotangent(ensemble.network.outcome) if importance == "loss" else _twice
     return squared_gradients(ensemble, x, y, pull)
 
 
@@ -144,7 +144,7 @@ def _twice(outputs: Tensor, targets: Tensor) -> Tensor:
     return 2 * outputs.detach()
 
 
-def loss_cotangent(outcome: Outcome) -> Cotangent:
+def _loss_cotangent(outcome: Outcome) -> Cotangent:
     """Return the derivative of each example's loss by the outputs (members, examples, ...)."""
 
     def pull(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -181,9 +181,9 @@ def _enter(
     task: Task,
     methods: Sequence[str | Method] | None,
 ) -> None:
-    """Put an audit's rows on the board, in place of those that an earlier start put there."""
+    """Put an audit's rows on the board."""
     kinds = {forget.name: kind for forget, kind in zip(found.forget_sets, specs.values(), strict=True) if kind}
     own = {each.name: each for each in plan_runs(task, _asked(methods), predicted=True)}
-    record.rows = [row for row in record.rows if row.task != name] + list(board_rows(found, name, kinds, own))
-    record.dial = [row for row in record.dial if row.task != name] + list(dial_rows(found, name, kinds))
+    record.rows += board_rows(found, name, kinds, own)
+    record.dial += dial_rows(found, name, kinds)
     record.notes += [f"{name}: {note}" for note in found.notes]

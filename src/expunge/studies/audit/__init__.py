@@ -98,9 +98,7 @@ def audit(
         "oracles": oracles,
         "held_out": held_out,
     }
-    tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
-    row_tolerance = DEFAULT_ROW_TOLERANCE if row_tolerance is None else row_tolerance
-    positive(tolerance=tolerance, row_tolerance=row_tolerance)
+    tolerance, row_tolerance = _tolerances(tolerance, row_tolerance)
     ready = _prepare(
         task,
         forget,
@@ -162,6 +160,14 @@ def audit(
             *_notes(run.record, study),
         ]
     return out, run.record
+
+
+def _tolerances(tolerance: float | None, row_tolerance: float | None) -> tuple[float, float]:
+    """Return both, checked, with defaults for those that were left out."""
+    tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
+    row_tolerance = DEFAULT_ROW_TOLERANCE if row_tolerance is None else row_tolerance
+    positive(tolerance=tolerance, row_tolerance=row_tolerance)
+    return tolerance, row_tolerance
 
 
 @dataclass(frozen=True)
@@ -244,6 +250,8 @@ def estimate_audit(
     forecast: bool = True,
     device: str = "auto",
     chunk: int | None = None,
+    tolerance: float | None = None,
+    row_tolerance: float | None = None,
     trial: Trial | None = None,
 ) -> Estimate:
     """Return what an audit with these arguments would take; it is refused as the audit would be, and writes nothing.
@@ -254,6 +262,7 @@ def estimate_audit(
     Raises:
         InputError: If something given cannot be used.
     """
+    _tolerances(tolerance, row_tolerance)
     likewise = [stand_in(task, item, place + 1) for place, item in enumerate(forget)]
     models = (pretrained, oracles, held_out)
     ready = _prepare(task, likewise, methods, models, members, out, seed, resume, forecast, device, chunk, None)

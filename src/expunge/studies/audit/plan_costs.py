@@ -8,11 +8,10 @@ from typing import Any
 
 from expunge.core import ForgetSet, Task
 from expunge.core.plan import Cost, Costs, JobName, Scale
-from expunge.dependence.reduced import DIMENSIONS, TABLE
 from expunge.ensembles.chunks import pick_device
 from expunge.methods import Method
 from expunge.studies.audit import estimate_audit
-from expunge.studies.run.measure import RETAIN_EXAMPLES, VALIDATION_EXAMPLES
+from expunge.studies.run.forecasting import table_numbers
 from expunge.studies.run.prediction import FOLLOWED
 from expunge.studies.run.trying import HELD, Estimate, Trial, try_training
 
@@ -65,11 +64,9 @@ def _jobs(found: Estimate, trial: Trial, task: Task, machines: int) -> dict[JobN
     )
     forecasts = found.seconds["forecasts"]
     if forecasts:
-        rows = len(task.train) + RETAIN_EXAMPLES + VALIDATION_EXAMPLES
-        table = min(TABLE, FOLLOWED * DIMENSIONS * task.classes * rows)
         jobs["forecast"] = Cost(
             seconds=ensemble + forecasts,
-            memory=held + 3 * weights + 4 * table,
+            memory=held + 3 * weights + 4 * table_numbers(task, FOLLOWED),
             # The pretrained members, and predicted margins on all training examples.
             disk=weights + 4 * found.members * len(task.train),
             shared_seconds=ensemble / machines + forecasts,

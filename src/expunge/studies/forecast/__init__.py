@@ -38,6 +38,7 @@ from expunge.studies.run.forecasting import (
     compact,
     follow,
     kept_forecast,
+    table_numbers,
 )
 from expunge.studies.run.forget_specs import choose_all, is_component, stand_in
 from expunge.studies.run.given import ON_TRUST, Given, Models
@@ -81,8 +82,7 @@ def forecast_run(
     """
     asked = {"members": members, "followed": followed, "out": out, "seed": seed, "tolerance": tolerance}
     asked |= {"device": device, "chunk": chunk, "pretrained": pretrained}
-    tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
-    positive(tolerance=tolerance)
+    tolerance = _tolerance(tolerance)
     ready = _prepare(task, forget, methods, pretrained, members, followed, out, seed, resume, device, chunk, console)
     choices, runs, given, models = ready.choices, ready.runs, ready.given, ready.models
     members, followed, where = ready.members, ready.followed, ready.device
@@ -135,6 +135,13 @@ def forecast_run(
             run.record.forget_sets.append(_keep(out, choice, found, given=models is not None))
             run.save()
     return out, run.record
+
+
+def _tolerance(tolerance: float | None) -> float:
+    """Return it, checked, or the default."""
+    tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
+    positive(tolerance=tolerance)
+    return tolerance
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,7 @@ def estimate_forecast(
     followed: int = FOLLOWED,
     out: Path = Path("runs/forecast"),
     seed: int = 0,
+    tolerance: float | None = None,
     resume: bool = False,
     device: str = "auto",
     chunk: int | None = None,
@@ -213,6 +221,7 @@ def estimate_forecast(
     Raises:
         InputError: If something given cannot be used.
     """
+    _tolerance(tolerance)
     likewise = [stand_in(task, item, place + 1) for place, item in enumerate(forget)]
     ready = _prepare(task, likewise, methods, pretrained, members, followed, out, seed, resume, device, chunk, None)
     trial = try_training(task, ready.members, ready.device, chunk, seed)
@@ -232,7 +241,7 @@ def estimate_forecast(
         ensembles=trained,
         members=ready.members,
         runs=0,
-        memory=peak_memory(ready.device) + HELD * one * ready.members,
+        memory=peak_memory(ready.device) + HELD * one * ready.members + 4 * table_numbers(task, ready.followed),
         memory_free=available_memory(),
         disk=one * (trained * ready.members + components * SUBSETS)
         + len(ready.choices) * (PAGE_BYTES + 8 * ready.members * scored),

@@ -37,6 +37,17 @@ DIGITS = 4
 """Significant digits of the paths in a record: there are hundreds of points, of a prediction."""
 
 
+def table_numbers(task: Task, followed: int) -> int:
+    """Return how many numbers the table of the reduced model holds at most.
+
+    Args:
+        task: The task.
+        followed: Members that are linearised.
+    """
+    rows = len(task.train) + RETAIN_EXAMPLES + VALIDATION_EXAMPLES
+    return min(TABLE, followed * DIMENSIONS * task.classes * rows)
+
+
 def check_forecastable(task: Task, followed: int, device: torch.device, network: Network | None = None) -> None:
     """Refuse, before any training, a task whose models cannot be linearised, or not in the memory that is allowed.
 
