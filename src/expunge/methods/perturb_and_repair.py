@@ -61,6 +61,8 @@ Preset = Literal["msg", "cfw", "prmq", "ct", "kde", "rni"]
 How = Literal["gradients", "noise", "prune", "transpose", "reset"]
 Rates = Literal["constant", "triangular", "cosine", "linear"]
 
+UNSET: Any = None
+"""Of an option that was left out: the choice of the preset takes its place."""
 LEFT_OUT: dict[str, Any] = {
     "share": 0.0,
     "noise": 0.0,
@@ -88,23 +90,23 @@ class PerturbAndRepair(Trained):
 
     preset: Preset = "msg"
     """Whose choices stand where an option is left out: `msg`, `cfw`, `prmq`, `ct`, `kde` or `rni`."""
-    how: How = None  # type: ignore[assignment]
+    how: How = UNSET
     """What is done to the weights: `gradients`, `noise`, `prune`, `transpose` or `reset`."""
-    share: float = None  # type: ignore[assignment]
+    share: float = UNSET
     """Share of weights drawn anew by `gradients` and `prune`, 0 to 1 (msg: .3; prmq: .99)."""
-    noise: float = None  # type: ignore[assignment]
+    noise: float = UNSET
     """Standard deviation of `noise`, in units of the weights, at least 0 (cfw: .6)."""
-    last_noise: float = None  # type: ignore[assignment]
+    last_noise: float = UNSET
     """The same before the last epoch, whatever `how`, at least 0 (cfw: .005; others none)."""
-    kept: float = None  # type: ignore[assignment]
+    kept: float = UNSET
     """Factor on gradients of weights in perturbed tensors that were not drawn anew, 0 to 1 (msg: .1; others 1)."""
-    layers: tuple[int, ...] = None  # type: ignore[assignment]
+    layers: tuple[int, ...] = UNSET
     """Layers that are perturbed, in the order of use, 0 the first and -1 the last; () is all (kde: 0, -1; rni: -1)."""
-    lr: float = None  # type: ignore[assignment]
+    lr: float = UNSET
     """Highest learning rate, at least 0 (msg, ct, kde: .001; cfw: 7e-4; prmq: 5e-4; rni: 2e-4)."""
-    epochs: int = None  # type: ignore[assignment]
+    epochs: int = UNSET
     """Passes over R, at least 1 (msg: 5; cfw: 4; prmq, ct, kde: 3; rni: 9)."""
-    schedule: Rates = None  # type: ignore[assignment]
+    schedule: Rates = UNSET
     """Rate over the epochs: `constant`, `cosine` or `linear` to 0, or `triangular`, up for one half and down for the
     other (msg: triangular; cfw, ct, kde: cosine; others constant)."""
     batch_size: int = 64
