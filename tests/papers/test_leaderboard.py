@@ -77,16 +77,16 @@ def test_the_answer_names_the_best_gentle_method_and_the_best_that_climbs():
     rows += [row(method="retrain", label="Retrain", control=True, cost=1.0, verdict="undecided", at_equal_cost=None)]
     sentences = answer(record(rows))
     assert sentences[0] == (
-        "Instead of ascent, on 2 forget sets of digits: Good cannot be told from retraining on 2 of 2, at 50% of its "
+        "Instead of ascent, on 2 forget sets of digits: Good cannot be told from retraining on 2 of 2, at 50 % of its "
         "cost (median)."
     )
     assert "The best method that climbs is Up, on 0 of 2." in sentences
-    assert "Retraining stopped early passes on 1 of 1, at 90% of its cost (median)." in sentences
+    assert "Retraining stopped early passes on 1 of 1, at 90 % of its cost (median)." in sentences
     assert "With 100 models even retraining is undecided on 1 of 1: more would say more." in sentences
-    assert "At no more than 50% of the cost: Good, on 2 of 2." in sentences
+    assert "At no more than 50 % of the cost: Good, on 2 of 2." in sentences
     nobody = answer(record([row(verdict="damaged")]))
     assert nobody[0].endswith("no method that does not climb is shown to be like retraining.")
-    assert nobody[-1] == "At no more than 50% of the cost nothing passes."
+    assert nobody[-1] == "At no more than 50 % of the cost nothing passes."
     assert answer(record([])) == ["No method was run."]
 
 

@@ -20,6 +20,7 @@ from expunge.core.passing import failed_checks
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, Record, SplitName
 from expunge.methods import METHODS, EarlyStoppedRetrain, FineTune, Method, NegGradPlus, Retrain
 from expunge.papers.leaderboard.record import BoardRow, DialRow, LeaderboardRecord
+from expunge.report.numbers import percent
 
 LIMITS = (0.25, 0.5, 0.9)
 """Costs, relative to retraining, below which it is asked who passes."""
@@ -221,10 +222,10 @@ def answer(record: LeaderboardRecord) -> list[str]:
         if cheap.within[limit]:
             name = cheap.label + " (control)" * cheap.control
             sentences.append(
-                f"At no more than {limit:.0%} of the cost: {name}, on {cheap.within[limit]} of {cheap.sets}."
+                f"At no more than {percent(limit)} of the cost: {name}, on {cheap.within[limit]} of {cheap.sets}."
             )
     if not any(each.within[0.5] for each in found):
-        sentences.append("At no more than 50% of the cost nothing passes.")
+        sentences.append(f"At no more than {percent(0.5)} of the cost nothing passes.")
     return [*sentences, *dial_answer(record.dial)]
 
 
@@ -257,4 +258,4 @@ def dial_answer(dial: Sequence[DialRow]) -> list[str]:
 
 def _price(each: Standing) -> str:
     times = f"on {each.passing} of {each.sets}"
-    return f"{times}, at {each.cost:.0%} of its cost (median)" if each.passing else times
+    return f"{times}, at {percent(each.cost)} of its cost (median)" if each.passing else times
