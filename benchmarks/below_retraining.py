@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 import expunge as ex
+from expunge.core.limits import DEFAULT_TOLERANCE
 from expunge.core.seeds import derive
 from expunge.ensembles import train
 from expunge.methods import EarlyStoppedRetrain, Retrain, SmallBatchRetrain, unlearn
 from expunge.metrics import Judge
-from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.papers.ascent_fails_to_forget.forecast_proof.sets import cases
 from expunge.studies.run.measure import Parts, margins_of
 from expunge.studies.run.seeds import pretrained_seed, unlearning_seed

@@ -1,4 +1,4 @@
-"""What every method in the registry must do; a new method is added here by its one line in `METHODS`."""
+"""What every method in the registry must do; a new method is added here by its one line in `names`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from expunge.methods import (
     MarginMatching,
     Method,
     Scrub,
+    names,
 )
 from expunge.methods import unlearn as unlearn_with
 from expunge.methods.checks import CHECKS
@@ -138,6 +139,7 @@ def test_the_registry_is_keyed_by_name_and_complete():
         page = (Path(__file__).parents[2] / "docs" / "methods" / "index.md").read_text()
         assert re.search(rf"^\| (`{name}`|\[`{name}`\]\([\w-]+\.md\)) \| {method.role}", page, re.MULTILINE)
     controls = {name for name, method in METHODS.items() if method.role == "control"}
+    assert controls == {*names.CONTROLS}
     assert controls == {"do_nothing", "retrain", "early_stopped_retrain", "fine_tune", "statistics_alone"}
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from expunge import core, methods, tasks
 from expunge.cli import _takes_resume, app
 from expunge.cli.commands import COMMANDS
+from expunge.core.limits import DEFAULT_TOLERANCE, FEWEST_MEMBERS
 from expunge.methods import METHODS
-from expunge.metrics import DEFAULT_TOLERANCE
 from expunge.papers.ascent_fails_to_forget.theory_study import STUDIES
-from expunge.studies.audit import FEWEST_MEMBERS
 from expunge.tasks import CHOOSERS
 from expunge.tasks.forget_sets import FILES
 from expunge.tasks.user_task import BUILT_IN, FROM_FOLDER
@@ -80,6 +82,28 @@ def test_what_needs_no_model_waits_for_no_large_package(words: list[str]) -> Non
         assert "Did you mean 'audit'" in done.stderr
 
 
+def test_help_of_every_command_waits_for_no_large_package() -> None:
+    """All in one process: what one of them reads, all have read."""
+    within = ["requests t.py --ledger x add", "requests t.py --ledger x status", "requests t.py --ledger x run"]
+    code = (
+        "import sys; from typer.testing import CliRunner; from expunge.cli import app\n"
+        "for words in sys.argv[1:]:\n"
+        "    done = CliRunner().invoke(app, [*words.split(), '--help']); assert done.exit_code == 0, words\n"
+        "print(*({'torch', 'scipy', 'sklearn', 'plotly', 'matplotlib', 'numpy'} & {*sys.modules}))"
+    )
+    words = [sys.executable, "-c", code, *COMMANDS, *within]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
+@pytest.mark.parametrize("package", [core, methods, tasks])
+def test_no_name_of_a_package_is_that_of_a_module(package: ModuleType) -> None:
+    """A module that is read takes the place of its name in the package."""
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    for name in package.__all__:
+        assert name not in modules or inspect.ismodule(getattr(package, name))
+
+
 @pytest.mark.parametrize(
     ("words", "takes"), [(["audit", "digits"], True), (["score"], False), (["report", "x"], False)]
 )
@@ -90,8 +114,9 @@ def test_only_commands_that_can_go_on_say_so_when_stopped(words: list[str], take
 def test_every_name_is_there_when_it_is_asked_for() -> None:
     code = (
         "import expunge as ex, sys; assert 'torch' not in sys.modules\n"
-        "ex.core.seeds; ex.theory; [getattr(room, name) for room in (ex, ex.core) for name in dir(room)]\n"
-        "assert not hasattr(ex, 'nothing') and not hasattr(ex.core, 'nothing')"
+        "rooms = (ex, ex.core, ex.methods, ex.tasks)\n"
+        "ex.core.seeds; ex.theory; [getattr(room, name) for room in rooms for name in dir(room)]\n"
+        "assert not any(hasattr(room, 'nothing') for room in rooms)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

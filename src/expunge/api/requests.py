@@ -18,15 +18,15 @@ from expunge.api.asked import (
 )
 from expunge.core import ForgetSet, InputError, Task
 from expunge.core.checks import instance, plain_arguments, seeds, whole
+from expunge.core.limits import FEWEST_MEMBERS, LEVEL, POWER
 from expunge.core.plan import Plan
 from expunge.core.reading import as_tensor
 from expunge.core.unlearning import Unlearning
 from expunge.ensembles.train import TASK_EXPECTED, check_members
 from expunge.methods import Method
-from expunge.metrics.one_model import LEVEL, POWER, OneModel
+from expunge.metrics.one_model import OneModel
 from expunge.report.plan import plan_text
 from expunge.report.unlearning import unlearning_text
-from expunge.studies.audit import FEWEST_MEMBERS
 from expunge.studies.audit.plan_costs import plan_costs
 from expunge.studies.request.judge import judge_by_models, judge_by_run
 from expunge.studies.request.plan import plan_request

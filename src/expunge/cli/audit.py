@@ -28,10 +28,8 @@ from expunge.cli.options import (
     Train,
 )
 from expunge.cli.shared import NOT_SO
-from expunge.report.answer import HOPED, audit_answer, shortfalls
-from expunge.report.table import print_table
+from expunge.core.limits import FEWEST_MEMBERS, HOPED
 from expunge.run_file import typed_again
-from expunge.studies.audit import FEWEST_MEMBERS
 
 
 def audit(
@@ -92,6 +90,8 @@ def audit(
     choose settings without looking at the answer, judge, and write a report.
     """
     from expunge.api import audit as run_audit
+    from expunge.report.answer import audit_answer, shortfalls
+    from expunge.report.table import print_table
     from expunge.studies.audit import estimate_audit
 
     if fail_unless is not None:

@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from expunge import api
 from expunge.boundary import console as console_of
 from expunge.cli import shared
 from expunge.cli.options import TASKS, Json, Quiet
-from expunge.report.verification import print_root, print_verification
 
 DIFFERS = 1
 """Exit code where something differs."""
@@ -45,6 +43,9 @@ def evidence(
     what is shown, assumed and not shown. Beside it stand the page to be signed (.html) and the salt (.salt), without
     which no row can be guessed from the bundle: keep the salt where the data are.
     """
+    from expunge import api
+    from expunge.report.verification import print_root
+
     console = shared.progress(json, quiet)
     chosen = None if task is None else shared.task_named(task, None)
     made = api.evidence(run, out, unlearned=unlearned, task=chosen, salt=salt)
@@ -85,6 +86,9 @@ def verify(
     Every byte against the bundle's own digests; what differs is named, and the exit code is 1. Nothing of it is run or
     unpacked. Without --root, a bundle that somebody changed and made whole again can pass.
     """
+    from expunge import api
+    from expunge.report.verification import print_verification
+
     found = api.verify(
         bundle,
         recompute=recompute,

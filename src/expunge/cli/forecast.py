@@ -26,8 +26,6 @@ from expunge.cli.options import (
     Tolerance,
     Train,
 )
-from expunge.report.answer import forecast_answer
-from expunge.report.table import print_forecast
 from expunge.run_file import typed_again
 
 
@@ -60,6 +58,8 @@ def forecast(
     retrained or unlearned.
     """
     from expunge.api import forecast as run_forecast
+    from expunge.report.answer import forecast_answer
+    from expunge.report.table import print_forecast
     from expunge.studies.forecast import estimate_forecast
 
     console = shared.progress(json, quiet)

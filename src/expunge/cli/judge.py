@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,8 +13,10 @@ from expunge.cli import shared
 from expunge.cli.options import IdColumn, Json, Quiet, TaskName, Train
 from expunge.cli.shared import NOT_SO
 from expunge.core import InputError
-from expunge.metrics.one_model import LEVEL, POWER, OneModel
-from expunge.report.answer import valid
+from expunge.core.limits import LEVEL, POWER
+
+if TYPE_CHECKING:
+    from expunge.metrics import OneModel
 
 HOPED = "compatible"
 """The one verdict on a model that can be asked for."""
@@ -77,5 +79,7 @@ def judge(
 
 def answer(found: OneModel) -> dict[str, Any]:
     """Return a verdict as a JSON value; numbers that are none are null."""
+    from expunge.report.answer import valid
+
     said = {"verdict": found.name, "sentence": found.sentence, **dataclasses.asdict(found)}
     return valid({key: value for key, value in said.items() if key not in ("name", "result")})

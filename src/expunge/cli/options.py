@@ -7,19 +7,17 @@ from typing import Annotated
 
 import typer
 
-from expunge.methods import ALL_METHODS, DEFAULT_METHODS, METHODS
-from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
+from expunge.core.limits import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
+from expunge.methods import names
 from expunge.run_file import read_run_file
-from expunge.tasks import CHOOSERS
-from expunge.tasks.forget_sets import FILES
-from expunge.tasks.user_task import BUILT_IN, FROM_FOLDER
+from expunge.tasks.names import BUILT_IN, CHOOSERS, FILES, FROM_FOLDER
 
 TASKS = ", ".join([*BUILT_IN, *(f"{name}:FOLDER" for name in FROM_FOLDER)])
 """Tasks that have a name."""
 
-CANDIDATES = ", ".join(name for name, method in METHODS.items() if method.role == "candidate")
-DEFAULTS = ", ".join(DEFAULT_METHODS)
-CONTROLS = ", ".join(name for name, method in METHODS.items() if method.role == "control")
+CANDIDATES = ", ".join(names.CANDIDATES)
+DEFAULTS = ", ".join(names.DEFAULT_METHODS)
+CONTROLS = ", ".join(names.CONTROLS)
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run, made if it does not exist.")]
 TaskName = Annotated[
@@ -56,7 +54,7 @@ Methods = Annotated[
     str | None,
     typer.Option(
         metavar="NAME,...",
-        help=f"Methods to try, separated by commas: {CANDIDATES}; or {ALL_METHODS}. By default {DEFAULTS}. "
+        help=f"Methods to try, separated by commas: {CANDIDATES}; or {names.ALL_METHODS}. By default {DEFAULTS}. "
         f"Or functions of your own, as mine.py:function. The controls always run as well: {CONTROLS}.",
     ),
 ]
@@ -65,7 +63,7 @@ ForecastMethods = Annotated[
     typer.Option(
         metavar="NAME,...",
         help=f"Methods to forecast, separated by commas, of those that start from the pretrained models: "
-        f"{CANDIDATES}; or {ALL_METHODS}. By default {DEFAULTS}. Fine-tuning is always shown as well.",
+        f"{CANDIDATES}; or {names.ALL_METHODS}. By default {DEFAULTS}. Fine-tuning is always shown as well.",
     ),
 ]
 Pretrained = Annotated[

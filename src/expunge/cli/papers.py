@@ -9,8 +9,7 @@ import typer
 
 from expunge.cli import shared
 from expunge.cli.options import Config, Device, Out, Quiet, Resume, Seed
-from expunge.papers.ascent_fails_to_forget.forecast_proof import DEFAULT_TASKS
-from expunge.papers.ascent_fails_to_forget.theory_study import STUDIES
+from expunge.papers.ascent_fails_to_forget.names import DEFAULT_TASKS, RESULTS
 from expunge.run_file import typed_again
 
 
@@ -64,7 +63,7 @@ def prove_forecast(
 
 def theory(
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"Results to check: {', '.join(STUDIES)}; all by default.")
+        list[str] | None, typer.Argument(help=f"Results to check: {', '.join(RESULTS)}; all by default.")
     ] = None,
     out: Out = Path("runs/theory"),
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of every sweep and simulation.")] = 0,

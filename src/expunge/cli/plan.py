@@ -10,7 +10,6 @@ import typer
 from expunge.cli import shared
 from expunge.cli.options import Device, IdColumn, Json, Methods, Quiet, Seed, TaskName, Train
 from expunge.core import InputError
-from expunge.report.plan import print_plan
 
 
 def plan(
@@ -45,6 +44,7 @@ def plan(
     that stay and equal them; and the next command. Two models are trained, and nothing is written.
     """
     from expunge.api import plan as run_plan
+    from expunge.report.plan import print_plan
 
     try:
         counts = [int(count) for count in members.split(",")]

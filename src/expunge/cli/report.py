@@ -7,19 +7,8 @@ from typing import Annotated
 
 import typer
 
-from expunge import report
 from expunge.boundary import console as console_of
-from expunge.core import InputError, Record
-from expunge.core.checks import as_path
-from expunge.core.forecast import ForecastRun
-from expunge.core.schema import RECORDS
-from expunge.core.unlearning import Unlearning
-from expunge.report.mlflow_log import log
-from expunge.report.table import print_forecast, print_table
-from expunge.report.unlearning import print_unlearning
-
-LOGGED: dict[str, type[Record] | type[ForecastRun]] = {Record.FILE: Record, ForecastRun.FILE: ForecastRun}
-"""Records that MLflow can be given."""
+from expunge.core import InputError
 
 
 def draw_report(
@@ -47,11 +36,22 @@ def draw_report(
 
     From its record alone; for a proof of forecasts its tables and figures, which have no page.
     """
+    from expunge import report
+    from expunge.core import Record
+    from expunge.core.checks import as_path
+    from expunge.core.forecast import ForecastRun
+    from expunge.core.schema import RECORDS
+    from expunge.core.unlearning import Unlearning
     from expunge.papers.ascent_fails_to_forget.report import proof as proof_report
     from expunge.papers.ascent_fails_to_forget.report import theory as theory_report
     from expunge.papers.leaderboard import report as board_report
     from expunge.papers.leaderboard.record import LeaderboardRecord
     from expunge.papers.sequential_drift import report as drift_report
+    from expunge.report.mlflow_log import log
+    from expunge.report.table import print_forecast, print_table
+    from expunge.report.unlearning import print_unlearning
+
+    logged: dict[str, type[Record] | type[ForecastRun]] = {Record.FILE: Record, ForecastRun.FILE: ForecastRun}
 
     run = as_path(run, "the folder of a run")
     found = [name for name in RECORDS if (run / name).is_file() or (run.is_file() and run.name == name)]
@@ -65,7 +65,7 @@ def draw_report(
             nl=False,
         )
         return
-    if mlflow and not LOGGED.keys() & {*found}:
+    if mlflow and not logged.keys() & {*found}:
         raise InputError(f"--mlflow logs an audit or a forecast, {run} holds {' and '.join(found)}.")
     for kind in found:
         if kind == Unlearning.FILE:
@@ -90,7 +90,7 @@ def draw_report(
             path = report.draw(folder)
             print_table(Record.load(folder), console)
         console.print(f"\nReport: {path}", soft_wrap=True)
-        if mlflow and kind in LOGGED:
-            there = log(LOGGED[kind].load(folder), folder, path)
+        if mlflow and kind in logged:
+            there = log(logged[kind].load(folder), folder, path)
             done = "was logged before" if there.earlier else "logged"
             console.print(f"MLflow: {done}, run {there.run} of {there.experiment!r} in {there.store}", soft_wrap=True)

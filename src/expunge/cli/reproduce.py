@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from expunge.cli import shared
 from expunge.cli.options import Device, Json, Quiet, Resume, Seed
-from expunge.core.checks import one_of
 from expunge.papers import sequential_drift
 from expunge.run_file import typed_again
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def reproduce(
 
     sequential-drift: do models drift away from retraining, request after request, and do real labels stop it?
     """
+    from expunge.core.checks import one_of
+
     one_of(PAPERS, paper=paper)
     chosen, console = Paper(**PAPERS[paper]()), shared.progress(json, quiet)
     size = preset or chosen.presets[-1]

@@ -5,21 +5,20 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
 from expunge.cli import shared
 from expunge.cli.options import CANDIDATES, CONTROLS, Device, Json, Quiet, Seed, TaskName, Tolerance, Train
 from expunge.cli.unlearn import Unlearn
-from expunge.core.schema import write_atomically
-from expunge.report.fitting import print_fitting
-from expunge.report.unlearning import print_unlearning, unlearning_answer
-from expunge.studies.request.ledger import Ledger
-from expunge.studies.request.ledger_status import Status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from expunge.studies.request.ledger import Ledger
+    from expunge.studies.request.ledger_status import Status
 
 
 class TaskFirst(TyperGroup):
@@ -51,7 +50,13 @@ def requests(
     says when to retrain.
     """
     words = ["expunge", "requests", task, "--ledger", str(ledger), *(["--train", train] if train else [])]
-    context.obj = {"open": lambda: Ledger(ledger, shared.task_named(task, train)), "words": words}
+
+    def opened() -> Ledger:
+        from expunge.studies.request.ledger import Ledger
+
+        return Ledger(ledger, shared.task_named(task, train))
+
+    context.obj = {"open": opened, "words": words}
 
 
 @app.command()
@@ -91,6 +96,8 @@ def status(
     quiet: Quiet = False,
 ) -> None:
     """Show requests, last model, and when to retrain."""
+    from expunge.core.schema import write_atomically
+
     ledger = context.obj["open"]()
     found, console = ledger.status(tolerance=tolerance), shared.progress(json, quiet)
     if removed is not None:
@@ -124,6 +131,8 @@ def run(
 
     After a kill the same command goes on: nothing is lost, and nothing done twice.
     """
+    from expunge.report.unlearning import print_unlearning, unlearning_answer
+
     console = shared.progress(json, quiet)
     words = [*context.obj["words"], "run", "--method", method, *(["--seed", str(seed)] if seed else [])]
     words += ["--checkpoint", str(checkpoint)] if checkpoint else []
@@ -143,6 +152,10 @@ def run(
 
 
 def _print_status(status: Status, console: Console) -> None:
+    from rich.table import Table
+
+    from expunge.report.fitting import print_fitting
+
     table = Table(box=None, pad_edge=False)
     for column in ("request", "entered", "rows", "state", ""):
         table.add_column(column, justify="right" if column in ("request", "rows") else "left", no_wrap=bool(column))

@@ -11,7 +11,7 @@ from expunge.cli import shared
 from expunge.cli.options import Json, Quiet, RowTolerance, Tolerance
 from expunge.cli.shared import NOT_SO
 from expunge.core import InputError
-from expunge.report.answer import HOPED, check_hope
+from expunge.core.limits import HOPED
 
 
 def score(
@@ -66,6 +66,7 @@ def score(
     .csv (a row a model). FILE:NAME takes the arrays under NAME, such as
     runs/digits/margins/random-70.safetensors:oracle. A verdict needs retain and validation examples as well.
     """
+    from expunge.report.answer import check_hope
     from expunge.report.score_table import print_scores
     from expunge.studies.score import score_files
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
-from rich.console import Console
 
 from expunge.boundary import console as console_of
-from expunge.core import ForgetSet, InputError, Task
-from expunge.methods import ALL_METHODS, DEFAULT_METHODS, METHODS
-from expunge.report.answer import check_hope
-from expunge.tasks.forget_sets import FILES, from_file
+from expunge.core.errors import InputError
+from expunge.tasks.names import FILES
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from expunge.core import ForgetSet, Task
     from expunge.studies.run.trying import Estimate
 
 NOT_SO = 3
@@ -39,6 +39,8 @@ def forget_sets(task: Task, items: list[str] | None, id_column: str | None) -> l
     files = [item for item in asked if Path(item).suffix.lower() in FILES]
     if not files:
         raise InputError(f"--id-column {id_column} was given and no file to forget, expected --forget FILE.csv.")
+    from expunge.tasks import from_file
+
     return [from_file(task, item, id_column=id_column) if item in files else item for item in asked]
 
 
@@ -88,6 +90,9 @@ def print_estimates(found: Mapping[str, Estimate], console: Console | None, *, j
 
 def check_runs(asked: str, methods: list[str] | None) -> None:
     """Refuse, before the work, an answer that is asked of a method that is not run."""
+    from expunge.methods import ALL_METHODS, DEFAULT_METHODS, METHODS
+    from expunge.report.answer import check_hope
+
     method = check_hope(asked)
     controls = [name for name, kind in METHODS.items() if kind.role == "control"]
     run = [*(DEFAULT_METHODS if methods is None else methods), *controls]

@@ -11,9 +11,7 @@ from typer.core import TyperCommand
 from expunge.cli import shared
 from expunge.cli.options import CANDIDATES, CONTROLS, Config, Device, IdColumn, Json, Out, Quiet, Resume, Seed, TaskName
 from expunge.cli.options import Train as TrainCommand
-from expunge.report.unlearning import print_unlearning, unlearning_answer
 from expunge.run_file import typed_again
-from expunge.studies.request.unlearn import AUDITED
 
 
 class Unlearn(TyperCommand):
@@ -24,7 +22,7 @@ class Unlearn(TyperCommand):
         joined: list[str] = []
         for word in args:
             if joined[-2:] == ["--method", "audited"] and not word.startswith("-"):
-                joined[-1] = f"{AUDITED}{word}"
+                joined[-1] = f"audited:{word}"
             else:
                 joined.append(word)
         return super().parse_args(ctx, joined)
@@ -68,6 +66,7 @@ def unlearn(
     runtime checks, and what changed. For one model retraining is often the right answer, and is the default.
     """
     from expunge.api import unlearn_checkpoint
+    from expunge.report.unlearning import print_unlearning, unlearning_answer
 
     console = shared.progress(json, quiet)
     chosen = shared.task_named(task, train)

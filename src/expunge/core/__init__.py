@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from expunge.core.lazy import reader
 
 if TYPE_CHECKING:
     from expunge.core.ensemble import Ensemble, Network, Statistics
@@ -40,30 +40,29 @@ __all__ = [
     "margins_from_logits",
 ]
 
-_PLACES = {
-    "ensemble": "Ensemble, Network, Statistics",
-    "errors": "DamagedFileError, DivergedError, InputError",
-    "forget_set": "ForgetSet",
-    "interface": "Interface",
-    "margins": "margins_from_logits",
-    "outcomes": "OUTCOMES, Outcome",
-    "outputs_alone": "OutputsAlone",
-    "recipe": "Recipe",
-    "record": "Record",
-    "result": "Result",
-    "task": "Split, Task, has_statistics",
-}
-"""Module and names: each is read when it is first asked for, so that an error or a record does not wait for PyTorch."""
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _PLACES.items():
-        if name in names.split(", "):
-            globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
-            return globals()[name]
-    if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = reader(
+    __name__,
+    {
+        "Ensemble": "ensemble",
+        "Network": "ensemble",
+        "Statistics": "ensemble",
+        "DamagedFileError": "errors",
+        "DivergedError": "errors",
+        "InputError": "errors",
+        "ForgetSet": "forget_set",
+        "Interface": "interface",
+        "margins_from_logits": "margins",
+        "OUTCOMES": "outcomes",
+        "Outcome": "outcomes",
+        "OutputsAlone": "outputs_alone",
+        "Recipe": "recipe",
+        "Record": "record",
+        "Result": "result",
+        "Split": "task",
+        "Task": "task",
+        "has_statistics": "task",
+    },
+)
 
 
 def __dir__() -> list[str]:

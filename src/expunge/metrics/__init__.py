@@ -1,5 +1,6 @@
 """Metrics: pure functions from arrays to numbers, each with the oracle's own value beside it."""
 
+from expunge.core.limits import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
 from expunge.metrics.distances import (
     distance_floor,
     distance_score,
@@ -37,7 +38,7 @@ from expunge.metrics.relearning import relearning
 from expunge.metrics.roc import roc
 from expunge.metrics.ruler import Ruler
 from expunge.metrics.ulira import ulira
-from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE, Judge, SplitVerdict, Verdict, judge
+from expunge.metrics.verdict import Judge, SplitVerdict, Verdict, judge
 
 __all__ = [
     "DEFAULT_ROW_TOLERANCE",

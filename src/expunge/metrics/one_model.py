@@ -30,6 +30,7 @@ import scipy
 
 from expunge.core import InputError, Result
 from expunge.core.checks import between, plain_arguments
+from expunge.core.limits import LEVEL, POWER
 from expunge.core.schema import SPLITS, SplitName
 from expunge.core.seeds import derive
 from expunge.metrics import one_model_words
@@ -40,10 +41,6 @@ from expunge.metrics.oddness import SAME, Oddness, leave_one_out, oddness
 
 OneModelName = Literal["compatible", "told", "cannot tell"]
 
-LEVEL = 0.05
-"""Chance that a retrained model is told."""
-POWER = 0.8
-"""Share of pretrained models that the test must be shown to tell before anything is compatible."""
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of the difference between pretrained and retrained that are tried."""
 TRIED = 100

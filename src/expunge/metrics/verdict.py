@@ -20,15 +20,7 @@ called indistinguishable; that has to be shown.
 
 A percentile does not see the rows above it: the tests of single rows and of all together do (`row_judge`).
 
-Default row tolerance 1: the smallest round number of oracle standard deviations that 100 members tell nine times in
-ten in every case of `benchmarks/verdict.py`.
-
-Default tolerance 0.125 nats. A shift of d oracle standard deviations is a divergence of d^2 / 2, so 0.125 is half a
-standard deviation at the 95th percentile of the examples: somebody who holds one model and knows both distributions
-exactly tells unlearned from retrained by such an example's margin with accuracy Phi(d / 2) = 0.60 at best, instead of
-0.50. As measured, with 100 members on each side and Gaussian margins, the P95 excess reaches 0.125 when all examples
-shift by 0.40 standard deviations, or a tenth of them by 0.70. Of skewed margins most lie closer together than a
-standard deviation: 0.08 to 0.22 reach it, or 0.14 to 0.37 of a tenth (`benchmarks/sensitivity.py --reach`).
+The default tolerances are in `expunge.core.limits`, with the reasons for them.
 
 Source: Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987), for two one-sided tests. That all three splits must pass
 needs no correction for three tests (Berger, Technometrics 24, 1982).
@@ -46,6 +38,7 @@ from numpy.typing import NDArray
 
 from expunge.core import InputError, Result
 from expunge.core.checks import plain_arguments, positive
+from expunge.core.limits import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
 from expunge.core.record import SPLITS, JointRecord, MissedRecord, RowsRecord, SplitName, VerdictName
 from expunge.metrics.arrays import Array
 from expunge.metrics.bootstrap import summarise
@@ -55,10 +48,6 @@ from expunge.metrics.missed import members_for
 from expunge.metrics.row_judge import CLEAR, LEVELS, RowJudge
 from expunge.metrics.ruler import REPLICATES, Prepared, Ruler
 
-DEFAULT_TOLERANCE = 0.125
-"""Nats above the floor that still count as indistinguishable; the module says why."""
-DEFAULT_ROW_TOLERANCE = 1.0
-"""Shift of a single forget row, in oracle standard deviations, that must not be missed; the module says why."""
 NAMED = 6
 """Rows that a sentence names."""
 MOST_MEMBERS = 100_000

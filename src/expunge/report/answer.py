@@ -8,15 +8,13 @@ from typing import Any
 
 from expunge.core import InputError
 from expunge.core.forecast import ForecastRun, ForecastSet, PathPoint
+from expunge.core.limits import HOPED
 from expunge.core.passing import failed_checks, passes
 from expunge.core.record import ForgetRecord, Record
 from expunge.core.result import Result
 from expunge.report import wording
 from expunge.report.forecast_words import forecast_headline
 from expunge.report.headline import headline
-
-HOPED = "indistinguishable"
-"""The one verdict that can be asked for."""
 
 
 def audit_answer(record: Record, folder: Path, page: Path) -> dict[str, Any]:

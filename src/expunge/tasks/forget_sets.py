@@ -1,9 +1,9 @@
 """Forget sets: at random, part of a class, a tight cluster, planted wrong labels, or a list in a file.
 
-Every chooser is a `Chooser` in `CHOOSERS`: given a task, a size, a seed and the positions to avoid, it draws a set and
-says what it drew. `choose` draws two that do not overlap: the forget set, and a calibration set of the same kind on
+Every kind is a `Chooser` in `names.CHOOSERS`: given a task, a size, a seed and the positions to avoid, it draws a set
+and says what it drew. `choose` draws two that do not overlap: the forget set, and a calibration set of the same kind on
 which the configuration of a method can be selected without looking at the forget set. To add a chooser, write the
-function and add its line to `CHOOSERS`.
+function and add its line there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import re
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,9 +26,7 @@ from expunge.core.forget_set import Indices
 from expunge.core.reading import as_tensor
 from expunge.core.seeds import derive
 from expunge.tasks.id_column import read_id_column
-
-FILES = (".npy", ".csv", ".txt")
-"""Suffixes of files of indices."""
+from expunge.tasks.names import CHOOSERS, FILES
 
 COMPONENTS = 32
 """Principal components of the default feature space of `cluster`."""
@@ -48,20 +46,6 @@ class Draw(NamedTuple):
     """The chooser's own options with every choice made, so that another set of the same kind can be drawn."""
     labels: Tensor | None = None
     """New labels of the positions, shape (size,), where the kind of set asks for wrong ones."""
-
-
-@dataclass(frozen=True)
-class Chooser:
-    """A kind of forget set."""
-
-    draw: Callable[..., Draw]
-    """Called as `draw(task, size, seed, avoid, **options)`; `avoid` holds positions that must not be drawn."""
-    argument: str | None = None
-    """Name of the option that a third part of a specification gives, as in `class_part:70:3`."""
-    plants: bool = False
-    """Whether the chooser changes labels, so that its sets belong to a changed task."""
-    classes: bool = False
-    """Whether it needs an outcome with classes."""
 
 
 @dataclass(frozen=True)
@@ -299,15 +283,6 @@ def _draw_mislabelled(task: Task, size: int, seed: int, avoid: Indices) -> Draw:
     return Draw(indices, how, {"labels": wrong.tolist()}, wrong)
 
 
-CHOOSERS: Mapping[str, Chooser] = {
-    "random": Chooser(_draw_random),
-    "class_part": Chooser(_draw_class_part, argument="label", classes=True),
-    "cluster": Chooser(_draw_cluster),
-    "mislabelled": Chooser(_draw_mislabelled, plants=True, classes=True),
-}
-"""The kinds of forget set, by the name that a specification and `ForgetSet.chooser` use."""
-
-
 def _class_matched(task: Task, forget: ForgetSet, seed: int) -> Draw:
     """Draw as many retain examples of each class as the forget set has; a class that runs out is made up at random."""
     labels = task.outcome.groups(task.train.y).numpy()
@@ -359,7 +334,8 @@ def _draw(task: Task, chooser: str, size: int, seed: int, avoid: Indices | None,
             f"{chooser} of size {size} asks for all of the {free} training examples or more, expected fewer: something "
             "must be left to train on."
         )
-    return CHOOSERS[chooser].draw(task, size, seed, avoid, **options)
+    drawn: Draw = CHOOSERS[chooser].draw(task, size, seed, avoid, **options)
+    return drawn
 
 
 def _plant(task: Task, draws: list[Draw]) -> Task:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,23 +18,7 @@ from expunge.core.checks import as_path, described, of_kind
 from expunge.core.digest import digest_json
 from expunge.core.errors import said
 from expunge.core.task import Split
-from expunge.tasks.images import cifar10, fashion_mnist, mnist
-from expunge.tasks.shipped import digits, tabular
-
-BUILT_IN: Mapping[str, Callable[[], Task]] = {
-    "digits": digits,
-    "digits:cnn": lambda: digits("cnn"),
-    "digits:batchnorm": lambda: digits(norm="batch"),
-    "tabular": tabular,
-}
-"""Tasks that need no file, by the name that the command line takes."""
-
-FROM_FOLDER: Mapping[str, Callable[[str], Task]] = {
-    "cifar10": cifar10,
-    "mnist": mnist,
-    "fashion_mnist": fashion_mnist,
-}
-"""Tasks whose files lie in a folder, written `NAME:FOLDER`."""
+from expunge.tasks.names import BUILT_IN, FROM_FOLDER
 
 
 def load_task(spec: str) -> Task:
@@ -44,8 +28,8 @@ def load_task(spec: str) -> Task:
     the import path while it runs, so that it can import what lies beside it.
 
     Args:
-        spec: One of `BUILT_IN`, or `NAME:FOLDER` with a name of `FROM_FOLDER`, or `path/to/task.py` (its object
-            `task`), or `path/to/task.py:name`; the object is an `expunge.Task`, or a function without required
+        spec: One of `names.BUILT_IN`, or `NAME:FOLDER` with a name of `names.FROM_FOLDER`, or `path/to/task.py` (its
+            object `task`), or `path/to/task.py:name`; the object is an `expunge.Task`, or a function without required
             arguments that returns one.
 
     Raises:
@@ -57,12 +41,14 @@ def load_task(spec: str) -> Task:
     """
     of_kind((str,), task=spec)
     if spec in BUILT_IN:
-        return BUILT_IN[spec]()
+        shipped: Task = BUILT_IN[spec]()
+        return shipped
     kind, _, folder = spec.partition(":")
     if kind in FROM_FOLDER:
         if not folder:
             raise InputError(f"task {spec!r} names no folder, expected {kind}:FOLDER with the original files.")
-        return FROM_FOLDER[kind](folder)
+        read: Task = FROM_FOLDER[kind](folder)
+        return read
     if not _FILE.match(spec):
         as_path(spec, "task")
         known = ", ".join([*BUILT_IN, *(f"{key}:FOLDER" for key in FROM_FOLDER)])

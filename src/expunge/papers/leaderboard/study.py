@@ -16,15 +16,15 @@ from rich.console import Console
 
 from expunge.core import InputError, Task
 from expunge.core.checks import plain_arguments, seeds, whole
+from expunge.core.limits import DEFAULT_TOLERANCE, FEWEST_MEMBERS
 from expunge.core.record import Record
 from expunge.ensembles.chunks import pick_device
 from expunge.methods import ALL_METHODS, Method
-from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.papers.leaderboard.board import board_rows, dial_rows
 from expunge.papers.leaderboard.record import LeaderboardRecord
 from expunge.papers.leaderboard.sets import forget_specs
 from expunge.report import draw as draw_audit
-from expunge.studies.audit import FEWEST_MEMBERS, audit, estimate_audit
+from expunge.studies.audit import audit, estimate_audit
 from expunge.studies.run.forget_specs import is_component, parse_component
 from expunge.studies.run.grid import plan_runs
 from expunge.studies.run.lifecycle import Run

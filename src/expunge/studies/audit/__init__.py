@@ -27,6 +27,7 @@ from rich.console import Console
 
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checks import positive, whole
+from expunge.core.limits import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE, FEWEST_MEMBERS
 from expunge.core.reading import check_memory
 from expunge.core.record import Record
 from expunge.ensembles.chunks import pick_device
@@ -34,7 +35,6 @@ from expunge.ensembles.train import check_members, check_size, train
 from expunge.ensembles.trial import NAMES
 from expunge.methods import METHODS, Method, check_fits, unlearn
 from expunge.methods.method import lacking
-from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
 from expunge.studies.audit.estimate import estimate
 from expunge.studies.audit.forget_set import Study, audit_forget_set
 from expunge.studies.audit.rows import save_rows
@@ -56,9 +56,6 @@ from expunge.tasks import Choice
 
 SIDES = 4
 """Ensembles that are compared at once: unlearned, oracles, held-out oracles, pretrained."""
-
-FEWEST_MEMBERS = 20
-"""Below this an interval says nothing, so an audit is refused."""
 
 
 def audit(

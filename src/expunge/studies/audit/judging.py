@@ -11,13 +11,14 @@ from torch import Tensor
 
 from expunge.core import Result
 from expunge.core.claim import EpsilonRecord
+from expunge.core.limits import DEFAULT_ROW_TOLERANCE
 from expunge.core.record import SPLITS, SplitName, VerdictRecord
 from expunge.metrics.from_margins import read_published
 from expunge.metrics.metric import Sample, Side
 from expunge.metrics.privacy import audit_margins
 from expunge.metrics.registry import KLOM, METRICS, PUBLIC
 from expunge.metrics.ruler import Prepared
-from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, Judge
+from expunge.metrics.verdict import Judge
 from expunge.studies.run.measure import accuracy_of, margins_of
 
 Margins = Mapping[SplitName, np.ndarray[Any, Any]]

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
+from expunge.core.limits import DEFAULT_ROW_TOLERANCE
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, Record, SplitName
-from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE
 from expunge.studies.audit.forget_set import WORST_EXAMPLES
 from expunge.studies.audit.illusion import Gap
 from expunge.studies.audit.judging import Bench

@@ -12,9 +12,10 @@ import numpy as np
 from expunge.core import ForgetSet, InputError, Record, Task
 from expunge.core.checkpoints import read
 from expunge.core.evidence import CheckpointVerdict
+from expunge.core.limits import LEVEL, POWER
 from expunge.core.record import SPLITS, ForgetRecord
 from expunge.core.unlearning import Unlearning
-from expunge.metrics.one_model import LEVEL, POWER, one_model
+from expunge.metrics.one_model import one_model
 from expunge.studies.run.measure import Parts, margins_of
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]

@@ -24,13 +24,13 @@ from safetensors.torch import save as save_tensors
 from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.checks import positive, whole
 from expunge.core.forecast import ForecastRun, ForecastSet
+from expunge.core.limits import DEFAULT_TOLERANCE
 from expunge.core.reading import available_memory
 from expunge.core.record import write_atomically
 from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
 from expunge.ensembles.train import check_members, check_size
 from expunge.methods import Method, check_fits
-from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.run.forecasting import (
     FORECAST_WORK,
     arrays_of,

@@ -25,12 +25,12 @@ from rich.console import Console
 from expunge.core import DamagedFileError, ForgetSet, InputError, Task
 from expunge.core.checks import as_path, instance, plain_arguments, positive, seeds
 from expunge.core.digest import digest_tensors
+from expunge.core.limits import DEFAULT_TOLERANCE
 from expunge.core.schema import inside, write_atomically
 from expunge.core.seeds import derive
 from expunge.core.unlearning import Unlearning
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods import Method
-from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.studies.request.ledger_file import Accepted, LedgerFile, Opened, Request
 from expunge.studies.request.ledger_status import State, Status, status_of
 from expunge.studies.request.unlearn import METHOD_EXPECTED, unlearn_checkpoint

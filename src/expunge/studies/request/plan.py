@@ -18,6 +18,7 @@ from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checkpoints import Architecture, read_state
 from expunge.core.checks import instance, seeds
 from expunge.core.errors import noted
+from expunge.core.limits import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
 from expunge.core.plan import Costs, Deployed, Influence, Plan, Twin
 from expunge.core.record import SPLITS
 from expunge.core.stopping import check_stopped
@@ -27,7 +28,6 @@ from expunge.dependence.random_forget_sets import smallest_gap
 from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
 from expunge.metrics.remembered import remembered
-from expunge.metrics.verdict import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE
 from expunge.studies.request.plan_advice import advise, commands
 from expunge.studies.run.forecasting import check_forecastable
 from expunge.studies.run.measure import Parts, margins_of

@@ -27,7 +27,7 @@ from expunge.core.unlearning import AuditSource, CheckpointRecord, ForgetRequest
 from expunge.ensembles.chunks import pick_device
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods import METHODS, DoNothing, Method, Retrain, check_fits, from_function, unlearn
-from expunge.methods.from_function import FromFunction
+from expunge.methods.own_function import FromFunction
 from expunge.studies.request.audited import Audited, audited
 from expunge.studies.request.changes import behaviour, no_better, unlike, weight_changes
 from expunge.studies.run.forget_specs import is_component
@@ -35,8 +35,8 @@ from expunge.studies.run.grid import OWN_EXPECTED, relative_options
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.measure import Parts
 from expunge.studies.run.seeds import digest_forget
-from expunge.tasks import choose
-from expunge.tasks.forget_sets import FILES, from_file
+from expunge.tasks import choose, from_file
+from expunge.tasks.names import FILES
 from expunge.tasks.user_task import load_object
 
 AUDITED = "audited:"

@@ -27,6 +27,7 @@ from rich.console import Console
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.checks import whole
 from expunge.core.digest import digest_tensors
+from expunge.core.limits import DEFAULT_TOLERANCE
 from expunge.core.objective import objective
 from expunge.core.ranks import spearman
 from expunge.core.record import SPLITS
@@ -35,11 +36,11 @@ from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
 from expunge.methods import METHODS as REGISTRY
 from expunge.methods import GradientAscent, GradientDescentAscent, Method, Scrub, unlearn
-from expunge.metrics.verdict import DEFAULT_TOLERANCE
 from expunge.papers.ascent_fails_to_forget.forecast_proof.judge import comparisons, correlations
 from expunge.papers.ascent_fails_to_forget.forecast_proof.outcomes import Halves, Measured, choose, damage_at_target
 from expunge.papers.ascent_fails_to_forget.forecast_proof.pooled import pooled_comparisons
 from expunge.papers.ascent_fails_to_forget.forecast_proof.sets import Case, cases, check_size, dial_cases
+from expunge.papers.ascent_fails_to_forget.names import DEFAULT_TASKS, DIAL
 from expunge.papers.ascent_fails_to_forget.proof import ForgetSetOutcome, MethodOutcome, ProofRecord
 from expunge.studies.run.grid import run_name
 from expunge.studies.run.lifecycle import Run
@@ -50,9 +51,6 @@ from expunge.studies.run.seeds import unlearning_seed
 from expunge.tasks import load_task
 
 METHODS: tuple[type[Method], ...] = (GradientAscent, GradientDescentAscent, Scrub)
-DIAL = "teacher-mixture"
-"""Name that asks for the dial instead of a task."""
-DEFAULT_TASKS = ("digits", "digits:cnn", "tabular", DIAL)
 CHUNK = 15
 """Members a kernel, fixed so that two runs have identical numbers."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -13,23 +14,19 @@ from rich.console import Console
 from expunge.core import DamagedFileError, InputError
 from expunge.core.checks import seeds
 from expunge.papers.ascent_fails_to_forget.finding import Finding, TheoryRecord, load_arrays, save_arrays
-from expunge.papers.ascent_fails_to_forget.theory_study import beyond, one, random_sets, two
+from expunge.papers.ascent_fails_to_forget.names import RESULTS
 from expunge.papers.ascent_fails_to_forget.theory_study.outcome import Outcome
 from expunge.studies.run.lifecycle import Run
 
-STUDIES: dict[str, Callable[[int], Outcome]] = {
-    "lemma-1": random_sets.lemma_1,
-    "lemmas-2-5": one.lemmas_2_to_5,
-    "corollary-1": one.corollary_1,
-    "alternating": one.alternating,
-    "two-directions": two.two_directions,
-    "fig-4": two.figure_4,
-    "app-j": two.appendix_j,
-    "fig-5": beyond.figure_5,
-    "teacher-mixture": beyond.mixture,
-    "skew": beyond.skews,
-    "exact-oracles": beyond.exact_oracles,
-}
+
+def _read(place: str) -> Callable[[int], Outcome]:
+    module, _, name = place.partition(".")
+    found: Callable[[int], Outcome] = getattr(import_module(f"{__name__}.{module}"), name)
+    return found
+
+
+STUDIES = {name: _read(place) for name, place in RESULTS.items()}
+"""Every result by its name."""
 
 NAMES: tuple[str, ...] = (*STUDIES, "all")
 """What can be asked for; `all` is every result."""
