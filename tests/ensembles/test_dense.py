@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import expunge as ex
 from expunge.core import Split
 from expunge.core.stopping import StoppedError
-from expunge.ensembles import Descent, Objective, Steps, by_hand, chain, dense, descent, direct
+from expunge.ensembles import Descent, Objective, Steps, Weighted, by_hand, chain, dense, descent, direct
 from expunge.ensembles.chain import DISTIL, MATCH, Known
 from expunge.ensembles.dense import DirectLinear
 from expunge.ensembles.network import LayerNetwork
@@ -111,10 +111,11 @@ def copies(params):
     bias=st.booleans(),
     flatten=st.booleans(),
     first=st.integers(0, 1),
+    relabelled=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_many_steps_in_one_call_are_those_of_autograd_and_of_pytorchs_optimiser(
-    hidden, members, batch, examples, momentum, decay, ascend, bias, flatten, first, seed
+    hidden, members, batch, examples, momentum, decay, ascend, bias, flatten, first, relabelled, seed
 ):
     sizes = [12, *hidden, 3]
     network, params = made(sizes, members, torch.float64, seed, bias=bias, flatten=flatten)
@@ -128,9 +129,10 @@ def test_many_steps_in_one_call_are_those_of_autograd_and_of_pytorchs_optimiser(
     fast, slow = Descent(network, copies(params), {}, steps), Descent(network, copies(params), {}, steps, by_hand=False)
     assert fast.chain is not None
     assert slow.written is None
+    labels = (order + torch.arange(members)[:, None]) % 3 if relabelled else None  # of each member's own
     for _ in range(2):
-        fast.run(data, order, batch, rates, first=first, ascend=ascend)
-        slow.run(data, order, batch, rates, first=first, ascend=ascend)
+        fast.run(data, order, batch, rates, labels=labels, first=first, ascend=ascend)
+        slow.run(data, order, batch, rates, labels=labels, first=first, ascend=ascend)
     for name, tensor in slow.state()[0].items():
         torch.testing.assert_close(fast.state()[0][name], tensor, rtol=1e-9, atol=1e-10)
     for name, tensor in slow.optimizer_state().items():
@@ -163,7 +165,7 @@ class Distil(Objective):
     def known(self):
         return Known(DISTIL, self.aims, (self.gamma, self.alpha, self.temperature))
 
-    def of_batch(self, index, labels, number):
+    def of_batch(self, index, labels, shares):
         aims = torch.stack([own[rows] for own, rows in zip(self.aims, index, strict=True)])
 
         def one(z, y, aim):
@@ -188,7 +190,7 @@ class Match(Objective):
     def shares(self, order, ends):
         return super().shares(order, ends) * (1 + torch.arange(order.shape[1]) % 2)
 
-    def of_batch(self, index, labels, number):
+    def of_batch(self, index, labels, shares):
         def one(z, y, aim, weight):
             others = z.masked_fill(F.one_hot(y, z.shape[1]).bool(), float("-inf")).logsumexp(1)
             margin = z.gather(1, y[:, None])[:, 0] - others
@@ -204,10 +206,17 @@ class Match(Objective):
         )
 
 
+class Shared(Weighted):
+    """Cross-entropy with a weight of each member and position, of either sign."""
+
+    def shares(self, order, ends):
+        return super().shares(order, ends) * torch.cos(order + torch.arange(len(order))[:, None])
+
+
 @compiled
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("loss", ["distil", "away", "match"])
+@pytest.mark.parametrize("loss", ["distil", "away", "match", "weighted"])
 @pytest.mark.parametrize("sizes_of", [[40, 2, 20, 1], [6, 6, 4]])
 def test_steps_on_other_losses_are_those_of_autograd_at_every_width(width, dtype, loss, sizes_of):
     members, examples, sizes = 3, 50, [20, 33, 10]
@@ -219,6 +228,8 @@ def test_steps_on_other_losses_are_those_of_autograd_at_every_width(width, dtype
         aims = aims[:, :, 0].contiguous()
         aims[1, ::3] = float("nan")
         objective, exact_objective = Match(aims, 0.7), Match(aims.double(), 0.7)
+    elif loss == "weighted":
+        objective = exact_objective = Shared(network.outcome)
     else:
         options = (0.9, 0.3, 4.0) if loss == "distil" else (0.0, 1.0, 2.0)
         objective, exact_objective = Distil(aims, *options), Distil(aims.double(), *options)

@@ -12,8 +12,8 @@ from expunge.core.seeds import derive
 from expunge.core.tree import take
 from expunge.ensembles import Descent, Steps, build_network, train
 from expunge.ensembles.batches import batches, epoch_order, gather
-from expunge.ensembles.descent import cross_entropy, cross_entropy_with_gradient
 from expunge.ensembles.initialise import initialise
+from expunge.ensembles.losses import cross_entropy, cross_entropy_with_gradient
 from reference.one_by_one import stack, train_one
 from reference.problems import blobs, forget_set, mlp, poisoned, small_task
 

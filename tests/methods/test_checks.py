@@ -261,3 +261,13 @@ def test_recalibration_alone_changes_what_the_model_says(normed):
     task, _, pretrained = normed
     new = recalibrate(pretrained, task.train.x)
     assert float((new.logits(task.validation.x) - pretrained.logits(task.validation.x)).abs().max()) > 1e-3
+
+
+def test_a_pass_that_sees_a_row_twice_counts_it_twice():
+    task = small_task("mlp")
+    forget = forget_set(task, 10)
+    problem = Problem(train(task, members=2, epochs=0), task, forget, 0, "any")
+    problem.visit(torch.from_numpy(forget.indices[[0, 3, 3, 3]]))
+    problem.visit(torch.from_numpy(forget.retain[:5].copy()))
+    assert problem.ledger.visits.tolist() == [[1.0, 0.0, 0.0, 3.0] + [0.0] * 6] * 2
+    assert problem.ledger.examples == 9

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from expunge.core.margins import margins_from_logits
+from expunge.ensembles.losses import WeightedCrossEntropy
 from expunge.methods.distillation import Divergence, divergence
-from expunge.methods.margin_matching import Matching, huber, known_mean
-from expunge.methods.neg_grad_plus import WeightedCrossEntropy
+from expunge.methods.margin_matching import Matching, huber
 from expunge.methods.scrub import Keep
 
 MEMBERS, BATCH, CLASSES = 3, 7, 5
@@ -59,21 +61,23 @@ def test_margin_matching_with_unknown_targets(scale, classes):
     logits, labels = logits[..., :classes], labels % classes
     targets = scale * torch.randn(MEMBERS, BATCH, generator=torch.Generator().manual_seed(1)).double()
     targets[0, 1] = targets[1, 4:] = float("nan")
+    weights = torch.linspace(0.5, 2.0, MEMBERS * BATCH, dtype=torch.float64).view(MEMBERS, BATCH)
 
     def loss(z):
         known = ~torch.isnan(targets)
         own = torch.stack([margins_from_logits(z[m], labels[m]) for m in range(MEMBERS)])
         difference = torch.where(known, own - targets.nan_to_num(), 0.0)
         apart = huber(difference, 0.5)
-        return known_mean(apart[:, :4], known[:, :4]) + 2.0 * known_mean(apart[:, 4:], known[:, 4:])
+        return (weights * apart).sum(1)
 
-    agree(Matching(0.5, 2.0, labels, 4).with_gradient(logits, targets), differentiated(loss, logits))
+    agree(Matching(0.5, labels, weights).with_gradient(logits, targets), differentiated(loss, logits))
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
-def test_cross_entropies_with_weights_of_both_signs(scale):
+@pytest.mark.parametrize("shape", [(BATCH,), (MEMBERS, BATCH)])
+def test_cross_entropies_with_weights_of_both_signs(scale, shape):
     logits, _, labels = drawn(scale)
-    weights = torch.linspace(-0.3, 0.9, BATCH, dtype=torch.float64)
+    weights = torch.linspace(-0.3, 0.9, math.prod(shape), dtype=torch.float64).view(shape)
 
     def loss(z):
         entropy = torch.nn.functional.cross_entropy(z.flatten(0, 1), labels.flatten(), reduction="none")

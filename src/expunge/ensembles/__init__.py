@@ -1,14 +1,15 @@
 """Stacked training and prediction; where members are computed and kept."""
 
 from expunge.core import Task
-from expunge.ensembles.descent import (
-    Descent,
+from expunge.ensembles.descent import Descent, Steps
+from expunge.ensembles.losses import (
     Loss,
     Objective,
-    Steps,
+    Weighted,
     WrittenLoss,
     cross_entropy,
     cross_entropy_with_gradient,
+    weighted,
 )
 from expunge.ensembles.statistics import recalibrate
 from expunge.ensembles.train import train
@@ -21,10 +22,12 @@ __all__ = [
     "Loss",
     "Objective",
     "Steps",
+    "Weighted",
     "WrittenLoss",
     "build_network",
     "cross_entropy",
     "cross_entropy_with_gradient",
     "recalibrate",
     "train",
+    "weighted",
 ]

@@ -100,7 +100,8 @@ class Chain:
 
     def run(
         self,
-        data: Split,
+        x: Tensor,
+        labels: Tensor,
         order: Tensor,
         ends: Sequence[int],
         rates: Sequence[float],
@@ -113,7 +114,8 @@ class Chain:
         """Take `len(rates)` steps with every member.
 
         Args:
-            data: Inputs (examples, ...) and labels (examples,).
+            x: Inputs (examples, ...).
+            labels: Of each position, (members, k), without gaps.
             order: Positions in the data, shape (members, k).
             ends: Where the first step begins in the order, and where each ends.
             rates: Learning rate of each step.
@@ -126,13 +128,13 @@ class Chain:
         compiled: Any = library()
         order, shares = order.contiguous(), shares.to(self.weights.dtype).contiguous()
         largest = max(end - begin for begin, end in itertools.pairwise(ends))
-        sizes = [self.members, len(self.layers), order.shape[1], len(rates), largest, len(data.x), known.loss]
+        sizes = [self.members, len(self.layers), order.shape[1], len(rates), largest, len(x), known.loss]
         shape = numbers([*sizes, *self.described])
         rate, options = (torch.tensor(values or [0.0], dtype=torch.float64) for values in (rates, known.options))
         read = (
             shape,
-            at(data.x),
-            at(data.y),
+            at(x),
+            at(labels),
             at(order),
             numbers(ends),
             at(rate),

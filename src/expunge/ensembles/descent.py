@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core import Network, Split, Statistics
-from expunge.core.outcomes import Classes, Outcome
+from expunge.core.outcomes import Classes
 from expunge.core.recipe import Optimizer, Precision
 from expunge.core.renamed import renamed
 from expunge.core.stopping import check_stopped
@@ -30,6 +30,7 @@ from expunge.ensembles.batches import gather
 from expunge.ensembles.by_hand import Make, Pass
 from expunge.ensembles.chain import Chain, Known
 from expunge.ensembles.dense import sgd
+from expunge.ensembles.losses import USUAL, Loss, Objective, loss_and_gradient
 from expunge.ensembles.network import LayerNetwork
 from expunge.ensembles.written import Setting
 
@@ -38,66 +39,6 @@ LANES = 64
 
 WHOLE = ""
 """Name of the block that holds all trainable parameters, where there is one."""
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""From logits (members, batch, classes) and targets (members, batch, ...) to one loss a member, (members,)."""
-
-
-class WrittenLoss:
-    """A `Loss` whose gradient is written out: autograd over a few small tensors costs what a small model costs."""
-
-    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return one loss a member, (members,)."""
-        return self.with_gradient(logits, target)[0]
-
-    def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses (members,), and the gradient of their sum, shaped like the logits."""
-        raise NotImplementedError
-
-
-class Objective:
-    """What many steps descend where it is not the outcome's loss, such as one that compares with rows of a table."""
-
-    @property
-    def known(self) -> Known | None:
-        """How the compiled kernel is told; None where it does not know such a loss."""
-        return None
-
-    def of_batch(self, index: Tensor, labels: Tensor, number: int) -> tuple[Loss | None, Tensor]:
-        """Return the loss of one step, and what it compares with.
-
-        Args:
-            index: Positions in the data, shape (members, batch).
-            labels: Targets there, shape (members, batch, ...).
-            number: Of the step, from 0.
-        """
-        raise NotImplementedError
-
-    def shares(self, order: Tensor, ends: Sequence[int]) -> Tensor:
-        """Return the weight of each position of an order in the sum of its step, (members, k): here, in its mean.
-
-        Args:
-            order: Positions in the data, shape (members, k).
-            ends: 0, and where each step ends.
-        """
-        sizes = torch.tensor(ends).diff()
-        return (1 / sizes.double()).repeat_interleave(sizes).expand(len(order), -1)
-
-
-class Usual(Objective):
-    """The loss of the outcome, averaged over the batch."""
-
-    @property
-    def known(self) -> Known:
-        """Cross-entropy: outcomes of another loss never come to the kernel."""
-        return Known()
-
-    def of_batch(self, index: Tensor, labels: Tensor, number: int) -> tuple[Loss | None, Tensor]:
-        """Return that there is no other loss, and the labels."""
-        return None, labels
-
-
-USUAL = Usual()
 
 
 @renamed("optimiser")
@@ -208,6 +149,7 @@ class Descent:
         batch_size: int | Sequence[int],
         rates: Sequence[float],
         *,
+        labels: Tensor | None = None,
         objective: Objective = USUAL,
         first: int = 0,
         ascend: bool = False,
@@ -221,6 +163,7 @@ class Descent:
             order: Positions in the data, shape (members, k); batches are consecutive.
             batch_size: Examples of a batch, of which the last may be smaller; or those of each.
             rates: Learning rate of each step, at least 0.
+            labels: Targets at each position, shape (members, k, ...), where they are not those of the data.
             objective: What the steps descend; the outcome's loss by default.
             first: Number of the batch to begin with.
             ascend: Climb the loss instead of descending it.
@@ -233,34 +176,39 @@ class Descent:
         own = self.steps
         ends = _ends(order.shape[1], batch_size)
         largest = max((end - begin for begin, end in itertools.pairwise(ends)), default=0)
-        many = self.chain if self.takes_many(data, largest, objective) else None
-        at_once, shares = 1, torch.empty(0)
+        many = self.chain if self.takes_many(data, largest, objective, labels) else None
+        shares, at_once = objective.shares(order, ends), 1
         if many is not None:
-            at_once, shares = many.steps_a_call(largest), objective.shares(order, ends)
-            shares = (-shares if ascend else shares).to(data.x.dtype).contiguous()
+            shares, at_once = (-shares if ascend else shares).to(data.x.dtype).contiguous(), many.steps_a_call(largest)
+            labels = (gather(data.y, order) if labels is None else labels).contiguous()
         done = 0
         while done < len(rates):
             number, some = first + done, rates[done : done + at_once]
             if before is not None:
                 before(number)
             check_stopped()
-            if many is not None:
+            if many is not None and labels is not None:
                 known, between = cast(Known, objective.known), ends[number : number + len(some) + 1]
                 momenta = self._momenta()
-                many.run(data, order, between, some, shares, known, momenta, own.momentum, own.weight_decay)
+                many.run(data.x, labels, order, between, some, shares, known, momenta, own.momentum, own.weight_decay)
             else:
-                index = order[:, ends[number] : ends[number + 1]]
-                loss, target = objective.of_batch(index, gather(data.y, index), number)
+                part = slice(ends[number], ends[number + 1])
+                index = order[:, part]
+                own_labels = gather(data.y, index) if labels is None else labels[:, part]
+                loss, target = objective.of_batch(index, own_labels, shares[:, part])
                 self.step(gather(data.x, index), target, some[0], loss, ascend=ascend, noise=noise)
             done += len(some)
 
-    def takes_many(self, data: Split, batch_size: int, objective: Objective = USUAL) -> bool:
+    def takes_many(
+        self, data: Split, batch_size: int, objective: Objective = USUAL, labels: Tensor | None = None
+    ) -> bool:
         """Return whether many steps on such data go into one call: a chain, a loss and labels that it knows.
 
         Args:
             data: Inputs and labels.
             batch_size: Of the steps, the largest.
             objective: What they descend.
+            labels: Of each position, any shape, where they are not those of the data.
         """
         if (
             self.chain is None
@@ -269,7 +217,8 @@ class Descent:
             or not self.chain.takes(data, batch_size, objective.known)
         ):
             return False
-        return bool(((data.y >= 0) & (data.y < self.chain.sizes[-1])).all())
+        read = data.y if labels is None else labels
+        return read.dtype == torch.int64 and bool(((read >= 0) & (read < self.chain.sizes[-1])).all())
 
     def _momenta(self) -> Tensor | None:
         """Return the buffer of SGD with momentum, or None without it."""
@@ -348,12 +297,12 @@ class Descent:
         if self.written is not None:
             inputs = self.network.interface.prepare(x)
             logits = self.written.forward(inputs, update=self.steps.statistics == "updated", noise=noise)
-            losses, gradient = _loss_and_gradient(logits, target, loss, ascend, self.network.outcome)
+            losses, gradient = loss_and_gradient(logits, target, loss, ascend, self.network.outcome)
             self.written.backward(gradient)
             return losses
         with autocast(self.steps.precision, x.device):
             logits = self.network(self.params, self.buffers, x, statistics=self.steps.statistics, noise=noise)
-        losses, gradient = _loss_and_gradient(logits.detach(), target, loss, ascend, self.network.outcome)
+        losses, gradient = loss_and_gradient(logits.detach(), target, loss, ascend, self.network.outcome)
         tensors = list(self.trainable.values())
         gradients = torch.autograd.grad(logits, tensors, gradient, allow_unused=True)
         for tensor, own in zip(self.flat.values(), gradients, strict=True):
@@ -416,64 +365,6 @@ def padded(tensor: Tensor) -> Tensor:
     values = tensor.contiguous().view(-1)
     missing = -len(values) % LANES
     return F.pad(values, (0, missing)) if missing else values
-
-
-def _loss_and_gradient(
-    logits: Tensor, target: Tensor, loss: Loss | None, ascend: bool, outcome: Outcome
-) -> tuple[Tensor, Tensor]:
-    """Return the losses (members,) and the gradient of what is descended, shaped and typed like the outputs."""
-    if loss is None and isinstance(outcome, Classes):
-        # The usual loss has its gradient written out: differentiating it took a tenth of a small model's time.
-        losses, gradient = cross_entropy_with_gradient(logits, target)
-    elif isinstance(loss, WrittenLoss):
-        losses, gradient = loss.with_gradient(logits.float() if logits.dtype == torch.bfloat16 else logits, target)
-    else:
-        with torch.enable_grad():
-            leaf = logits.detach().requires_grad_(True)
-            wide = leaf.float() if leaf.dtype == torch.bfloat16 else leaf
-            losses = outcome.loss(wide, target).mean(1) if loss is None else loss(wide, target)
-            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-    return losses.detach(), (-gradient if ascend else gradient).to(logits.dtype)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of each member averaged over its batch.
-
-    Args:
-        logits: Shape (members, batch, classes).
-        labels: Shape (members, batch).
-
-    Returns:
-        Shape (members,), in nats.
-    """
-    members, batch, _ = logits.shape
-    flat = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return flat.view(members, batch).mean(1)
-
-
-def cross_entropy_with_gradient(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return what `cross_entropy` returns, and its gradient (softmax - one-hot) / batch.
-
-    Args:
-        logits: Shape (members, batch, classes); bfloat16 is raised to float32.
-        labels: Shape (members, batch).
-        weights: Of the examples in the sum, shape (batch,), any sign; 1 / batch by default.
-
-    Returns:
-        Losses (members,), in nats, and gradients (members, batch, classes).
-    """
-    # Classes before examples: stacked linear layers put them out like that, and log-softmax along a short last axis is
-    # several times slower.
-    columns = logits.transpose(1, 2)
-    log_p = F.log_softmax(columns, 1, dtype=torch.float32 if logits.dtype == torch.bfloat16 else None)
-    index = labels.unsqueeze(1)
-    each = -log_p.gather(1, index).squeeze(1)
-    losses = each.mean(1) if weights is None else each @ weights.to(each.dtype)
-    gradient = log_p.exp_()
-    minus_one = gradient.new_full((1, 1, 1), -1.0).expand(index.shape)
-    gradient.scatter_add_(1, index, minus_one)
-    gradient = gradient.div_(labels.shape[1]) if weights is None else gradient.mul_(weights.to(gradient.dtype))
-    return losses, gradient.transpose(1, 2)
 
 
 @contextlib.contextmanager

@@ -160,7 +160,7 @@ int expunge_direct_width(void) {
 }
 
 /* Changes whenever `direct.py` and this file must change together. */
-int expunge_direct_version(void) { return 4; }
+int expunge_direct_version(void) { return 5; }
 #endif
 
 static void *memory_for(const geometry *g, size_t size) {
@@ -343,8 +343,8 @@ LINEAR(double, 2, 4, 8)
 /* Steps of SGD on a loss of a chain of linear layers, with or without ReLU after each. A member takes all its steps before
    the next one begins, so that its weights stay in the cache.
 
-   x (examples, inputs), labels (examples,); order (members, each) holds positions in them, and step s reads those from
-   ends[s] to ends[s + 1]. shares (members, each) is the weight of each position in the sum of its step. weights and momenta
+   x (examples, inputs); order (members, each) holds positions in it, and step s reads those from ends[s] to ends[s + 1].
+   labels and shares (members, each) are the class of each position and its weight in the sum of its step. weights and momenta
    are all parameters of all members, each a block (members, ...); momenta may be null. sizes are the widths of the layers,
    the inputs first. Returns 0, or 1 without memory.
 
@@ -399,22 +399,19 @@ typedef struct {
             if (l && g->sizes[l] * g->sizes[l - 1] > largest) largest = g->sizes[l] * g->sizes[l - 1]; \
         } \
         const int64_t numbers = values + (3 * widest + 2 * outputs) * g->batch + largest + widest + 2 * g->batch; \
-        const int64_t count = (numbers + 1) / 2 * 2; /* whole numbers follow, which lie at multiples of 8 bytes */ \
-        type *memory = malloc(sizeof(type) * count + sizeof(int64_t) * g->batch); \
+        type *memory = malloc(sizeof(type) * numbers); \
         if (!memory) return 1; \
         type *turned = memory + values, *dy = turned + widest * g->batch, *dx = dy + widest * g->batch; \
         type *dw = dx + widest * g->batch, *db = dw + largest, *most = db + widest, *sum = most + g->batch; \
         type *aimed = sum + g->batch, *other = aimed + outputs * g->batch; \
-        int64_t *classes = (int64_t *)(memory + count); \
         for (int64_t m = 0; m < g->members; m++) \
             for (int64_t s = 0; s < g->steps; s++) { \
                 const int64_t first = m * g->each + ends[s]; \
                 const linear at = {1, 0, 0, ends[s + 1] - ends[s]}; \
-                const int64_t *chosen = order + first; \
+                const int64_t *chosen = order + first, *classes = labels + first; \
                 type *value = memory; \
                 for (int64_t b = 0; b < at.batch; b++) { \
                     memcpy(value + b * g->sizes[0], x + chosen[b] * g->sizes[0], sizeof(type) * g->sizes[0]); \
-                    classes[b] = labels[chosen[b]]; \
                     for (int64_t c = 0; c < aim; c++) \
                         aimed[c * at.batch + b] = aims[(m * g->examples + chosen[b]) * aim + c]; \
                 } \

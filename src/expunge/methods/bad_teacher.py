@@ -25,10 +25,9 @@ from torch import Tensor
 from expunge.core import ForgetSet, InputError, Network, Recipe, Task
 from expunge.core.checks import between, positive
 from expunge.core.seeds import derive
-from expunge.ensembles.batches import gather_own
 from expunge.ensembles.initialise import initialise
 from expunge.ensembles.train import check_batch_norm
-from expunge.methods.distillation import Matching, check_matching, distance_of
+from expunge.methods.distillation import FromTeacher, Matching, check_matching, distance_of
 from expunge.methods.method import Method, OptimizerOption, Trained
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
 
@@ -93,11 +92,10 @@ class BadTeacher(Trained):
         """Yield a checkpoint after every epoch."""
         student = self.descent(problem)
         teachers = teacher_outputs(problem)
-        distance = distance_of(problem.outcome, self.temperature, self.loss)
+        follow = FromTeacher(teachers, distance_of(problem.outcome, self.temperature, self.loss))
         for epoch in range(1, self.epochs + 1):
-            noise = problem.noise(epoch)
-            for x, _, index in problem.joint_batches(epoch, self.batch_size, self.retain_share):
-                student.step(x, gather_own(teachers, index), self.lr, distance, noise=noise)
+            order, noise = problem.joint_order(epoch, self.retain_share), problem.noise(epoch)
+            problem.take(student, order, self.batch_size, self.lr, objective=follow, noise=noise)
             yield problem.checkpoint(epoch, student, self.statistics)
 
     @classmethod

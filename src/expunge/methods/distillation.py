@@ -16,7 +16,9 @@ from torch.nn import functional as F
 
 from expunge.core import InputError, Outcome, Task
 from expunge.core.outcomes import Classes, Sequences
-from expunge.ensembles import Loss, WrittenLoss
+from expunge.ensembles import Loss, Objective, WrittenLoss
+from expunge.ensembles.batches import gather_own
+from expunge.ensembles.chain import DISTIL, Known
 from expunge.methods.continuous_categorical import ContinuousCategorical
 
 Matching = Literal["kl", "continuous_categorical"]
@@ -82,3 +84,28 @@ class Divergence(WrittenLoss):
         losses = self.temperature**2 / examples * (p * log_p.sub_(log_q)).sum((1, 2))
         gradient = log_q.exp_().sub_(p).mul_(self.temperature / examples)
         return losses, gradient.transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class FromTeacher(Objective):
+    """The distance of a student's outputs from its teacher's, which are computed once."""
+
+    teacher: Tensor
+    """Outputs of the teacher, (members, train, ...)."""
+    distance: Loss
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Weights of the cross-entropy and of the distance."""
+        return 0.0, 1.0
+
+    @property
+    def known(self) -> Known | None:
+        """The divergence of classes, with cross-entropy or without."""
+        if not isinstance(self.distance, Divergence):
+            return None
+        return Known(DISTIL, self.teacher, (*self.weights, self.distance.temperature))
+
+    def of_batch(self, index: Tensor, labels: Tensor, shares: Tensor) -> tuple[Loss, Tensor]:
+        """Return the distance, with the teacher's rows."""
+        return self.distance, gather_own(self.teacher, index)

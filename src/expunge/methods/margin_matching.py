@@ -90,7 +90,8 @@ class MarginMatching(Trained):
             problem.take_joint_pass(
                 descent,
                 epoch,
-                (self.forget_batch_size, self.batch_size),
+                problem.forget_rounds(self.forget_batch_size, f"{epoch}-"),
+                self.batch_size,
                 self.lr,
                 lambda forgotten: ToTargets(self, problem.outcome, problem.targets, forgotten),
                 share=self.retain_share,
@@ -99,19 +100,22 @@ class MarginMatching(Trained):
             problem.approached(start, problem.target_distance(descent))
             yield problem.checkpoint(epoch, descent, self.statistics)
 
-    def loss(self, outcome: Outcome, labels: Tensor, forgotten: int) -> Loss:
-        """Return what a step descends, given the labels of its batch and how many of it are to be forgotten."""
+    def loss(self, outcome: Outcome, labels: Tensor, weights: Tensor) -> Loss:
+        """Return what a step descends.
+
+        Args:
+            outcome: What outputs mean.
+            labels: Of the batch, (members, batch, ...).
+            weights: Of its examples in the sum, (members, batch).
+        """
         if isinstance(outcome, Classes):
-            return Matching(self.delta, self.retain_weight, labels, forgotten)
+            return Matching(self.delta, labels, weights)
 
         def loss(logits: Tensor, targets: Tensor) -> Tensor:
-            known = ~torch.isnan(targets)
             margins = outcome.statistic(logits, labels).to(logits.dtype)
             # Masked before the loss: behind a factor of 0 a NaN would still come back as a gradient of NaN.
-            difference = torch.where(known, margins - targets.nan_to_num(), 0.0)
-            apart = huber(difference, self.delta)
-            on_forget = known_mean(apart[:, :forgotten], known[:, :forgotten])
-            return on_forget + self.retain_weight * known_mean(apart[:, forgotten:], known[:, forgotten:])
+            difference = torch.where(torch.isnan(targets), 0.0, margins - targets.nan_to_num())
+            return (weights.to(logits.dtype) * huber(difference, self.delta)).sum(1)
 
         return loss
 
@@ -143,18 +147,18 @@ class ToTargets(Objective):
             return None
         return Known(MATCH, self.targets, (self.method.delta,))
 
-    def of_batch(self, index: Tensor, labels: Tensor, number: int) -> tuple[Loss, Tensor]:
+    def of_batch(self, index: Tensor, labels: Tensor, shares: Tensor) -> tuple[Loss, Tensor]:
         """Return the loss with the targets of a batch."""
-        return self.method.loss(self.outcome, labels, self.forgotten[number]), self.targets.gather(1, index)
+        return self.method.loss(self.outcome, labels, shares), self.targets.gather(1, index)
 
     def shares(self, order: Tensor, ends: Sequence[int]) -> Tensor:
         """Return 1 for forget and the weight for retain examples, each over how many of them are known in a step."""
         steps = zip(ends, ends[1:], self.forgotten, strict=False)
         sizes = [size for begin, end, count in steps for size in (count, end - begin - count)]
-        part = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-        known = ~torch.isnan(self.targets.gather(1, order))
-        counts = torch.zeros(len(order), len(sizes), dtype=torch.float64).index_add_(1, part, known.double())
-        factors = torch.tensor([1.0, self.method.retain_weight], dtype=torch.float64).repeat(len(self.forgotten))
+        part = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(order.device)
+        known = (~torch.isnan(self.targets.gather(1, order))).double()
+        counts = known.new_zeros(len(order), len(sizes)).index_add_(1, part, known)
+        factors = known.new_tensor([1.0, self.method.retain_weight]).repeat(len(self.forgotten))
         return (factors / counts.clamp(min=1))[:, part]
 
 
@@ -163,22 +167,18 @@ class Matching(WrittenLoss):
     """The loss for classes with its gradient: h'(m - t) cut off at delta, times that of the margin."""
 
     delta: float
-    retain_weight: float
     labels: Tensor
     """Labels of the batch (members, batch)."""
-    forgotten: int
-    """Examples of the batch that are to be forgotten; they come first."""
+    weights: Tensor
+    """Of its examples in the sum, (members, batch)."""
 
     def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses against target margins (members, batch), NaN where unknown, and their gradient."""
         margins, gradient = margins_with_gradient(logits, self.labels)
-        known = ~torch.isnan(target)
-        difference = torch.where(known, margins - target.nan_to_num(), 0.0)
-        weight = torch.empty_like(difference)
-        for part, factor in ((slice(self.forgotten), 1.0), (slice(self.forgotten, None), self.retain_weight)):
-            weight[:, part] = factor / known[:, part].sum(1, keepdim=True).clamp(min=1).to(weight.dtype)
-        losses = (weight * huber(difference, self.delta)).sum(1)
-        slope = weight.mul_(difference.clamp_(-self.delta, self.delta))
+        difference = torch.where(torch.isnan(target), 0.0, margins - target)
+        weights = self.weights.to(difference.dtype)
+        losses = (weights * huber(difference, self.delta)).sum(1)
+        slope = difference.clamp_(-self.delta, self.delta).mul_(weights)
         return losses, gradient.mul_(slope.unsqueeze(2))
 
 
@@ -191,13 +191,3 @@ def huber(difference: Tensor, delta: float) -> Tensor:
     size = difference.abs()
     near = size.clamp(max=delta)
     return near * (size - near / 2)
-
-
-def known_mean(values: Tensor, known: Tensor) -> Tensor:
-    """Return the mean over each member's known values, 0 where it has none, shape (members,).
-
-    Args:
-        values: Shape (members, batch), 0 where not known.
-        known: The same shape, boolean.
-    """
-    return values.sum(1) / known.sum(1).clamp(min=1)

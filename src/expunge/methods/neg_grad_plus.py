@@ -24,8 +24,7 @@ from torch import Tensor
 
 from expunge.core import Recipe
 from expunge.core.checks import between
-from expunge.core.outcomes import Classes, Outcome
-from expunge.ensembles import Loss, WrittenLoss, cross_entropy_with_gradient
+from expunge.ensembles import Objective, Weighted
 from expunge.methods.method import Method, OptimizerOption, Raises, Trained, going_round
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
@@ -73,23 +72,17 @@ class NegGradPlus(Trained):
         descent = self.descent(problem)
         start = problem.forget_loss(descent)
         forget = problem.forget_rounds(self.forget_batch_size)
+
+        def sides(forgotten: Sequence[int]) -> Objective:
+            return Sides(problem.outcome, self.retain_weight, forgotten)
+
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
-            for retained in problem.retain_batches(epoch, self.batch_size):
-                forgotten = next(forget)
-                x, y = (torch.cat(pair, 1) for pair in zip(forgotten[:2], retained[:2], strict=True))
-                weights = self._weights(forgotten[1].shape[1], retained[1].shape[1], x.device)
-                descent.step(x, y, self.lr, weighted(problem.outcome, weights), noise=noise)
+            problem.take_joint_pass(descent, epoch, forget, self.batch_size, self.lr, sides, noise=noise)
             if self.retain_weight < 1:
                 # Ascent has no passes of its own here: what must have risen is the loss since the start.
                 problem.raised(start, problem.forget_loss(descent))
             yield problem.checkpoint(epoch, descent, self.statistics)
-
-    def _weights(self, forgotten: int, retained: int, device: torch.device) -> Tensor:
-        weights = torch.empty(forgotten + retained, dtype=torch.float64, device=device)
-        weights[:forgotten] = -(1 - self.retain_weight) / forgotten
-        weights[forgotten:] = self.retain_weight / retained
-        return weights
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
@@ -108,29 +101,16 @@ class NegGradPlus(Trained):
 
 
 @dataclass(frozen=True)
-class WeightedCrossEntropy(WrittenLoss):
-    """The weighted sum of the cross-entropies of a batch, with its gradient."""
+class Sides(Weighted):
+    """What the steps of a pass descend: the mean loss of retain less that of forget examples, each with its weight."""
 
-    weights: Tensor
-    """Of the examples, shape (batch,), any sign."""
+    retain_weight: float
+    forgotten: Sequence[int]
+    """How many examples of each step are to be forgotten; they come first."""
 
-    def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses against labels (members, batch), and their gradient."""
-        return cross_entropy_with_gradient(logits, target, self.weights)
-
-
-def weighted(outcome: Outcome, weights: Tensor) -> Loss:
-    """Return the weighted sum of the losses of a batch as a loss.
-
-    Args:
-        outcome: Whose losses.
-        weights: Of the examples, shape (batch,), any sign.
-    """
-    if isinstance(outcome, Classes):
-        return WeightedCrossEntropy(weights)
-
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        each = outcome.loss(outputs, targets)
-        return each @ weights.to(each.dtype)
-
-    return loss
+    def shares(self, order: Tensor, ends: Sequence[int]) -> Tensor:
+        """Return (a - 1) / batch for forget and a / batch for retain examples."""
+        counts, sizes = torch.tensor(self.forgotten), torch.tensor(ends).diff()
+        sides = torch.stack([counts, sizes - counts], 1)
+        weights = torch.tensor([self.retain_weight - 1, self.retain_weight], dtype=torch.float64) / sides
+        return weights.flatten().repeat_interleave(sides.flatten()).to(order.device).expand(len(order), -1)

@@ -107,7 +107,7 @@ class PrimalDual(Trained):
             noise = problem.noise(epoch)
             for retained in problem.retain_batches(epoch, self.batch_size):
                 x, y, index = retained
-                fx, fy, _ = next(forget)
+                fx, fy = problem.batch(next(forget))
                 on_forget, up = descent.gradients(fx, fy, noise=noise)
                 on_retain, down = descent.gradients(x, y, noise=noise)
                 side = torch.sign(on_forget - level)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,7 @@ from expunge.core.stopping import check_stopped
 from expunge.core.tree import State, clone, distance, finite_members
 from expunge.ensembles import Descent, Objective, Steps, recalibrate
 from expunge.ensembles.batches import batches, epoch_order, gather
-from expunge.ensembles.descent import USUAL
+from expunge.ensembles.losses import USUAL
 
 Treatment = Literal["frozen", "updated", "recalibrated"]
 """What happens to normalisation statistics while unlearning.
@@ -108,6 +108,8 @@ class Problem:
         self.outcome = start.network.outcome
         self.x = task.train.x.to(device)
         self.y = task.train.y.to(device)
+        self.labels: Tensor | None = None
+        """Labels of each member's own, (members, training examples), where they are not those of the data."""
         self.forget = torch.from_numpy(forget.indices)
         self.retain = torch.from_numpy(forget.retain)
         self.seeds = [derive(seed, "unlearn", purpose, member) for member in start.ids]
@@ -152,17 +154,7 @@ class Problem:
     @renamed("batch")
     def forget_batches(self, epoch: int | str, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield one pass over the forget set as (inputs, labels, positions), each (members, batch, ...)."""
-        yield from self._pass(self.forget, f"forget-{epoch}", batch_size)
-
-    def forget_rounds(self, batch_size: int, name: str = "") -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield batches of the forget set without end, pass after pass, each in an order of its own.
-
-        Args:
-            batch_size: Examples a batch.
-            name: Tells these passes from others of the same run.
-        """
-        for turn in count():
-            yield from self.forget_batches(f"{name}{turn}", batch_size)
+        yield from self._hand_out(self.forget_order(epoch), batch_size)
 
     @renamed("batch")
     def retain_batches(
@@ -175,7 +167,7 @@ class Problem:
             batch_size: Examples a batch.
             share: Share of the retain set that is visited, above 0 and at most 1; each epoch draws another.
         """
-        yield from self._pass(self.retain, f"retain-{epoch}", batch_size, max(1, round(share * len(self.retain))))
+        yield from self._hand_out(self.retain_order(epoch, share), batch_size)
 
     def own_batches(self, rows: Tensor, what: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield one pass over rows of each member's own as (inputs, labels, positions), each (members, batch, ...).
@@ -185,22 +177,72 @@ class Problem:
             what: Name of the pass; each has its own order.
             batch_size: Examples a batch.
         """
-        yield from self._pass(rows, what, batch_size)
+        yield from self._hand_out(self.order(rows, what), batch_size)
 
-    def joint_batches(
-        self, epoch: int, batch_size: int, retain_share: float = 1.0
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield one pass over the forget set and a share of the retain set shuffled together, as `retain_batches` does.
+    def order(self, rows: Tensor, what: str) -> Tensor:
+        """Return an order of rows of the training data, drawn for each member, (members, k).
 
         Args:
-            epoch: Number of the epoch; each has its own order.
-            batch_size: Examples of both a batch.
-            retain_share: Share of the retain set, above 0 and at most 1; each epoch draws another.
+            rows: Positions, (k,) or (members, k).
+            what: Name of the pass; each has its own order.
         """
-        kept = self._order(self.retain, f"retain-{epoch}")[:, : max(1, round(retain_share * len(self.retain)))]
-        both = torch.cat([self.forget.expand(len(kept), -1), kept], 1)
-        order = epoch_order(both, [derive(seed, f"joint-{epoch}") for seed in self.seeds], 0)
-        yield from self._hand_out(order, batch_size)
+        own = [derive(seed, what) for seed in self.seeds]
+        return epoch_order(rows.expand(len(own), -1), own, 0)
+
+    def forget_order(self, epoch: int | str) -> Tensor:
+        """Return the order of one pass over the forget set, (members, |F|)."""
+        return self.order(self.forget, f"forget-{epoch}")
+
+    def retain_order(self, epoch: int, share: float = 1.0) -> Tensor:
+        """Return the order of one pass over the retain set, or over a share of it, drawn again in each epoch."""
+        return self.order(self.retain, f"retain-{epoch}")[:, : max(1, round(share * len(self.retain)))]
+
+    def joint_order(self, epoch: int, retain_share: float = 1.0) -> Tensor:
+        """Return the order of one pass over the forget set and a share of the retain set shuffled together."""
+        kept = self.retain_order(epoch, retain_share)
+        return self.order(torch.cat([self.forget.expand(len(kept), -1), kept], 1), f"joint-{epoch}")
+
+    def forget_rounds(self, batch_size: int, name: str = "") -> Iterator[Tensor]:
+        """Yield positions (members, batch) of the forget set without end, pass after pass, each in an order of its own.
+
+        Args:
+            batch_size: Examples a batch.
+            name: Tells these passes from others of the same run.
+        """
+        for turn in count():
+            yield from batches(self.forget_order(f"{name}{turn}"), batch_size)
+
+    def take(
+        self,
+        descent: Descent,
+        order: Tensor,
+        batch_size: int | Sequence[int],
+        lr: float,
+        *,
+        objective: Objective = USUAL,
+        labels: Callable[[Tensor], Tensor] | None = None,
+        ascend: bool = False,
+        noise: Sequence[torch.Generator] | None = None,
+    ) -> None:
+        """Take a step on every batch of an order, which is the fastest way to do so.
+
+        Args:
+            descent: Whose steps these are.
+            order: Positions in the training data, (members, k).
+            batch_size: Examples of a batch, of which the last may be smaller; or those of each.
+            lr: Learning rate.
+            objective: What the steps descend; the outcome's loss by default.
+            labels: From the order to labels, (members, k, ...); those of `labels_at` by default.
+            ascend: Climb the loss instead of descending it.
+            noise: From `noise`.
+        """
+        self._enter(order)
+        steps = -(-order.shape[1] // batch_size) if isinstance(batch_size, int) else len(batch_size)
+        there = order.to(self.x.device)
+        own = None if self.labels is None else self.labels_at(order)
+        own = own if labels is None else labels(order).to(self.y.device)
+        data, rates = Split(self.x, self.y), [lr] * steps
+        descent.run(data, there, batch_size, rates, labels=own, objective=objective, ascend=ascend, noise=noise)
 
     def take_pass(
         self,
@@ -210,11 +252,13 @@ class Problem:
         batch_size: int,
         lr: float,
         *,
+        share: float = 1.0,
         objective: Objective = USUAL,
+        labels: Callable[[Tensor], Tensor] | None = None,
         ascend: bool = False,
         noise: Sequence[torch.Generator] | None = None,
     ) -> None:
-        """Take a step on every batch of one pass, which is the fastest way to do so.
+        """Take a step on every batch of one pass.
 
         Args:
             descent: Whose steps these are.
@@ -222,22 +266,21 @@ class Problem:
             epoch: Number of the epoch; each has its own order.
             batch_size: Examples a batch.
             lr: Learning rate.
+            share: Share of the retain set that is visited, above 0 and at most 1.
             objective: What the steps descend; the outcome's loss by default.
+            labels: From positions to labels, as for `take`.
             ascend: Climb the loss instead of descending it.
             noise: From `noise`.
         """
-        order = self._order(self.forget if part == "forget" else self.retain, f"{part}-{epoch}")
-        self._enter(order)
-        rates = [lr] * -(-order.shape[1] // batch_size)
-        data = Split(self.x, self.y)
-        there = order.to(self.x.device)
-        descent.run(data, there, batch_size, rates, objective=objective, ascend=ascend, noise=noise)
+        order = self.forget_order(epoch) if part == "forget" else self.retain_order(epoch, share)
+        self.take(descent, order, batch_size, lr, objective=objective, labels=labels, ascend=ascend, noise=noise)
 
     def take_joint_pass(
         self,
         descent: Descent,
         epoch: int,
-        sizes: tuple[int, int],
+        forgotten: Iterator[Tensor],
+        batch_size: int,
         lr: float,
         objective: Callable[[Sequence[int]], Objective],
         *,
@@ -246,53 +289,45 @@ class Problem:
     ) -> None:
         """Take a step on every batch of a pass over the retain set, each joined to the next batch of the forget set.
 
-        The forget set goes round, pass after pass, from the beginning in each epoch.
-
         Args:
             descent: Whose steps these are.
-            epoch: Number of the epoch; each has its own orders.
-            sizes: Examples of a batch of the forget set, which come first in a step, and of the retain set.
+            epoch: Number of the epoch; each has its own order of the retain set.
+            forgotten: From `forget_rounds`; what is read here is gone. These examples come first in a step.
+            batch_size: Examples of a batch of the retain set.
             lr: Learning rate.
             objective: From the number of forget examples of each step to what the steps descend.
             share: Share of the retain set that is visited, above 0 and at most 1.
             noise: From `noise`.
         """
-        most = max(1, round(share * len(self.retain)))
-        retained = list(batches(self._order(self.retain, f"retain-{epoch}")[:, :most], sizes[1]))
-        turns = (batches(self._order(self.forget, f"forget-{epoch}-{turn}"), sizes[0]) for turn in count())
-        forgotten = list(islice(chain.from_iterable(turns), len(retained)))
-        order = torch.cat([part for pair in zip(forgotten, retained, strict=True) for part in pair], 1)
-        self._enter(order)
-        lengths = [one.shape[1] + other.shape[1] for one, other in zip(forgotten, retained, strict=True)]
-        joined = objective([part.shape[1] for part in forgotten])
-        data, rates = Split(self.x, self.y), [lr] * len(lengths)
-        descent.run(data, order.to(self.x.device), lengths, rates, objective=joined, noise=noise)
-
-    def _order(self, examples: Tensor, what: str) -> Tensor:
-        own = [derive(seed, what) for seed in self.seeds]
-        return epoch_order(examples.expand(len(own), -1), own, 0)
-
-    def _pass(
-        self, examples: Tensor, what: str, batch: int, most: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        yield from self._hand_out(self._order(examples, what)[:, :most], batch)
+        retained = list(batches(self.retain_order(epoch, share), batch_size))
+        pairs = list(zip(islice(forgotten, len(retained)), retained, strict=True))
+        order = torch.cat([part for pair in pairs for part in pair], 1)
+        lengths = [sum(part.shape[1] for part in pair) for pair in pairs]
+        joined = objective([first.shape[1] for first, _ in pairs])
+        self.take(descent, order, lengths, lr, objective=joined, noise=noise)
 
     def _hand_out(self, order: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for index in batches(order, batch):
             check_stopped()
-            self._enter(index)
-            yield gather(self.x, index.to(self.x.device)), self.labels_at(index), index
+            yield *self.batch(index), index
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and labels at positions (members, batch), which are entered as visited."""
+        self._enter(index)
+        return gather(self.x, index.to(self.x.device)), self.labels_at(index)
 
     def labels_at(self, index: Tensor) -> Tensor:
         """Return the labels that methods are given at positions (members, batch)."""
-        return gather(self.y, index.to(self.y.device))
+        there = index.to(self.y.device)
+        return gather(self.y, there) if self.labels is None else self.labels.gather(1, there)
 
     def _enter(self, index: Tensor) -> None:
         self.ledger.examples += index.shape[1]
-        place = self.place(index)
-        member, column = torch.nonzero(place >= 0, as_tuple=True)
-        if len(member):
-            self.ledger.visits[member, place[member, column]] += 1
+        # Rows that are not in the forget set are counted in a column of their own, which is left out.
+        counts = torch.zeros(len(index), len(self.forget) + 1)
+        place = self.place(index) % counts.shape[1]
+        counts.scatter_add_(1, place, torch.ones(()).expand(place.shape))
+        self.ledger.visits += counts[:, :-1]
 
     def place(self, index: Tensor) -> Tensor:
         """Return where in the forget set positions in the training data are, -1 for those that are not in it."""

@@ -84,14 +84,18 @@ class RandomLabels(Trained):
             noise = problem.noise(epoch)
             turn = 0 if self.redraw == "fixed" else epoch
             drawn = drawn_labels(true, problem.task.classes, problem.seeds, turn, self.include_true)
-            for x, _, index in problem.forget_batches(epoch, self.forget_batch_size):
-                labels = drawn.gather(1, problem.place(index)).to(x.device)
-                descent.step(x, labels, self.lr, noise=noise)
-                if put_back is not None:
-                    put_back()
+
+            def labels(order: Tensor, drawn: Tensor = drawn) -> Tensor:
+                return drawn.gather(1, problem.place(order))
+
             if put_back is None:
+                size = self.forget_batch_size
+                problem.take_pass(descent, "forget", epoch, size, self.lr, labels=labels, noise=noise)
                 problem.take_pass(descent, "retain", epoch, self.batch_size, self.lr, noise=noise)
             else:
+                for x, _, index in problem.forget_batches(epoch, self.forget_batch_size):
+                    descent.step(x, labels(index).to(x.device), self.lr, noise=noise)
+                    put_back()
                 for x, y, _ in problem.retain_batches(epoch, self.batch_size):
                     descent.step(x, y, self.lr, noise=noise)
                     put_back()

@@ -90,8 +90,8 @@ class Replay(GradientDescentAscent):
         chosen = self.chosen_rows(problem)
 
         def take(descent: Descent, epoch: int, noise: Sequence[torch.Generator]) -> None:
-            for x, y, _ in problem.own_batches(chosen, f"retain-{epoch}", self.batch_size):
-                descent.step(x, y, self.lr, noise=noise)
+            order = problem.order(chosen, f"retain-{epoch}")
+            problem.take(descent, order, self.batch_size, self.lr, noise=noise)
 
         return take
 
@@ -110,8 +110,7 @@ class Replay(GradientDescentAscent):
         copy = self.descent(problem)
         labels = problem.y[problem.retain.to(problem.y.device)]
         before = problem.outcome.statistic(problem.logits(copy, problem.retain), labels)
-        for x, y, _ in problem.forget_batches("choice", self.forget_batch_size):
-            copy.step(x, y, self.lr, ascend=True)
+        problem.take(copy, problem.forget_order("choice"), self.forget_batch_size, self.lr, ascend=True)
         after = problem.outcome.statistic(problem.logits(copy, problem.retain), labels)
         problem.forward_only(2 * len(problem.retain))
         return (after - before).abs()

@@ -28,9 +28,8 @@ from torch import Tensor
 from expunge.core import Recipe
 from expunge.core.checks import between, positive
 from expunge.core.tree import State
-from expunge.ensembles import Descent
+from expunge.ensembles import Descent, weighted
 from expunge.methods.method import Method
-from expunge.methods.neg_grad_plus import weighted
 from expunge.methods.problem import Problem
 from expunge.methods.random_labels import RandomLabels
 

@@ -25,10 +25,8 @@ from expunge.core import ForgetSet, InputError, Network, Recipe, Task
 from expunge.core.checks import between, non_negative, positive
 from expunge.core.outcomes import Outcome
 from expunge.core.renamed import renamed
-from expunge.ensembles import Descent, Loss, Objective, WrittenLoss, cross_entropy_with_gradient
-from expunge.ensembles.batches import gather_own
-from expunge.ensembles.chain import DISTIL, Known
-from expunge.methods.distillation import Divergence, Matching, check_matching, distance_of
+from expunge.ensembles import Descent, Loss, WrittenLoss, cross_entropy_with_gradient
+from expunge.methods.distillation import FromTeacher, Matching, check_matching, distance_of
 from expunge.methods.method import Method, OptimizerOption, Raises, Trained, first_epochs
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
 
@@ -115,7 +113,7 @@ class Scrub(Trained):
         distance = distance_of(problem.outcome, self.temperature, self.loss)
         teacher = _teacher_logits(problem, student)
         on_forget = teacher[:, problem.forget]
-        away, keep = (FromTeacher(teacher, distance, problem.outcome, method) for method in (None, self))
+        away, keep = FromTeacher(teacher, distance), Keeping(teacher, distance, problem.outcome, self)
         lr = self.lr
         for epoch in range(1, self.epochs + 1):
             if epoch in self.decay_epochs:
@@ -174,30 +172,21 @@ class Keep(WrittenLoss):
 
 
 @dataclass(frozen=True)
-class FromTeacher(Objective):
-    """What a max pass climbs, the distance from the teacher; or what a min pass descends."""
+class Keeping(FromTeacher):
+    """What a min pass descends."""
 
-    teacher: Tensor
-    """Outputs of the teacher, (members, train, classes)."""
-    distance: Loss
     outcome: Outcome
-    method: Scrub | None = None
-    """Whose min pass it is; None for a max pass."""
+    method: Scrub
 
     @property
-    def known(self) -> Known | None:
-        """The divergence of classes, with cross-entropy in a min pass."""
-        if not isinstance(self.distance, Divergence):
-            return None
-        gamma, alpha = (0.0, 1.0) if self.method is None else (self.method.gamma, self.method.alpha)
-        return Known(DISTIL, self.teacher, (gamma, alpha, self.distance.temperature))
+    def weights(self) -> tuple[float, float]:
+        """Those of the options."""
+        return self.method.gamma, self.method.alpha
 
-    def of_batch(self, index: Tensor, labels: Tensor, number: int) -> tuple[Loss, Tensor]:
-        """Return the distance with the teacher's rows, or the whole loss with the labels."""
-        rows = gather_own(self.teacher, index)
-        if self.method is None:
-            return self.distance, rows
-        return self.method.keep(self.outcome, self.distance, rows), labels
+    def of_batch(self, index: Tensor, labels: Tensor, shares: Tensor) -> tuple[Loss, Tensor]:
+        """Return the whole loss, with the labels."""
+        distance, rows = super().of_batch(index, labels, shares)
+        return self.method.keep(self.outcome, distance, rows), labels
 
 
 def _teacher_logits(problem: Problem, student: Descent) -> Tensor:

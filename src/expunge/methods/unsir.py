@@ -112,9 +112,8 @@ class UNSIR(Trained):
         for x, y in self._impairing(problem, noise, labels):
             descent.step(x, y, self.lr, noise=dropout)
         for epoch in range(1, self.epochs + 1):
-            dropout = problem.noise(epoch)
-            for x, y, _ in problem.retain_batches(epoch, self.batch_size, self.retain_share):
-                descent.step(x, y, self.repair * self.lr, noise=dropout)
+            rate, share, dropout = self.repair * self.lr, self.retain_share, problem.noise(epoch)
+            problem.take_pass(descent, "retain", epoch, self.batch_size, rate, share=share, noise=dropout)
             yield problem.checkpoint(epoch, descent, self.statistics)
 
     def noise_of(self, problem: Problem, label: int) -> Tensor:

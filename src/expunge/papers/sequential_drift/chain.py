@@ -15,9 +15,8 @@ recursion of self-training tends to 0 and models drift as a random walk; unlearn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +25,7 @@ from torch import Tensor
 from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.seeds import derive, generator
 from expunge.core.tree import concatenate
-from expunge.ensembles import Descent, Objective
 from expunge.ensembles.chunks import run_chunks, split
-from expunge.ensembles.descent import USUAL
 from expunge.methods import Method
 from expunge.methods.problem import Problem
 
@@ -114,30 +111,6 @@ class Relabelled(Problem):
         fixed[torch.from_numpy(anchor)] = True
         fixed[self.forget] = True
         return torch.where(fixed, real.cpu(), drawn).to(self.y.device)
-
-    def labels_at(self, index: Tensor) -> Tensor:
-        """Return each member's labels at positions (members, batch): those of the request are real."""
-        return self.labels.gather(1, index.to(self.labels.device))
-
-    def take_pass(
-        self,
-        descent: Descent,
-        part: Literal["forget", "retain"],
-        epoch: int,
-        batch_size: int,
-        lr: float,
-        *,
-        objective: Objective = USUAL,
-        ascend: bool = False,
-        noise: Sequence[torch.Generator] | None = None,
-    ) -> None:
-        """Take a step on every batch of one pass; kept rows have the labels of this problem, one by one."""
-        if part == "forget":
-            super().take_pass(descent, part, epoch, batch_size, lr, objective=objective, ascend=ascend, noise=noise)
-            return
-        for number, (x, y, index) in enumerate(self.retain_batches(epoch, batch_size)):
-            loss, target = objective.of_batch(index, y, number)
-            descent.step(x, target, lr, loss, ascend=ascend, noise=noise)
 
 
 def step(
