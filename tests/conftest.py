@@ -17,6 +17,7 @@ import torch
 from hypothesis import settings
 
 import expunge.ensembles  # noqa: F401  tells tasks how their models are computed
+from expunge.core.seeds import seed_torch
 
 # A failure must be there again on the next run. `EXPUNGE_TEST_SEED=random make test` explores instead.
 EXPLORE = os.environ.get("EXPUNGE_TEST_SEED") == "random"
@@ -31,7 +32,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # PyTorch seeds itself from the machine's entropy. Files that make tensors when they are read come after this line.
 if not EXPLORE:
-    torch.manual_seed(0)
+    seed_torch(0)
 
 
 def generators(module: ModuleType) -> Iterator[np.random.Generator]:
@@ -54,7 +55,7 @@ def states(request: pytest.FixtureRequest) -> list[object]:
 def same_numbers(request: pytest.FixtureRequest, states: list[object]) -> Iterator[None]:
     """Start each test from the same state of every generator, whichever tests this process ran before it."""
     if not EXPLORE:
-        torch.manual_seed(0)
+        seed_torch(0)
     if states:
         for generator, state in zip(generators(request.node.module), states, strict=True):
             generator.bit_generator.state = state

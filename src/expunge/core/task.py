@@ -27,7 +27,7 @@ from expunge.core.overlap import check_overlap
 from expunge.core.reading import check_memory, fitting, read_pair
 from expunge.core.recipe import Recipe
 from expunge.core.row_ids import read_ids
-from expunge.core.seeds import DRAWING, derive, generator
+from expunge.core.seeds import DRAWING, derive, generator, seed_torch
 
 Arrays = Any
 """Inputs and targets: a pair of tensors, arrays or columns, or a map-style data set."""
@@ -383,7 +383,7 @@ def seeded(seed: int) -> Iterator[None]:
     with DRAWING, torch.random.fork_rng(devices=[]):
         words, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
-            torch.manual_seed(seed)
+            seed_torch(seed)
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             yield
