@@ -17,7 +17,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("src", "expunge", "ensembles")
 LIBRARY = "_direct.so"
-FLAGS = ("-O3", "-std=gnu11", "-fPIC")
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 TYPES = (32, 64)
 """Bits of a number: the kernels of each type are compiled at the same time, then linked."""
 

@@ -11,6 +11,7 @@ from expunge.ensembles.losses import (
     cross_entropy_with_gradient,
     weighted,
 )
+from expunge.ensembles.rule import Rule
 from expunge.ensembles.statistics import recalibrate
 from expunge.ensembles.train import train
 from expunge.ensembles.trial import build_network
@@ -21,6 +22,7 @@ __all__ = [
     "Descent",
     "Loss",
     "Objective",
+    "Rule",
     "Steps",
     "Weighted",
     "WrittenLoss",

@@ -1,4 +1,4 @@
-"""Many steps of SGD in one call, for chains of linear layers under a loss that the kernel knows.
+"""Many steps in one call, for chains of linear layers under a loss that the kernel knows.
 
 A small model computes so little in a step that what lies between the products decides: calls, losses, and weights that
 leave the cache before their next step. In `expunge_chain` of `direct.c` a member takes all its steps before the next
@@ -7,6 +7,7 @@ member begins. Everything else takes the same steps one by one, by `Descent.step
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from torch import Tensor
 
 from expunge.core import Split
 from expunge.ensembles.by_hand import Flatten, Pass
-from expunge.ensembles.dense import DirectLinear, large
+from expunge.ensembles.dense import DirectLinear, Update, large
 from expunge.ensembles.direct import NUMBERS, at, library, numbers, succeeded
 
 MOST_LAYERS = 16
 """As in `direct.c`."""
+
+WEIGHT, BIAS, BARE = 1, 2, 4
+"""Of a layer, in sums: its weight learns, its bias learns, it has no bias."""
 
 CROSS_ENTROPY, DISTIL, MATCH = range(3)
 """As in `direct.c`; `dense_kernels.h` says what each is."""
@@ -47,24 +51,43 @@ class Chain:
     """A stack of chains of linear layers in training, its parameters in one block of memory."""
 
     def __init__(
-        self, layers: Sequence[DirectLinear], weights: Tensor, places: Mapping[str, int], members: int
+        self,
+        layers: Sequence[DirectLinear],
+        weights: Tensor,
+        places: Mapping[str, int],
+        params: Mapping[str, Tensor],
+        members: int,
     ) -> None:
         """Lay out what the kernel is told.
 
         Args:
             layers: In their order.
-            weights: The block of all parameters of all members.
-            places: Where each parameter (members, ...) begins in it.
+            weights: The block of all parameters of all members that learn.
+            places: Where each of these parameters (members, ...) begins in it.
+            params: All parameters, each (members, ...).
             members: How many there are.
         """
         self.layers, self.weights, self.members = layers, weights, members
         sizes = [layers[0].inputs, *(layer.outputs for layer in layers)]
         self.sizes = sizes
+        self.params = dict(params)  # where the kernel reads must stay
+        learns = [
+            WEIGHT * (layer.weight in places) + BIAS * (layer.bias in places) + BARE * (not layer.bias)
+            for layer in layers
+        ]
+
+        def lies(name: str) -> int:
+            if not name or name in places:
+                return places.get(name, 0)
+            return (params[name].data_ptr() - weights.data_ptr()) // weights.element_size()
+
         self.described = [
+            next(number for number, flags in enumerate(learns) if flags & (WEIGHT | BIAS)),
             *_padded(sizes, MOST_LAYERS + 1),
             *_padded([int(layer.clamp) for layer in layers], MOST_LAYERS),
-            *_padded([places[layer.weight] for layer in layers], MOST_LAYERS),
-            *_padded([places[layer.bias] if layer.bias else -1 for layer in layers], MOST_LAYERS),
+            *_padded([lies(layer.weight) for layer in layers], MOST_LAYERS),
+            *_padded([lies(layer.bias) for layer in layers], MOST_LAYERS),
+            *_padded(learns, MOST_LAYERS),
         ]
 
     @classmethod
@@ -72,10 +95,12 @@ class Chain:
         """Return the chain of a pass, or None if it is none or there is no compiled kernel."""
         layers = written.layers[1:] if isinstance(written.layers[0], Flatten) else written.layers
         linear = [layer for layer in layers if isinstance(layer, DirectLinear)]
-        learning = {name for layer in linear for name in layer.parameters if name}
-        if len(linear) < len(layers) or not 0 < len(linear) <= MOST_LAYERS or learning != places.keys():
+        params = {name: written.setting.params[name] for layer in linear for name in layer.parameters if name}
+        if len(linear) < len(layers) or not 0 < len(linear) <= MOST_LAYERS or not places.keys() <= params.keys():
             return None
-        return cls(linear, weights, places, members)
+        if not all(tensor.is_contiguous() for tensor in params.values()):
+            return None
+        return cls(linear, weights, places, params, members)
 
     def takes(self, data: Split, batch_size: int, known: Known | None = None) -> bool:
         """Return whether the kernel reads such data and aims as they are, and no product is better made elsewhere."""
@@ -107,9 +132,7 @@ class Chain:
         rates: Sequence[float],
         shares: Tensor,
         known: Known,
-        momenta: Tensor | None,
-        momentum: float,
-        decay: float,
+        update: Update,
     ) -> None:
         """Take `len(rates)` steps with every member.
 
@@ -121,9 +144,7 @@ class Chain:
             rates: Learning rate of each step.
             shares: Weight of each position in the sum that its step descends, (members, k).
             known: The loss of an example.
-            momenta: The optimiser's buffer, laid out as the weights; None without momentum.
-            momentum: Share of the buffer that is kept.
-            decay: L2 coefficient.
+            update: How weights move.
         """
         compiled: Any = library()
         order, shares = order.contiguous(), shares.to(self.weights.dtype).contiguous()
@@ -143,7 +164,7 @@ class Chain:
             at(options),
         )
         kernel = getattr(compiled, f"expunge_chain_{NUMBERS[self.weights.dtype]}")
-        succeeded(kernel(*read, at(self.weights), at(momenta), momentum, decay, self.layers[0].width))
+        succeeded(kernel(*read, at(self.weights), ctypes.byref(update), self.layers[0].width))
 
 
 def _padded(values: Sequence[int], length: int) -> list[int]:

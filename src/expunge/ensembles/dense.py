@@ -1,4 +1,4 @@
-"""Linear layers and steps of SGD by the compiled kernels of `direct.c`, where installation could compile them.
+"""Linear layers and steps of optimisers by the compiled kernels of `direct.c`, where installation could compile them.
 
 A small model spends its time between its products: here the bias, the ReLU after a layer, its derivative and the sums
 for the bias are done where the numbers are, and a step is one call. Very large products are left to `products.py`.
@@ -8,8 +8,9 @@ processors.
 
 from __future__ import annotations
 
+import ctypes
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ LARGE = 60_000_000
 """Floating-point operations of one member's product from which on it is made elsewhere: libraries copy blocks of large
 matrices to where they are read in order. On an AMD EPYC with AVX-512, 784 x 256 weights by 128 examples (51 million)
 were faster here, 1024 x 1024 were not."""
+
+KINDS = ("sgd", "adam", "adamw")
+"""Optimisers, in the order of `direct.c`."""
 
 
 def large(inputs: int, outputs: int, batch: int) -> bool:
@@ -82,23 +86,40 @@ def _laid_out(x: Tensor) -> tuple[Tensor, bool]:
     return x.contiguous(), False
 
 
-def sgd(
-    weight: Tensor, gradient: Tensor | None, buffer: Tensor | None, rate: float, momentum: float, decay: float
-) -> bool:
-    """Take a step of SGD and return True, or return False where there is no compiled kernel for it.
+class Update(ctypes.Structure):
+    """How weights move, as `direct.c` reads it; pointers are None for nothing, or to numbers laid out like the weights.
+
+    A step changes a gradient g to factors g + penalty sign(weight), and moves by it along SGD, Adam or AdamW.
+    """
+
+    _fields_: ClassVar = [
+        ("kind", ctypes.c_int64),  # the place of the optimiser in `KINDS`
+        ("taken", ctypes.c_int64),  # steps before, which Adam's first steps are corrected by
+        ("momentum", ctypes.c_double),  # share of the first moments that is kept
+        ("decay", ctypes.c_double),  # L2 coefficient
+        ("squares", ctypes.c_double),  # share of Adam's second moments that is kept
+        ("least", ctypes.c_double),  # what is added to their root
+        ("penalty", ctypes.c_double),  # l1 coefficient
+        ("first", ctypes.c_void_p),  # moments, moved in place; None is SGD without momentum
+        ("second", ctypes.c_void_p),
+        ("penalised", ctypes.c_void_p),  # 1 for weights under the penalty, else 0; None is all
+        ("factors", ctypes.c_void_p),  # of gradients
+        ("moving", ctypes.c_void_p),  # 0 for weights that stay
+    ]
+
+
+def move(weight: Tensor, gradient: Tensor | None, update: Update, rate: float) -> bool:
+    """Take a step and return True, or return False where there is no compiled kernel for it.
 
     Args:
-        weight: Moved in place; one axis, as the others.
-        gradient: Of the loss.
-        buffer: The momentum, moved in place; None without it.
+        weight: Moved in place; one axis, as the gradient.
+        gradient: Of the loss; overwritten.
+        update: How.
         rate: Learning rate.
-        momentum: Share of the buffer that is kept.
-        decay: L2 coefficient.
     """
     compiled, kind = library(), NUMBERS.get(weight.dtype)
     if compiled is None or kind is None or weight.device.type != "cpu":
         return False
-    run: Any = getattr(compiled, f"expunge_sgd_{kind}")
-    width = compiled.expunge_direct_width()
-    run(len(weight), at(weight), at(gradient), at(buffer), rate, momentum, decay, width)
+    run: Any = getattr(compiled, f"expunge_move_{kind}")
+    run(ctypes.byref(update), len(weight), at(weight), at(gradient), rate, compiled.expunge_direct_width())
     return True

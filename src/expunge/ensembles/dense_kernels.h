@@ -7,6 +7,8 @@ typedef WHOLE NAME(bits) __attribute__((vector_size(LANES * sizeof(REAL))));
 #define LOAD(from) (*(const NAME(vector) *)(from))
 #define STORE(to, value) (*(NAME(vector) *)(to) = (value))
 #define ZERO_WHERE(condition, value) ((NAME(vector))((NAME(bits))(value) & ~(NAME(bits))(condition)))
+#define MOVES(k) (!moving || moving[k] != 0)
+#define FROM(pointer) ((pointer) ? (REAL *)(pointer) + place : 0)
 #define VECTORS 2 /* vectors of each row that a tile holds */
 
 /* `rows` rows of the product, at most ROWS, and `vectors` vectors of each; the sums stay in registers. */
@@ -129,18 +131,40 @@ TARGET static __attribute__((unused)) void NAME(match)(
     for (int64_t b = 0; b < batch; b++) z[labels[b] * batch + b] = own[b];
 }
 
-/* A step of SGD: buffer = momentum buffer + gradient + decay weight, weight = weight - rate buffer. Without a buffer there
-   is no momentum. */
-TARGET static __attribute__((unused)) void NAME(sgd)(
-    int64_t count, REAL *weight, const REAL *gradient, REAL *buffer, REAL rate, REAL momentum, REAL decay) {
-    for (int64_t k = 0; buffer && k < count; k++) {
-        buffer[k] = momentum * buffer[k] + (gradient[k] + decay * weight[k]);
-        weight[k] -= rate * buffer[k];
+/* A step along gradients (which are overwritten) of weights that begin at `place` in what the update names, after `taken`
+   steps before it. SGD: first = momentum first + g, weight -= rate first, or weight -= rate g where there is no first. */
+TARGET static __attribute__((unused)) void NAME(move)(
+    const update *u, int64_t count, int64_t place, REAL *weight, REAL *gradient, REAL rate, int64_t taken) {
+    const REAL *factors = FROM(u->factors), *penalised = FROM(u->penalised), *moving = FROM(u->moving);
+    REAL *first = FROM(u->first), *second = FROM(u->second);
+    const REAL momentum = u->momentum, decay = u->decay, penalty = u->penalty, squares = u->squares, least = u->least;
+    for (int64_t k = 0; factors && k < count; k++) gradient[k] *= factors[k];
+    for (int64_t k = 0; penalty != 0 && k < count; k++) {
+        const REAL up = weight[k] > 0 ? penalty : 0, down = weight[k] < 0 ? penalty : 0;
+        gradient[k] += penalised ? penalised[k] * (up - down) : up - down;
     }
-    for (int64_t k = 0; !buffer && k < count; k++) weight[k] -= rate * (gradient[k] + decay * weight[k]);
+    if (u->kind == SGD) {
+        for (int64_t k = 0; first && k < count; k++) {
+            first[k] = momentum * first[k] + (gradient[k] + decay * weight[k]);
+            weight[k] -= MOVES(k) ? rate * first[k] : 0;
+        }
+        for (int64_t k = 0; !first && k < count; k++)
+            weight[k] -= MOVES(k) ? rate * (gradient[k] + decay * weight[k]) : 0;
+        return;
+    }
+    const REAL root = sqrt(1 - pow(u->squares, taken + 1)), size = 1 / (1 - pow(u->momentum, taken + 1));
+    const REAL coupled = u->kind == ADAM ? decay : 0, apart = u->kind == ADAMW ? decay : 0;
+    for (int64_t k = 0; k < count; k++) {
+        const REAL slope = gradient[k] + coupled * weight[k];
+        first[k] += (1 - momentum) * (slope - first[k]);
+        second[k] = squares * second[k] + (1 - squares) * slope * slope;
+        weight[k] -= MOVES(k) ? rate * (apart * weight[k] + size * first[k] / (ROOT(second[k]) / root + least)) : 0;
+    }
 }
 
 #undef LOAD
 #undef STORE
 #undef ZERO_WHERE
 #undef VECTORS
+#undef FROM
+#undef MOVES

@@ -29,13 +29,18 @@ from expunge.core.tree import State
 from expunge.ensembles.batches import gather
 from expunge.ensembles.by_hand import Make, Pass
 from expunge.ensembles.chain import Chain, Known
-from expunge.ensembles.dense import sgd
+from expunge.ensembles.dense import KINDS, Update, move
+from expunge.ensembles.direct import at, library
 from expunge.ensembles.losses import USUAL, Loss, Objective, loss_and_gradient
 from expunge.ensembles.network import LayerNetwork
+from expunge.ensembles.rule import LaidOut, Rule
 from expunge.ensembles.written import Setting
 
 LANES = 64
 """Numbers that every vectorised loop of the optimisers divides evenly."""
+
+SQUARES, LEAST = 0.999, 1e-8
+"""Of Adam: share of the second moments that is kept, and what is added to their root."""
 
 WHOLE = ""
 """Name of the block that holds all trainable parameters, where there is one."""
@@ -73,7 +78,8 @@ class Descent:
     """The memory of each trainable parameter: one axis, padded to a multiple of `LANES`."""
     written: Pass | None = field(init=False, default=None)
     chain: Chain | None = field(init=False, default=None)
-    """Takes many steps in one call, where the network and the optimiser allow it."""
+    """Takes many steps in one call, where the network allows it."""
+    rule: LaidOut = field(init=False)
 
     def __post_init__(self) -> None:
         """Build the optimiser over the parameters that move: nothing of it (momentum, decay) can reach the others."""
@@ -100,12 +106,25 @@ class Descent:
             weights = {name: tensor.detach() for name, tensor in self.params.items()}
             self.written = Pass([make() for make in makers], Setting(weights, gradients, self.buffers))
             self._updated = {WHOLE: block}
-            if self.steps.optimizer == "sgd":
-                ends = itertools.accumulate(len(tensor) for tensor in self.flat.values())
-                places = {name: end - len(self.flat[name]) for name, end in zip(self.flat, ends, strict=True)}
-                members = len(next(iter(self.params.values())))
-                self.chain = Chain.of(self.written, block.detach(), places, members)
+            ends = itertools.accumulate(len(tensor) for tensor in self.flat.values())
+            places = {name: end - len(self.flat[name]) for name, end in zip(self.flat, ends, strict=True)}
+            members = len(next(iter(self.params.values())))
+            self.chain = Chain.of(self.written, block.detach(), places, members)
+        self.follow(Rule())
         self.optimizer = _optimizer(list(self._updated.values()), self.steps)
+
+    def follow(self, rule: Rule) -> None:
+        """Take the steps from here on by a rule, which replaces the one before.
+
+        Args:
+            rule: Its tensors are copied.
+        """
+
+        def lay_out(values: State) -> State:
+            flat = {name: padded(values[name]) for name in self.flat}
+            return flat if self.written is None else {WHOLE: torch.cat(list(flat.values()))}
+
+        self.rule = LaidOut(rule, self.trainable, lay_out)
 
     def _makers(self) -> Sequence[Make]:
         """Return what makes the layers with written-out gradients, or nothing where autograd is to be used."""
@@ -173,7 +192,6 @@ class Descent:
         Raises:
             StoppedError: Between two steps, if the caller of this thread was interrupted.
         """
-        own = self.steps
         ends = _ends(order.shape[1], batch_size)
         largest = max((end - begin for begin, end in itertools.pairwise(ends)), default=0)
         many = self.chain if self.takes_many(data, largest, objective, labels) else None
@@ -189,8 +207,8 @@ class Descent:
             check_stopped()
             if many is not None and labels is not None:
                 known, between = cast(Known, objective.known), ends[number : number + len(some) + 1]
-                momenta = self._momenta()
-                many.run(data.x, labels, order, between, some, shares, known, momenta, own.momentum, own.weight_decay)
+                many.run(data.x, labels, order, between, some, shares, known, self._update())
+                self._taken(len(some))
             else:
                 part = slice(ends[number], ends[number + 1])
                 index = order[:, part]
@@ -220,15 +238,36 @@ class Descent:
         read = data.y if labels is None else labels
         return read.dtype == torch.int64 and bool(((read >= 0) & (read < self.chain.sizes[-1])).all())
 
-    def _momenta(self) -> Tensor | None:
-        """Return the buffer of SGD with momentum, or None without it."""
-        if not self.steps.momentum:
-            return None
+    def _update(self) -> Update:
+        """Return how the compiled kernels move the block of all parameters, with the optimiser's own tensors."""
+        ((name, block),) = self._updated.items()
+        own, state, rule = self.steps, cast(dict[str, Any], self.optimizer.state[block]), self.rule
+        adam = own.optimizer != "sgd"
+        moments = ["exp_avg", "exp_avg_sq"] if adam else ["momentum_buffer"] if own.momentum else []
+        for key in moments:
+            if state.get(key) is None:
+                state[key] = torch.zeros_like(block)
+        first, second = [at(state[key]) for key in moments] + [None] * (2 - len(moments))
+        return Update(
+            kind=KINDS.index(own.optimizer),
+            taken=int(state.setdefault("step", torch.zeros(()))) if adam else 0,
+            momentum=own.momentum,
+            decay=own.weight_decay,
+            squares=SQUARES,
+            least=LEAST,
+            penalty=rule.penalty,
+            first=first,
+            second=second,
+            penalised=at(rule.penalised.get(name)),
+            factors=at(rule.factors.get(name)),
+            moving=at(rule.moving.get(name)),
+        )
+
+    def _taken(self, steps: int) -> None:
+        """Count steps that the compiled kernels took, as Adam does."""
         (block,) = self._updated.values()
-        state: dict[str, Any] = self.optimizer.state[block]
-        if state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = torch.zeros_like(block)
-        return cast(Tensor, state["momentum_buffer"])
+        if "step" in self.optimizer.state[block]:
+            self.optimizer.state[block]["step"] += steps
 
     def gradients(
         self,
@@ -276,10 +315,12 @@ class Descent:
                 tensor.copy_(torch.lerp(before[name], tensor, own))
 
     def _move(self, lr: float) -> None:
-        if self.written is not None and self.steps.optimizer == "sgd":
+        if self.written is not None and library() is not None:
             (block,) = self._updated.values()
-            if sgd(block, block.grad, self._momenta(), lr, self.steps.momentum, self.steps.weight_decay):
-                return
+            move(block, block.grad, self._update(), lr)
+            self._taken(1)
+            return
+        self.rule.before(self._updated)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         if self.steps.optimizer == "sgd" and self.steps.momentum:
@@ -289,6 +330,7 @@ class Descent:
             for tensor in new if len(new) < len(moved) else []:
                 self.optimizer.state[tensor]["momentum_buffer"] = torch.zeros_like(tensor)
         self.optimizer.step()
+        self.rule.after(self._updated)
 
     def _differentiate(
         self, x: Tensor, target: Tensor, loss: Loss | None, ascend: bool, noise: Sequence[torch.Generator] | None
@@ -382,5 +424,5 @@ def _optimizer(tensors: list[Tensor], steps: Steps) -> torch.optim.Optimizer:
     if steps.optimizer == "sgd":
         return torch.optim.SGD(tensors, lr=1.0, momentum=steps.momentum, weight_decay=steps.weight_decay, fused=True)
     kind = torch.optim.Adam if steps.optimizer == "adam" else torch.optim.AdamW
-    betas = (steps.momentum, 0.999)
-    return kind(tensors, lr=1.0, betas=betas, weight_decay=steps.weight_decay, fused=True)
+    betas = (steps.momentum, SQUARES)
+    return kind(tensors, lr=1.0, betas=betas, eps=LEAST, weight_decay=steps.weight_decay, fused=True)

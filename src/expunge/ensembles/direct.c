@@ -38,6 +38,15 @@ typedef struct {
     int64_t members, inputs, outputs, batch;
 } linear;
 
+/* How weights move: `Update` in `dense.py` says what each is. Null pointers stand for nothing. */
+enum { SGD, ADAM, ADAMW };
+typedef struct {
+    int64_t kind, taken;
+    double momentum, decay, squares, least, penalty;
+    void *first, *second;
+    const void *penalised, *factors, *moving;
+} update;
+
 static int64_t padded(int64_t size, int64_t multiple) { return (size + multiple - 1) / multiple * multiple; }
 
 #define INLINE static inline __attribute__((always_inline))
@@ -57,6 +66,7 @@ INLINE float exponential_float(float x) {
 INLINE double exponential_double(double x) { return exp(x); }
 
 #define EXPONENTIAL(x) _Generic((x), float: exponential_float, double: exponential_double)(x)
+#define ROOT(x) _Generic((x), float: sqrtf, double: sqrt)(x)
 #define LOGARITHM(x) _Generic((x), float: logf, double: log)(x)
 
 #define JOIN(a, b) a##_##b
@@ -160,7 +170,7 @@ int expunge_direct_width(void) {
 }
 
 /* Changes whenever `direct.py` and this file must change together. */
-int expunge_direct_version(void) { return 5; }
+int expunge_direct_version(void) { return 6; }
 #endif
 
 static void *memory_for(const geometry *g, size_t size) {
@@ -340,13 +350,14 @@ LINEAR(double, 2, 4, 8)
 #define WIDEST_OF(type, lanes, own, name, arguments) (void)width;
 #endif
 
-/* Steps of SGD on a loss of a chain of linear layers, with or without ReLU after each. A member takes all its steps before
-   the next one begins, so that its weights stay in the cache.
+/* Steps on a loss of a chain of linear layers, with or without ReLU after each. A member takes all its steps before the
+   next one begins, so that its weights stay in the cache.
 
    x (examples, inputs); order (members, each) holds positions in it, and step s reads those from ends[s] to ends[s + 1].
-   labels and shares (members, each) are the class of each position and its weight in the sum of its step. weights and momenta
-   are all parameters of all members, each a block (members, ...); momenta may be null. sizes are the widths of the layers,
-   the inputs first. Returns 0, or 1 without memory.
+   labels and shares (members, each) are the class of each position and its weight in the sum of its step. `weights` is
+   the block of all parameters that learn, of all members; what an update names is laid out like it. sizes are the widths
+   of the layers, the inputs first; weight and bias are where the parameters (members, ...) of each layer lie, from the
+   block on, and those that do not learn lie outside of it. Returns 0, or 1 without memory.
 
    The loss is the cross-entropy; or `distil`, with aims (members, examples, classes) and options gamma, alpha and the
    temperature; or `match`, with aims (members, examples) and the option delta: see `dense_kernels.h`. */
@@ -355,7 +366,9 @@ enum { CROSS_ENTROPY, DISTIL, MATCH };
 
 typedef struct {
     int64_t members, layers, each, steps, batch, examples, loss; /* batch: the largest */
-    int64_t sizes[MOST_LAYERS + 1], clamp[MOST_LAYERS], weight[MOST_LAYERS], bias[MOST_LAYERS]; /* bias < 0: none */
+    int64_t first; /* layer that learns */
+    int64_t sizes[MOST_LAYERS + 1], clamp[MOST_LAYERS], weight[MOST_LAYERS], bias[MOST_LAYERS];
+    int64_t learns[MOST_LAYERS]; /* the sum of 1 if its weight learns, 2 if its bias does, 4 if it has none */
 } chain;
 
 #define CHAIN(type, base, lanes, own) \
@@ -377,20 +390,17 @@ typedef struct {
         } \
     } \
     static void move_##type( \
-        int64_t count, type *weight, const type *gradient, type *buffer, double rate, double momentum, double decay, \
-        int width) { \
-        WIDEST_OF(type, lanes, own, sgd, (count, weight, gradient, buffer, rate, momentum, decay)) \
-        sgd_##type##_##base(count, weight, gradient, buffer, rate, momentum, decay); \
+        const update *u, int64_t count, int64_t place, type *weight, type *gradient, double rate, int64_t taken, int width) { \
+        WIDEST_OF(type, lanes, own, move, (u, count, place, weight, gradient, rate, taken)) \
+        move_##type##_##base(u, count, place, weight, gradient, rate, taken); \
     } \
-    void expunge_sgd_##type( \
-        int64_t count, type *weight, const type *gradient, type *buffer, double rate, double momentum, double decay, \
-        int width) { \
-        move_##type(count, weight, gradient, buffer, rate, momentum, decay, width); \
+    void expunge_move_##type(const update *u, int64_t count, type *weight, type *gradient, double rate, int width) { \
+        move_##type(u, count, 0, weight, gradient, rate, u->taken, width); \
     } \
     int expunge_chain_##type( \
         const chain *g, const type *x, const int64_t *labels, const int64_t *order, const int64_t *ends, \
-        const double *rates, const type *shares, const type *aims, const double *options, type *weights, type *momenta, \
-        double momentum, double decay, int width) { \
+        const double *rates, const type *shares, const type *aims, const double *options, type *weights, \
+        const update *u, int width) { \
         const int64_t outputs = g->sizes[g->layers], aim = g->loss == DISTIL ? outputs : g->loss == MATCH; \
         int64_t values = 0, widest = 0, largest = 0; \
         for (int64_t l = 0; l <= g->layers; l++) { \
@@ -420,24 +430,24 @@ typedef struct {
                     type *next = value + g->sizes[l] * at.batch; \
                     forward_one_##type( \
                         &layer, value, weights + g->weight[l] + m * layer.inputs * layer.outputs, \
-                        g->bias[l] < 0 ? 0 : weights + g->bias[l] + m * layer.outputs, next, l ? 0 : turned, \
+                        g->learns[l] & 4 ? 0 : weights + g->bias[l] + m * layer.outputs, next, l ? 0 : turned, \
                         (int)g->clamp[l], width); \
                     value = next; \
                 } \
                 memcpy(dy, value, sizeof(type) * outputs * at.batch); \
                 slopes_##type( \
                     g->loss, outputs, at.batch, classes, dy, shares + first, aimed, options, other, most, sum, width); \
-                for (int64_t l = g->layers - 1; l >= 0; l--) { \
+                for (int64_t l = g->layers - 1; l >= g->first; l--) { \
                     const linear layer = {1, g->sizes[l], g->sizes[l + 1], at.batch}; \
                     const int64_t size = layer.inputs * layer.outputs, place = g->weight[l] + m * size; \
-                    const int64_t shift = g->bias[l] < 0 ? 0 : g->bias[l] + m * layer.outputs; \
+                    const int64_t shift = g->bias[l] + m * layer.outputs; \
                     type *before = value - layer.inputs * at.batch; \
-                    backward_one_##type(&layer, before, weights + place, value, dy, dw, g->bias[l] < 0 ? 0 : db, \
-                                        l ? dx : 0, l ? turned : 0, (int)g->clamp[l], width); \
-                    move_##type(size, weights + place, dw, momenta ? momenta + place : 0, rates[s], momentum, decay, width); \
-                    if (g->bias[l] >= 0) \
-                        move_##type(layer.outputs, weights + shift, db, momenta ? momenta + shift : 0, rates[s], momentum, \
-                                    decay, width); \
+                    backward_one_##type(&layer, before, weights + place, value, dy, g->learns[l] & 1 ? dw : 0, \
+                                        g->learns[l] & 2 ? db : 0, l > g->first ? dx : 0, l ? turned : 0, \
+                                        (int)g->clamp[l], width); \
+                    if (g->learns[l] & 1) move_##type(u, size, place, weights + place, dw, rates[s], u->taken + s, width); \
+                    if (g->learns[l] & 2) \
+                        move_##type(u, layer.outputs, shift, weights + shift, db, rates[s], u->taken + s, width); \
                     type *other = dy; \
                     dy = dx, dx = other, value = before; \
                 } \

@@ -23,6 +23,7 @@ from typing import ClassVar, Literal
 
 from expunge.core import Network, Recipe
 from expunge.core.checks import non_negative
+from expunge.ensembles import Rule
 from expunge.methods.fine_tune import FineTune
 from expunge.methods.last_layers import NORMALISATIONS
 from expunge.methods.method import Method, Need, OptimizerOption, Trained
@@ -91,15 +92,9 @@ class L1Sparse(Trained):
         descent = self.descent(problem)
         penalised = set(descent.trainable) - normalisation_weights(problem.start.network)
         for epoch in range(1, self.epochs + 1):
-            noise, penalty = problem.noise(epoch), self.at(epoch)
-            if penalty == 0:
-                problem.take_pass(descent, "retain", epoch, self.batch_size, self.lr, noise=noise)
-            else:
-                for x, y, _ in problem.retain_batches(epoch, self.batch_size):
-                    _, gradients = descent.gradients(x, y, noise=noise)
-                    for name in penalised & gradients.keys():
-                        gradients[name].add_(descent.trainable[name].detach().sign(), alpha=penalty)
-                    descent.apply(gradients, self.lr)
+            noise = problem.noise(epoch)
+            descent.follow(Rule(penalty=self.at(epoch), penalised=penalised))
+            problem.take_pass(descent, "retain", epoch, self.batch_size, self.lr, noise=noise)
             yield problem.checkpoint(epoch, descent, self.statistics)
 
     @classmethod

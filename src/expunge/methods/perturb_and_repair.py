@@ -50,7 +50,7 @@ from expunge.core import ForgetSet, InputError, Network, Recipe, Task
 from expunge.core.checks import between, non_negative, one_of
 from expunge.core.seeds import derive
 from expunge.core.tree import State
-from expunge.ensembles import Descent
+from expunge.ensembles import Descent, Rule
 from expunge.ensembles.initialise import initialise
 from expunge.methods.fine_tune import FineTune
 from expunge.methods.last_layers import Layer, layers_of
@@ -220,18 +220,13 @@ class PerturbAndRepair(Trained):
         descent = self.descent(problem)
         names = self.perturbed(problem.task, {name: tuple(t.shape[1:]) for name, t in descent.params.items()})
         drawn = self.perturb(problem, descent, names)
-        factors = {name: torch.where(new, 1.0, self.kept).to(descent.params[name]) for name, new in drawn.items()}
+        if self.kept != 1:
+            descent.follow(Rule(factors={name: torch.where(new, 1.0, self.kept) for name, new in drawn.items()}))
         for epoch in range(1, self.epochs + 1):
             if epoch == self.epochs and self.last_noise:
                 self.add_noise(problem, descent, names, self.last_noise, "last noise")
             noise, lr = problem.noise(epoch), self.rate(epoch)
-            if self.kept == 1 or not factors:
-                problem.take_pass(descent, "retain", epoch, self.batch_size, lr, noise=noise)
-            else:
-                for x, y, _ in problem.retain_batches(epoch, self.batch_size):
-                    _, gradients = descent.gradients(x, y, noise=noise)
-                    own = {name: g * factors[name] if name in factors else g for name, g in gradients.items()}
-                    descent.apply(own, lr)
+            problem.take_pass(descent, "retain", epoch, self.batch_size, lr, noise=noise)
             yield problem.checkpoint(epoch, descent, self.statistics)
 
     def rate(self, epoch: int) -> float:

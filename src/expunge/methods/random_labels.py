@@ -19,7 +19,7 @@ its own. Momentum and decay are those of fine-tuning, and that labels are drawn 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from expunge.core import Recipe
 from expunge.core.seeds import generator
-from expunge.ensembles import Descent
+from expunge.ensembles import Rule
 from expunge.methods.method import Method, Need, OptimizerOption, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
@@ -78,7 +78,7 @@ class RandomLabels(Trained):
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield a checkpoint after every epoch."""
         descent = self.descent(problem)
-        put_back = self.restrict(problem, descent)
+        descent.follow(self.rule(problem))
         true = problem.y[problem.forget.to(problem.y.device)].cpu()
         for epoch in range(1, self.epochs + 1):
             noise = problem.noise(epoch)
@@ -88,27 +88,18 @@ class RandomLabels(Trained):
             def labels(order: Tensor, drawn: Tensor = drawn) -> Tensor:
                 return drawn.gather(1, problem.place(order))
 
-            if put_back is None:
-                size = self.forget_batch_size
-                problem.take_pass(descent, "forget", epoch, size, self.lr, labels=labels, noise=noise)
-                problem.take_pass(descent, "retain", epoch, self.batch_size, self.lr, noise=noise)
-            else:
-                for x, _, index in problem.forget_batches(epoch, self.forget_batch_size):
-                    descent.step(x, labels(index).to(x.device), self.lr, noise=noise)
-                    put_back()
-                for x, y, _ in problem.retain_batches(epoch, self.batch_size):
-                    descent.step(x, y, self.lr, noise=noise)
-                    put_back()
+            size = self.forget_batch_size
+            problem.take_pass(descent, "forget", epoch, size, self.lr, labels=labels, noise=noise)
+            problem.take_pass(descent, "retain", epoch, self.batch_size, self.lr, noise=noise)
             yield problem.checkpoint(epoch, descent, self.statistics)
 
-    def restrict(self, problem: Problem, descent: Descent) -> Callable[[], None] | None:
-        """Return what puts weights that may not move back after every step; None where all may move.
+    def rule(self, problem: Problem) -> Rule:
+        """Return the rule of all steps: here, that of the optimiser alone.
 
         Args:
             problem: What is unlearned.
-            descent: Before its first step.
         """
-        return None
+        return Rule()
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:

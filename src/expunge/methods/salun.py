@@ -18,7 +18,7 @@ those of a smaller last batch weigh more); a tie does not depend on the order of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,7 +28,7 @@ from torch import Tensor
 from expunge.core import Recipe
 from expunge.core.checks import between, positive
 from expunge.core.tree import State
-from expunge.ensembles import Descent, weighted
+from expunge.ensembles import Rule, weighted
 from expunge.methods.method import Method
 from expunge.methods.problem import Problem
 from expunge.methods.random_labels import RandomLabels
@@ -62,19 +62,9 @@ class SalUn(RandomLabels):
         """Return what all epochs visit, and the pass over F that finds the mask."""
         return super().planned_examples(forget, retain) + (forget if self.share < 1 else 0)
 
-    def restrict(self, problem: Problem, descent: Descent) -> Callable[[], None] | None:
-        """Return what puts the weights outside the mask back to where they were trained."""
-        if self.share == 1:
-            return None
-        moving = masks(forget_gradients(problem), self.share)
-        start = {name: tensor.detach().clone() for name, tensor in descent.trainable.items()}
-
-        def put_back() -> None:
-            with torch.no_grad():
-                for name, tensor in descent.trainable.items():
-                    tensor.copy_(torch.where(moving[name], tensor, start[name]))
-
-        return put_back
+    def rule(self, problem: Problem) -> Rule:
+        """Return that the weights outside the mask stay where they were trained."""
+        return Rule() if self.share == 1 else Rule(moving=masks(forget_gradients(problem), self.share))
 
     @classmethod
     def grid(cls, recipe: Recipe) -> Sequence[Method]:
