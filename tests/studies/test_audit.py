@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -201,10 +202,24 @@ def test_scores_carry_floor_interval_and_counts(run):
     for configuration in forget.configurations:
         for split in SPLITS:
             score = configuration.scores[split]
-            assert score.low <= score.value <= score.high
+            if configuration.verdict.name == "unjudged":
+                assert math.isnan(score.low)
+                assert math.isnan(score.high)
+            else:
+                assert score.low <= score.value <= score.high
             assert score.floor == forget.floor[split].value
             assert (score.members, score.oracles) == (MEMBERS, MEMBERS)
     assert forget.configurations[0].scores["forget"].examples == 20
+
+
+def test_what_is_shown_and_one_stopping_time_of_every_run_is_judged(run):
+    forget = Record.load(run.folder).forget_sets[0]
+    judged = {c.id for c in forget.configurations if c.verdict.name != "unjudged"}
+    for selection in forget.selections:
+        assert {selection.chosen, selection.best} <= judged
+    assert {c.id for c in forget.configurations if c.control} <= judged
+    assert {c.run for c in forget.configurations if c.id in judged} == {c.run for c in forget.configurations}
+    assert len(judged) < len(forget.configurations)
 
 
 def test_do_nothing_is_the_pretrained_row(run):

@@ -41,6 +41,29 @@ def test_excess_is_value_minus_floor(bench):
         assert excess[split] == pytest.approx(reading.scores[split].value - bench.floors()[split].value)
 
 
+def test_without_a_judge_the_same_is_read_but_intervals_and_tests(bench):
+    judged, read = bench.read(measured(3, shift=1.0)), bench.read(measured(3, shift=1.0), judged=False)
+    assert (read.verdict.name, read.verdict.rows, read.verdict.joint) == ("unjudged", {}, None)
+    assert (read.means, read.shifts, read.public, read.failed) == (judged.means, judged.shifts, judged.public, 0)
+    for split in SPLITS:
+        assert np.isnan([read.scores[split].low, read.scores[split].high]).all()
+        assert (read.scores[split].value, read.scores[split].floor) == (
+            judged.scores[split].value,
+            judged.scores[split].floor,
+        )
+    assert bench.judge({s: measured(3, shift=1.0)[f"margins/{s}"].numpy() for s in SPLITS}) == (
+        judged.scores,
+        judged.verdict,
+    )
+
+
+def test_what_diverged_is_seen_without_a_judge(bench):
+    broken = measured(4)
+    broken["margins/validation"][:3] = float("inf")
+    assert bench.read(broken, judged=False).verdict == bench.read(broken).verdict
+    assert bench.read(broken).verdict.name == "diverged"
+
+
 def test_a_member_that_fails_on_one_split_counts_on_all(bench):
     honest, broken = measured(4), measured(4)
     broken["margins/retain"][:4] = float("nan")

@@ -16,6 +16,7 @@ from expunge.studies.audit.selection import (
     NONE_WITHIN,
     ONLY,
     RULE,
+    best_of_runs,
     edges,
     select,
     select_all,
@@ -157,3 +158,14 @@ def test_edges_name_the_option_and_the_side():
 def test_two_values_have_no_inside_and_are_not_flagged():
     tried = [configuration(str(m), 1.0, 1.0, msteps=m) for m in (3, 5)]
     assert edges(tried, tried[1]) == []
+
+
+def test_one_stopping_time_a_run_is_judged():
+    tried = [
+        configuration(f"{run}@{i}", 0.0, c)
+        for run, read in {"a": (0.3, 0.1, 0.2), "b": (None, None)}.items()
+        for i, c in enumerate(read)
+    ]
+    for each in tried:
+        each.run = each.id[0]
+    assert best_of_runs(tried) == {"a@1", "b@1"}

@@ -57,7 +57,9 @@ VerdictName = Literal[
     "damaged",
     "diverged",
     "undecided",
+    "unjudged",
 ]
+"""`unjudged` is a setting that nothing chose: its scores have no intervals, and no tests were made."""
 
 
 MOST_ROWS = 20

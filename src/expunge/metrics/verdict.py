@@ -15,6 +15,8 @@ order:
                         no row is told, not all together, and one row shifted by the row tolerance would not be missed
     undecided           neither, with the number of members that would decide
 
+(`unjudged` is none of them: a setting of an audit that nothing chose, whose scores are read and no more.)
+
 "Above" means that the lower end of the 90 % interval is: a one-sided test at 5 %. Failing to see a difference is never
 called indistinguishable; that has to be shown.
 
@@ -50,6 +52,7 @@ from expunge.metrics.ruler import REPLICATES, Prepared, Ruler
 
 NAMED = 6
 """Rows that a sentence names."""
+UNJUDGED = "Unjudged: nothing chose this setting, so its scores have neither intervals nor tests."
 MOST_MEMBERS = 100_000
 """A larger answer to "how many members would decide" is not given."""
 
@@ -215,14 +218,9 @@ class Judge:
             raise InputError(f"unlearned has {counts} members by split, expected the same number.")
         splits = {split: self._split(split, ready[split]) for split in SPLITS}
         failed = np.logical_or.reduce([ready[split].failed for split in SPLITS])
-        verdict = Verdict("undecided", "", self.tolerance, splits, members, int(failed.sum()), None)
-        if failed.sum() > FAILED_SHARE * members:
-            return replace(
-                verdict,
-                name="diverged",
-                sentence=f"Diverged: {failed.sum()} of {members} members are non-finite, collapsed or exploded, "
-                f"more than {FAILED_SHARE:.0%}.",
-            )
+        verdict = _diverged(Verdict("undecided", "", self.tolerance, splits, members, int(failed.sum()), None))
+        if verdict.name == "diverged":
+            return verdict
         copies = self._copies(ready)
         if copies:
             return replace(verdict, sentence=f"Undecided: {copies}")
@@ -244,13 +242,25 @@ class Judge:
         sentence += _tails(verdict)
         return replace(verdict, name=name, sentence=sentence, members_needed=needed)
 
-    def _split(self, split: SplitName, ready: Prepared) -> SplitVerdict:
+    def unjudged(self, ready: Mapping[SplitName, Prepared]) -> Verdict:
+        """Return the scores of an unlearned ensemble without intervals and tests, and whether it diverged.
+
+        Args:
+            ready: Margins by split as the rulers prepare them, the same members in each.
+        """
+        splits = {split: self._split(split, ready[split], intervals=False) for split in SPLITS}
+        failed = np.logical_or.reduce([ready[split].failed for split in SPLITS])
+        members = len(ready["forget"].margins)
+        return _diverged(Verdict("unjudged", UNJUDGED, self.tolerance, splits, members, int(failed.sum()), None))
+
+    def _split(self, split: SplitName, ready: Prepared, *, intervals: bool = True) -> SplitVerdict:
         ruler = self.rulers[split]
-        score = ruler.score(ready, "p95")
-        low90, high90 = ruler.excess_interval(ready, "p95", 0.90)
-        low95, high95 = ruler.excess_interval(ready, "p95", 0.95)
-        mean = float(summarise(ready.klom, "mean"))
-        return SplitVerdict(score, mean, ruler.shift(ready), score.excess, low90, high90, low95, high95)
+        score = ruler.score(ready, "p95", intervals=intervals)
+        mean, shift = float(summarise(ready.klom, "mean")), ruler.shift(ready)
+        if not intervals:
+            return SplitVerdict(score, mean, shift, score.excess, *(4 * [math.nan]))
+        (low90, high90), (low95, high95) = (ruler.excess_interval(ready, "p95", level) for level in (0.90, 0.95))
+        return SplitVerdict(score, mean, shift, score.excess, low90, high90, low95, high95)
 
     def _decide(self, verdict: Verdict, ready: Mapping[SplitName, Prepared]) -> tuple[VerdictName, str]:
         limit, splits, joint, missed = self.tolerance, verdict.splits, verdict.joint, verdict.missed
@@ -411,6 +421,18 @@ def judge(
     """
     options = {"tolerance": tolerance, "row_tolerance": row_tolerance}
     return Judge(oracle, held_out, pretrained, **options, replicates=replicates, seed=seed)(unlearned)
+
+
+def _diverged(verdict: Verdict) -> Verdict:
+    """Return a verdict, turned into `diverged` where too many members failed."""
+    if verdict.failed <= FAILED_SHARE * verdict.members:
+        return verdict
+    return replace(
+        verdict,
+        name="diverged",
+        sentence=f"Diverged: {verdict.failed} of {verdict.members} members are non-finite, collapsed or exploded, "
+        f"more than {FAILED_SHARE:.0%}.",
+    )
 
 
 def _all_splits(arrays: Mapping[SplitName, Any], what: str) -> None:

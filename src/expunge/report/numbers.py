@@ -102,7 +102,11 @@ def interval(score: Result) -> str:
 
     >>> interval(Result("klom", "p95", 0.5, 0.4, 0.61, 0.1, 0.1, 0.2, 50, 50, 70))
     '0.40 to 0.61'
+    >>> interval(Result("klom", "p95", 0.5))
+    'no interval'
     """
+    if math.isnan(score.low):
+        return "no interval"
     return f"{number(score.low)} to {number(score.high)}"
 
 

@@ -23,6 +23,7 @@ STYLES: dict[VerdictName, str] = {
     "damaged": "red",
     "diverged": "bold red",
     "undecided": "dim",
+    "unjudged": "dim",
 }
 """Colour of each verdict; the word itself is always printed, so nothing is said by colour alone."""
 

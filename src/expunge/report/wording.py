@@ -68,6 +68,11 @@ VERDICTS: dict[VerdictName, VerdictWords] = {
         "The interval contains both acceptable and unacceptable values: these models are too few to decide.",
         "Repeat the audit with more members.",
     ),
+    "unjudged": VerdictWords(
+        "unjudged",
+        "Nothing chose this setting, so its scores were read without intervals and tests.",
+        "Audit this setting alone, if it is of interest.",
+    ),
 }
 """Every verdict of the record's schema, in the order in which a page lists them."""
 

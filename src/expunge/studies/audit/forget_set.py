@@ -38,7 +38,7 @@ from expunge.studies.audit.checklist import check_recipe, run_checklist
 from expunge.studies.audit.illusion import Halves
 from expunge.studies.audit.judging import Bench
 from expunge.studies.audit.pictures import names, pictures
-from expunge.studies.audit.selection import select_all
+from expunge.studies.audit.selection import best_of_runs, select_all
 from expunge.studies.run.forecasting import (
     FORECAST_WORK,
     compact,
@@ -125,18 +125,21 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
                         study, task, pretrained, run, (forget, target), (calibration, own), calibrate, aims, pool
                     )
             read = [each.result() for each in found]
+            configurations = [configuration for configuration, _ in read]
+            margins = {configuration.id: seen for configuration, seen in read}
+            sides = target.margins()
+            halves = Halves(sides["oracle"], sides["held_out"], margins)
+            selections = select_all(configurations, {run.name: run.chosen for run in runs}, halves.gap)
+            kept = {name for s in selections for name in (s.chosen, s.best, s.equal_cost)}
+            kept |= {c.id for c in configurations if c.control}
+            study.reporter.step(f"{forget.name}: judging what was chosen")
+            shown = [c for c in configurations if c.id in kept | best_of_runs(configurations)]
+            for c, judged in zip(shown, pool.map(lambda c: target.judge(margins[c.id]), shown), strict=True):
+                c.scores, c.verdict = judged
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    configurations = [configuration for configuration, _ in read]
-    margins = {configuration.id: seen for configuration, seen in read}
-
-    sides = target.margins()
-    halves = Halves(sides["oracle"], sides["held_out"], margins)
-    selections = select_all(configurations, {run.name: run.chosen for run in runs}, halves.gap)
     path = f"margins/{forget.name}.safetensors"
-    kept = {name for s in selections for name in (s.chosen, s.best, s.equal_cost)}
-    kept |= {c.id for c in configurations if c.control}
     sides = sides if predicted is None else {**sides, "forecast": predicted.oracle}
     digest = _save_margins(study.folder / path, {**sides, **{key: margins[key] for key in margins if key in kept}})
     floor, pretrained_scores = target.floors(), target.pretrained_scores()
@@ -286,14 +289,14 @@ def _run(
     stops = _stops(study, task, pretrained, method, forget, aims)
     others = _stops(study, task, pretrained, method, calibration, aims) if calibrate else [None] * len(stops)
     return [
-        pool.submit(_judged, task, method, stop, other, judged_on[1], calibrated_on[1])
+        pool.submit(_scored, task, method, stop, other, judged_on[1], calibrated_on[1])
         for stop, other in zip(stops, others, strict=True)
     ]
 
 
-def _judged(task: Task, method: Method, stop: Stop, other: Stop | None, target: Bench, own: Bench) -> Found:
-    """Score one stopping time, on the calibration set as well if it was run there."""
-    name, judged = run_name(method), target.read(stop.measured)
+def _scored(task: Task, method: Method, stop: Stop, other: Stop | None, target: Bench, own: Bench) -> Found:
+    """Score one stopping time, on the calibration set as well if it was run there; what is shown is judged later."""
+    name, read = run_name(method), target.read(stop.measured, judged=False)
     configuration = ConfigurationRecord(
         id=f"{name}@{stop.epoch}",
         run=name,
@@ -308,16 +311,16 @@ def _judged(task: Task, method: Method, stop: Stop, other: Stop | None, target: 
         claim=stop.claim,
         epsilon=None if stop.claim is None else target.epsilon(stop.measured, stop.claim.delta),
         still="still" in method.checks,
-        scores=judged.scores,
-        means=judged.means,
-        shifts=judged.shifts,
+        scores=read.scores,
+        means=read.means,
+        shifts=read.shifts,
         accuracy=accuracy_of(stop.measured),
-        public=judged.public,
-        others=judged.others,
+        public=read.public,
+        others=read.others,
         calibration=None if other is None else own.excess(other.measured),
-        failed=judged.failed,
+        failed=read.failed,
         checks=list(stop.checks),
-        verdict=judged.verdict,
+        verdict=read.verdict,
     )
     return configuration, margins_of(stop.measured)
 

@@ -18,7 +18,7 @@ from expunge.metrics.metric import Sample, Side
 from expunge.metrics.privacy import audit_margins
 from expunge.metrics.registry import KLOM, METRICS, PUBLIC
 from expunge.metrics.ruler import Prepared
-from expunge.metrics.verdict import Judge
+from expunge.metrics.verdict import Judge, Verdict
 from expunge.studies.run.measure import accuracy_of, margins_of
 
 Margins = Mapping[SplitName, np.ndarray[Any, Any]]
@@ -74,11 +74,16 @@ class Bench:
         self._shared: dict[SplitName, dict[Any, Any]] = {split: {"ruler": self.rulers[split]} for split in SPLITS}
         self._pretrained = self.read(measured["pretrained"])
 
-    def read(self, measured: Mapping[str, Tensor]) -> Reading:
-        """Return the verdict of a measured ensemble, and what every audited metric of the registry reads."""
+    def read(self, measured: Mapping[str, Tensor], *, judged: bool = True) -> Reading:
+        """Return what every audited metric of the registry reads of a measured ensemble, and its verdict.
+
+        Args:
+            measured: From `Parts.measure`.
+            judged: Whether there is a verdict; without one, scores have no intervals, which are most of the work.
+        """
         side = _side(measured)
         ready, failed = self._prepared(side.margins)
-        verdict = self._judge(ready)
+        verdict = self._judge(ready) if judged else self._judge.unjudged(ready)
         found: dict[str, dict[SplitName, Result]] = {}
         for split in SPLITS:
             # A published estimator sees the margins as they came out: marking failures with NaN would empty its bins.
@@ -96,17 +101,13 @@ class Bench:
             public={split: result.value for split, result in found[PUBLIC].items()},
             others={name: results for name, results in found.items() if name not in (KLOM, PUBLIC)},
             failed=failed,
-            verdict=VerdictRecord(
-                name=verdict.name,
-                sentence=verdict.sentence,
-                tolerance=verdict.tolerance,
-                rule="every row",
-                rows=verdict.rows,
-                joint=verdict.joint,
-                missed=verdict.missed,
-                members_needed=verdict.members_needed,
-            ),
+            verdict=_recorded(verdict),
         )
+
+    def judge(self, margins: Margins) -> tuple[dict[SplitName, Result], VerdictRecord]:
+        """Return the scores of an ensemble with their intervals, and its verdict, from its margins by split."""
+        verdict = self._judge(self._prepared(margins)[0])
+        return verdict.scores, _recorded(verdict)
 
     def excess(self, measured: Mapping[str, Tensor]) -> dict[SplitName, float]:
         """Return the P95 excess over the floor by split, without intervals: what selection reads."""
@@ -179,6 +180,19 @@ class Bench:
     def margins(self) -> dict[str, Margins]:
         """Return the margins of `oracle`, `held_out` and `pretrained` by split."""
         return dict(self._margins)
+
+
+def _recorded(verdict: Verdict) -> VerdictRecord:
+    return VerdictRecord(
+        name=verdict.name,
+        sentence=verdict.sentence,
+        tolerance=verdict.tolerance,
+        rule="every row",
+        rows=verdict.rows,
+        joint=verdict.joint,
+        missed=verdict.missed,
+        members_needed=verdict.members_needed,
+    )
 
 
 def _side(measured: Mapping[str, Tensor]) -> Side:

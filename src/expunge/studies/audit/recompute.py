@@ -142,7 +142,7 @@ def _compare(
 ) -> None:
     """Compute the scores and the verdict of one setting."""
     out.settings += 1
-    reading = bench.read(_measured(margins, configuration.id))
+    reading = bench.read(_measured(margins, configuration.id), judged=configuration.verdict.name != "unjudged")
     for row in reading.verdict.rows["forget"].rows if "forget" in reading.verdict.rows else []:
         row.index = None if positions is None else int(positions["forget"][row.position])
     recorded = configuration.verdict

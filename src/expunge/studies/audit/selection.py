@@ -54,7 +54,7 @@ def select(configurations: Sequence[ConfigurationRecord], gap: Gaps) -> Selectio
     """
     if len(configurations) == 1:
         return _record(configurations, configurations[0], ONLY, gap)
-    chosen = min(configurations, key=lambda c: (_calibrated(c), c.cost))
+    chosen = min(configurations, key=_rank)
     return _record(configurations, chosen, RULE, gap, edges(configurations, chosen))
 
 
@@ -74,6 +74,19 @@ def select_cheapest(configurations: Sequence[ConfigurationRecord], cost: float, 
     equal = min(enough, key=lambda c: c.cost) if enough else max(configurations, key=lambda c: c.cost)
     record.equal_cost = "" if equal is chosen or cost == 0 else equal.id
     return record
+
+
+def best_of_runs(configurations: Sequence[ConfigurationRecord]) -> set[str]:
+    """Return the id of one stopping time a run: the best on the calibration set, the last where none was read there."""
+    found: dict[str, ConfigurationRecord] = {}
+    for each in configurations:
+        if each.run not in found or each.calibration is None or _rank(each) < _rank(found[each.run]):
+            found[each.run] = each
+    return {each.id for each in found.values()}
+
+
+def _rank(configuration: ConfigurationRecord) -> tuple[float, float]:
+    return _calibrated(configuration), configuration.cost
 
 
 def _closest_cost(configurations: Sequence[ConfigurationRecord]) -> float:
