@@ -293,3 +293,26 @@ def test_accuracy_is_that_of_the_first_largest_logit_whatever_the_logits(odd):
         expected.append(sum(right) / 40)
     assert Classes().utility(outputs, y).tolist() == pytest.approx(expected)
     assert Classes().utility(outputs, y.expand(3, -1)).tolist() == pytest.approx(expected)
+
+
+def test_what_several_models_predict_together_is_the_mean_of_their_probabilities():
+    p = torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]]], dtype=torch.float64)  # of two models, one example, two classes
+    torch.testing.assert_close(Classes().mean_prediction(p.log() + 3.0).exp(), torch.tensor([[0.7, 0.3]]).double())
+    torch.testing.assert_close(
+        Sequences().mean_prediction(p[:, None].log()).exp()[0], torch.tensor([[0.7, 0.3]]).double()
+    )
+    odds = (p[..., 0] / p[..., 1]).log()
+    for outcome in (Binary(), Labels()):
+        torch.testing.assert_close(outcome.mean_prediction(odds), torch.tensor([7 / 3]).double().log())
+    assert Regression().mean_prediction(torch.tensor([[1.0], [4.0]])).tolist() == [2.5]
+    sure = torch.tensor([[[60.0, 0.0]], [[60.0, 0.0]]])  # float32: a margin that probabilities could not hold
+    z = Classes().mean_prediction(sure)
+    assert float(Classes(classes=2).statistic(z[None], torch.tensor([0]))[0, 0]) == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_models_that_are_one_predict_together_what_each_does(name):
+    outcome, z, y = CASES[name]
+    together = outcome.mean_prediction(torch.stack([z, z, z]))
+    assert together.shape == z.shape
+    torch.testing.assert_close(outcome.statistic(together, y), outcome.statistic(z, y))

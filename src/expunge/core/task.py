@@ -28,6 +28,7 @@ from expunge.core.reading import check_memory, fitting, read_pair
 from expunge.core.recipe import Recipe
 from expunge.core.row_ids import read_ids
 from expunge.core.seeds import DRAWING, derive, generator, seed_torch
+from expunge.core.voting import Vote, Voting
 
 Arrays = Any
 """Inputs and targets: a pair of tensors, arrays or columns, or a map-style data set."""
@@ -156,6 +157,8 @@ class Task:
                 raise InputError(f"{part}: {error}") from None
         if augment is not None:
             self._check_augment()
+        self.voting: Voting | None = None
+        """How its models vote, where each is several networks (`expunge.tasks.sisa`)."""
         self.ids = None if ids is None else read_ids(ids, len(self.train))
         """Positions of the training examples by their names; None where they have none."""
         self.overlap = check_overlap(self.train, self.validation)
@@ -311,16 +314,30 @@ class Task:
         """Return a copy of the task in which some training labels are replaced (used to plant wrong labels)."""
         y = self.train.y.clone()
         y[torch.as_tensor(indices)] = labels
-        return self._changed(name=name, train=Split(self.train.x, y))
+        voting = self.voting
+        if voting is not None:
+            voting = replace(voting, task=voting.task.with_labels(indices, labels, name))
+        return self._changed(name=name, train=Split(self.train.x, y), voting=voting)
 
     def with_fit(self, fit: Fit) -> Task:
         """Return a copy of the task that trains by another `fit`."""
+        if self.voting is not None:
+            raise InputError(
+                f"the models of task {self.name!r} vote, and their voters are trained by its recipe; expected a task "
+                "of single networks for a fit of one's own."
+            )
         return self._changed(fit=fit)
+
+    def with_voting(self, voting: Voting, model: Callable[[], Vote], name: str) -> Task:
+        """Return a copy of the task whose models vote (see `expunge.tasks.sisa`)."""
+        return self._changed(voting=voting, model=model, name=name)
 
     def _changed(self, **attributes: Any) -> Task:
         changed = copy.copy(self)
         vars(changed).update(attributes)
         changed.__dict__.pop("fingerprint", None)
+        if "model" in attributes:
+            changed.__dict__.pop("network", None)
         return changed
 
     @cached_property
@@ -342,6 +359,8 @@ class Task:
             parts["normalise"] = self.interface.normalise
         if self.fit is not None:
             parts["fit"] = digest_function(self.fit)
+        if self.voting is not None:
+            parts["voting"] = [self.voting.voters, digest_tensors({"place": self.voting.place})]
         if self.augment is not None:
             seen = self.augmented(self.train.x[:4].unsqueeze(0), [generator(0, "augment")])
             parts["augment"] = [digest_function(self.augment), [f"{value:.3g}" for value in seen.flatten().tolist()]]

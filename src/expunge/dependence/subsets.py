@@ -275,7 +275,9 @@ def train_subsets(
 
 def _remove(weights: Path, ensemble: Ensemble) -> None:
     """Delete the weights of a block, whose rows are kept; those of other processes stay."""
-    shutil.rmtree(Shelf(weights, ensemble.provenance["specification"]).folder, ignore_errors=True)
+    made = ensemble.provenance
+    for part in made.get("parts", [made["specification"]]):
+        shutil.rmtree(Shelf(weights, part).folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         weights.rmdir()
 

@@ -30,6 +30,7 @@ from expunge.ensembles.own_loop import fit_ensemble, member_seeds, row_digest
 from expunge.ensembles.processes import may_fork, run_each
 from expunge.ensembles.states import new_descent, snapshot
 from expunge.ensembles.store import Shelf
+from expunge.ensembles.voting import VotingNetwork, joined, voter_plans
 
 TRAINER = 1
 """Raised when a change alters the weights that the same specification leads to."""
@@ -113,7 +114,8 @@ def train(
         without: A forget set that no member may see (this makes oracles); None trains on all examples.
         examples: Examples of each member: positions (members, k) or a mask (members, examples). Members with
             different numbers of examples are allowed. Cannot be given together with `without`.
-        seed: The study's seed. Ensembles with different examples are independent even under the same seed.
+        seed: The study's seed. Ensembles with different examples are independent even under the same seed; where
+            models vote (`expunge.tasks.sisa`), voters with the same rows are the same under the same seed.
         first: Index of the first member; members `first` to `first + members - 1` are made.
         recipe: Instead of the task's recipe.
         epochs: Stop after so many epochs of the recipe's schedule, from 0 (untrained) to all of them (the default).
@@ -188,7 +190,10 @@ def train(
     for plan, shelf in zip(plans, shelves, strict=True):
         report = None if progress is None else (lambda done, _, before=offset: progress(before + done, total))
         with _states(plan, keep, store) as states:
-            one = run_plan(plan, network, shelf, where, chunk, workers, report, states)
+            if task.voting is not None:
+                one = _run_voters(plan, network, store, where, chunk, workers, report)
+            else:
+                one = run_plan(plan, network, shelf, where, chunk, workers, report, states)
             kept = {epoch: each.load(list(plan.ids), mapped=store is not None)[0] for epoch, each in states.items()}
         made.append(replace(one, states=kept))
         offset += len(plan.ids) * length
@@ -251,6 +256,11 @@ def _check_keep(task: Task, keep: Collection[int], epochs: int) -> list[int]:
     if not sound or any(not 0 <= epoch <= epochs for epoch in asked):
         raise InputError(
             f"keep = {keep!r}, expected whole numbers of epochs from 0 to {epochs}, such as [{epochs // 2}]."
+        )
+    if asked and task.voting is not None:
+        raise InputError(
+            f"keep = {keep!r} was given, and the models of task {task.name!r} vote: states of voters are not kept; "
+            "leave keep out."
         )
     if asked and task.fit is not None:
         raise InputError(
@@ -355,6 +365,35 @@ def run_plan(
         "device": str(device),
     }
     return Ensemble(network, params, buffers, plan.ids, plan.seed, provenance)
+
+
+def _run_voters(
+    plan: Plan,
+    network: Network,
+    store: Path | None,
+    device: torch.device,
+    chunk: int | None,
+    workers: int | None,
+    progress: Progress | None,
+) -> Ensemble:
+    """Train the voters of all members, one after another, each as a stack; the arguments are those of `run_plan`."""
+    made: list[Ensemble] = []
+    done = 0
+    plans = voter_plans(plan, _groups)
+    for voter in plans:
+        parts: list[Ensemble] = []
+        for part in voter:
+            shelf = None if store is None else Shelf(store, part.specification())
+            report = None
+            if progress is not None:
+                report = lambda n, _, before=done: progress((before + n) // len(plans), 0)  # noqa: E731
+            own = network.voter if isinstance(network, VotingNetwork) else part.task.network
+            parts.append(run_plan(part, own, shelf, device, chunk, workers, report))
+            # One size for all voters, so that a voter which is trained again alone shares its kernels with as many.
+            chunk = chunk or parts[-1].provenance["chunk"]
+            done += len(part.ids) * part.epochs
+        made.append(parts[0] if len(parts) == 1 else _in_order(parts))
+    return joined(plan, network, made)
 
 
 def _in_processes(
@@ -527,6 +566,8 @@ def fastest_chunk(task: Task, members: int, device: torch.device) -> int:
         members: How many there will be.
         device: Where.
     """
+    if task.voting is not None:
+        return fastest_chunk(task.voting.task, members, device)
     examples = torch.arange(len(task.train)).expand(members, len(task.train))
     plan = Plan(task, task.recipe, examples, tuple(range(members)), 0, task.recipe.epochs)
     data = Split(task.train.x.to(device), task.train.y.to(device))
@@ -552,7 +593,20 @@ def check_size(task: Task, network: Network, members: int) -> None:
 
 def check_trainable(plan: Plan, network: Network) -> None:
     """Refuse plans that would fail in the middle of an epoch: no full batch, or a batch of one under batch norm."""
-    check_recipe(plan.recipe, network, plan.examples.shape[1])
+    for rows in {row_digest(row): row for row in plan.examples}.values():
+        check_rows(plan.task, plan.recipe, network, rows)
+
+
+def check_rows(task: Task, recipe: Recipe, network: Network, rows: Tensor) -> None:
+    """Refuse a recipe that cannot be carried out on some rows (positions) by a model, or by each of its voters."""
+    if task.voting is None:
+        check_recipe(recipe, network, len(rows))
+        return
+    for voter in range(task.voting.voters):
+        try:
+            check_recipe(recipe, task.voting.task.network, len(task.voting.rows(voter, rows)))
+        except InputError as error:
+            raise InputError(f"voter {voter} of {task.name}: {error}") from None
 
 
 def check_recipe(recipe: Recipe, network: Network, examples: int) -> None:

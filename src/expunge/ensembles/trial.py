@@ -30,6 +30,7 @@ from expunge.ensembles.network import LayerNetwork, VmapNetwork
 from expunge.ensembles.one import OneNetwork
 from expunge.ensembles.outputs_alone import OutputsNetwork
 from expunge.ensembles.skeleton import Traits, following, own_dropout
+from expunge.ensembles.voting import VotingNetwork
 
 EXAMPLES = 8
 """Examples of a batch of the trial, at most."""
@@ -59,6 +60,9 @@ def build_network(task: Task, kind: str = "auto") -> Network:
     """
     if task.model is None:
         return OutputsNetwork(task)
+    if task.voting is not None:
+        voter = task.voting.task
+        return VotingNetwork(task, voter.network if kind == "auto" else build_network(voter, kind))
     # torch.fx must not trace in two threads at once.
     with TRYING, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from expunge.methods.rfe import RFE
     from expunge.methods.salun import SalUn
     from expunge.methods.scrub import Scrub
+    from expunge.methods.sisa import Sisa
     from expunge.methods.small_batch_retrain import SmallBatchRetrain
     from expunge.methods.ssd import SSD
     from expunge.methods.statistics_alone import StatisticsAlone
@@ -84,6 +85,7 @@ __all__ = [
     "Rewind",
     "SalUn",
     "Scrub",
+    "Sisa",
     "SmallBatchRetrain",
     "StatisticsAlone",
     "Stop",

@@ -63,7 +63,7 @@ class EvidentialRepair(Trained):
 
     name: ClassVar[str] = "evidential_repair"
     label: ClassVar[str] = "Evidential repair"
-    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "weights", "classes"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "weights", "classes", "layers"})
     checks: ClassVar[tuple[str, ...]] = ("moved", "enough", "statistics", "finite")
     forecastable: ClassVar[bool] = False
 

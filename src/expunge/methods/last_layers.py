@@ -101,7 +101,7 @@ class LastLayers(Trained):
     optimizer: OptimizerOption = "recipe"
     """`sgd`, `adam`, `adamw`, or `recipe`: the one that trained the models."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "weights"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "weights", "layers"})
     checks: ClassVar[tuple[str, ...]] = ("moved", "enough", "statistics", "finite")
     shown: ClassVar[tuple[str, ...]] = ("k", "lr")
     forecastable: ClassVar[bool] = False

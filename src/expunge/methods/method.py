@@ -26,13 +26,15 @@ Raises = Literal["forget loss", "forget divergence", ""]
 Need = Literal[
     "convex",
     "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics", "recipe",
-    "classes", "real_inputs", "whole_classes", "full_batch",
+    "classes", "real_inputs", "whole_classes", "full_batch", "voters", "layers",
 ]  # fmt: skip
 """What a method cannot do without: retain or forget examples, predicted oracle margins, earlier states of training,
 gradients of single examples, plain modules, weights (not outputs alone), a model with normalisation statistics,
 training by a recipe (not by a `fit`), an outcome that is one of several classes, inputs that gradients reach, or a
 forget set of whole classes (such a method is in no `all`: it has to be named);
 `full_batch`: gradient descent on all rows at once, without momentum;
+`voters`: models that are several networks, each trained on rows of its own (`ex.tasks.sisa`); `layers`: models that are
+not, whose layers come one after another;
 `convex`: a strongly convex loss that is solved to its optimum with noise (`ex.tasks.logistic`)."""
 Choice = Literal["calibration", "cheapest", "last"]
 """How an audit chooses among settings and stopping times: best on the calibration set; the cheapest that works there;
@@ -49,6 +51,15 @@ def lacking(task: Task) -> dict[Need, str]:
         if not hasattr(task.fit, "unlearned"):  # estimators can be fitted again, and handed to a function
             needs.append("modules")
         found |= dict.fromkeys(needs, f"weights, and the models of {task.name} are known by their outputs alone")
+    if task.voting is None:
+        found["voters"] = (
+            "models that are several networks, each trained on rows of its own (ex.tasks.sisa(task, voters=5) makes a "
+            f"task of such models; digits:sisa is one), and those of {task.name} are one network"
+        )
+    else:
+        many = f"the models of {task.name} are {task.voting.voters} networks that vote"
+        found["states"] = f"earlier states of training, which are not kept of voters, and {many}"
+        found["layers"] = f"layers one after another, and {many}"
     if not has_statistics(task.build(0)):
         found["statistics"] = "normalisation statistics, and the model keeps none"
     if not isinstance(task.outcome, Classes):

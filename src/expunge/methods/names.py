@@ -43,6 +43,7 @@ CANDIDATES = {
     "rewind": "rewind.Rewind",
     "deltagrad": "deltagrad.DeltaGrad",
     "small_batch_retrain": "small_batch_retrain.SmallBatchRetrain",
+    "sisa": "sisa.Sisa",
 }
 """What can be the answer."""
 

@@ -123,7 +123,7 @@ class PerturbAndRepair(Trained):
 
     name: ClassVar[str] = "perturb_and_repair"
     label: ClassVar[str] = "Perturb and repair"
-    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "forget", "weights"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"retain", "forget", "weights", "layers"})
     checks: ClassVar[tuple[str, ...]] = ("moved", "enough", "statistics", "finite")
     shown: ClassVar[tuple[str, ...]] = ("preset", "lr")
     order: ClassVar[str] = FineTune.name

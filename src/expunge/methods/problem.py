@@ -337,9 +337,9 @@ class Problem:
         """Enter positions (k,) of examples that went through forward and backward with every member, in no batch."""
         self._enter(examples.expand(len(self.seeds), -1))
 
-    def visit_epoch(self, recipe: Recipe) -> None:
-        """Enter the examples of one epoch of a recipe on the retain set."""
-        used = len(self.retain)
+    def visit_epoch(self, recipe: Recipe, rows: Tensor | None = None) -> None:
+        """Enter the examples of one epoch of a recipe on the retain set, or on other rows (positions)."""
+        used = len(self.retain if rows is None else rows)
         self.ledger.examples += used - used % recipe.batch_size if recipe.last_batch == "drop" else used
 
     def noise(self, epoch: int) -> list[torch.Generator]:

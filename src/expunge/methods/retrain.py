@@ -9,12 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from expunge.core import ForgetSet, Network, Recipe, Split, Task
 from expunge.core.seeds import derive
+from expunge.core.tree import State
+from expunge.core.voting import as_voter
 from expunge.ensembles.initialise import initialise
 from expunge.ensembles.own_loop import fit_ensemble
 from expunge.ensembles.states import new_descent
-from expunge.ensembles.train import check_recipe, train_epoch
+from expunge.ensembles.train import check_rows, train_epoch
+from expunge.ensembles.voting import voter_seed
 from expunge.methods.method import Method, Need, Role
 from expunge.methods.problem import Checkpoint, Problem
 
@@ -35,7 +41,7 @@ class FromScratch(Method):
     def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
         """Refuse a recipe that has no full batch of the retain set, or a batch of one for batch norm."""
         if task.fit is None:
-            check_recipe(task.recipe, network, len(forget.retain))
+            check_rows(task, task.recipe, network, torch.from_numpy(forget.retain))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +101,47 @@ def train_from_scratch(problem: Problem, recipe: Recipe, epochs: int) -> Checkpo
         recipe: The schedule and optimiser.
         epochs: Epochs to run, from 0 to the recipe's.
     """
+    task, seeds = problem.task, problem.seeds
+    if task.voting is None:
+        return problem.stop(
+            epochs, problem.start.with_state(*_trained(problem, task, problem.retain, seeds, recipe, epochs))
+        )
+    params: State = {}
+    buffers: State = {}
+    for voter in range(task.voting.voters):
+        own, kept = train_voter(problem, voter, [voter_seed(seed, voter) for seed in seeds], recipe, epochs)
+        params |= own
+        buffers |= kept
+    return problem.stop(epochs, problem.start.with_state(params, buffers))
+
+
+def train_voter(problem: Problem, voter: int, seeds: Sequence[int], recipe: Recipe, epochs: int) -> tuple[State, State]:
+    """Return one voter of every member, trained from nothing on its rows of the retain set, by the names of the model.
+
+    Args:
+        problem: Whose retain set and number of members are used; the steps are entered in its ledger.
+        voter: Which one.
+        seeds: One a member.
+        recipe: The schedule and optimiser.
+        epochs: Epochs to run.
+    """
+    voting = problem.task.voting
+    assert voting is not None
+    rows = voting.rows(voter, problem.retain)
+    params, buffers = _trained(problem, voting.task, rows, seeds, recipe, epochs)
+    return as_voter(params, voter), as_voter(buffers, voter)
+
+
+def _trained(
+    problem: Problem, task: Task, rows: Tensor, seeds: Sequence[int], recipe: Recipe, epochs: int
+) -> tuple[State, State]:
     device = problem.x.device
-    params, buffers = initialise(problem.task, [derive(seed, "initialisation") for seed in problem.seeds])
+    params, buffers = initialise(task, [derive(seed, "initialisation") for seed in seeds])
     there = {name: tensor.to(device) for name, tensor in params.items()}
-    descent = new_descent(problem.start.network, there, {k: t.to(device) for k, t in buffers.items()}, recipe)
-    examples = problem.retain.expand(len(problem.start), -1)
+    network = problem.start.network if problem.task is task else task.network
+    descent = new_descent(network, there, {k: t.to(device) for k, t in buffers.items()}, recipe)
+    examples = rows.expand(len(seeds), -1)
     for epoch in range(epochs):
-        train_epoch(descent, Split(problem.x, problem.y), examples, problem.seeds, epoch, recipe, problem.task)
-        problem.visit_epoch(recipe)
-    return problem.stop(epochs, problem.start.with_state(*descent.state()))
+        train_epoch(descent, Split(problem.x, problem.y), examples, seeds, epoch, recipe, task)
+        problem.visit_epoch(recipe, rows)
+    return descent.state()

@@ -24,9 +24,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from expunge.core import ForgetSet, Network, Recipe, Task
 from expunge.core.checks import between, positive
-from expunge.ensembles.train import check_recipe
+from expunge.ensembles.train import check_rows
 from expunge.methods.method import Choice, Method, Need, Role
 from expunge.methods.problem import Checkpoint, Problem
 from expunge.methods.retrain import FromScratch, train_from_scratch
@@ -59,7 +61,8 @@ class SmallBatchRetrain(FromScratch):
     def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
         """Refuse a recipe, or small batches, of which there is no full one or a batch of one for batch norm."""
         super().check(network, task, forget)
-        check_recipe(self.small_recipe(task.recipe, len(forget.retain)), network, len(forget.retain))
+        small = self.small_recipe(task.recipe, len(forget.retain))
+        check_rows(task, small, network, torch.from_numpy(forget.retain))
 
     def planned_cost(self, forget: int, retain: int, epochs: int) -> float:
         """Return its share of retraining."""

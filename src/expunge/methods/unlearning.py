@@ -216,7 +216,9 @@ def unlearn(
     at_once = worker_count(device, workers)
     kept = None if store is None else Path(store)
     chunk = 1 if pretrained.network.kind == "one" else chunk
-    size = chunk or even(members, int(pretrained.provenance.get("chunk", 0)) or LARGEST_CHUNK, at_once)
+    trained = int(pretrained.provenance.get("chunk", 0))
+    # Voters that stay and voters that are retrained must come from kernels of one size to be those of one training.
+    size = chunk or (trained if "voters" in method.needs else 0) or even(members, trained or LARGEST_CHUNK, at_once)
 
     def work(part: range) -> tuple[list[tuple[Checkpoint, Mapping[str, Tensor]]], Ensemble]:
         start = pretrained[part.start : part.stop]

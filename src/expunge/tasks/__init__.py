@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from expunge.tasks.skew import geometric_skew, statistical_skew
     from expunge.tasks.trained_by_command import command
     from expunge.tasks.user_task import load_task
+    from expunge.tasks.voting import sisa
 
 __all__ = [
     "CHOOSERS",
@@ -50,6 +51,7 @@ __all__ = [
     "random_forget_set",
     "resnet9",
     "resnet18",
+    "sisa",
     "small_cnn",
     "statistical_skew",
     "tabular",
@@ -82,6 +84,7 @@ __getattr__ = reader(
         "statistical_skew": "skew",
         "teacher_mixture": "mixture",
         "load_task": "user_task",
+        "sisa": "voting",
     },
 )
 

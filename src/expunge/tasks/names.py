@@ -44,6 +44,7 @@ BUILT_IN: Mapping[str, Place] = {
     "digits": Place("shipped", "digits"),
     "digits:cnn": Place("shipped", "digits", {"model": "cnn"}),
     "digits:batchnorm": Place("shipped", "digits", {"norm": "batch"}),
+    "digits:sisa": Place("voting", "sisa_digits"),
     "tabular": Place("shipped", "tabular"),
 }
 """Tasks that need no file, by the name that the command line takes."""

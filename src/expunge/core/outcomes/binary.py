@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core.errors import InputError
-from expunge.core.outcomes.outcome import Outcome, alike, numbers, shared
+from expunge.core.outcomes.outcome import Outcome, alike, log_mean_odds, numbers, shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,10 @@ class Binary(Outcome):
         """Return the accuracy, 0 to 1; a logit that is not finite counts as wrong."""
         z = _one(outputs)
         return (((z > 0) == (shared(targets, z, 1) == 1)) & torch.isfinite(z)).double().mean(1)
+
+    def mean_prediction(self, outputs: Tensor) -> Tensor:
+        """Return the log-odds of the mean probability."""
+        return log_mean_odds(outputs)
 
     def agreement(self, outputs: Tensor, others: Tensor, targets: Tensor) -> Tensor:
         """Return the share of examples whose logits are on the same side of 0."""

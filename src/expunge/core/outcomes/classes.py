@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from expunge.core.errors import InputError
 from expunge.core.margins import margins_from_logits
-from expunge.core.outcomes.outcome import Outcome, alike, numbers, shared
+from expunge.core.outcomes.outcome import Outcome, alike, log_mean_probability, numbers, shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +123,10 @@ class Classes(Outcome):
         else:
             right = (outputs.argmax(-1) == y) & torch.isfinite(outputs).all(-1)
         return right.double().mean(1)
+
+    def mean_prediction(self, outputs: Tensor) -> Tensor:
+        """Return the logarithm of the mean probability of each class."""
+        return log_mean_probability(outputs)
 
     def agreement(self, outputs: Tensor, others: Tensor, targets: Tensor) -> Tensor:
         """Return the share of examples with the same most likely class."""

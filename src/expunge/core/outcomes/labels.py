@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core.errors import InputError
-from expunge.core.outcomes.outcome import Outcome, alike, numbers, shared
+from expunge.core.outcomes.outcome import Outcome, alike, log_mean_odds, numbers, shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,10 @@ class Labels(Outcome):
         """Return the share of labels that are right, 0 to 1."""
         right = ((outputs > 0) == (shared(targets, outputs, 2) == 1)) & torch.isfinite(outputs)
         return right.double().mean((1, 2))
+
+    def mean_prediction(self, outputs: Tensor) -> Tensor:
+        """Return the log-odds of the mean probability of each label."""
+        return log_mean_odds(outputs)
 
     def agreement(self, outputs: Tensor, others: Tensor, targets: Tensor) -> Tensor:
         """Return the share of labels that both give, or both do not."""

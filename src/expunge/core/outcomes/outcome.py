@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from expunge.core.checks import finite
 from expunge.core.errors import InputError
@@ -88,6 +90,23 @@ class Outcome:
         """
         return torch.full((len(outputs),), torch.nan, dtype=torch.float64)
 
+    def mean_prediction(self, outputs: Tensor) -> Tensor:
+        """Return outputs that stand for the mean of what several models predict.
+
+        Args:
+            outputs: (models, ...), of one model each as it puts them out.
+
+        Returns:
+            The shape of one model's.
+
+        Raises:
+            InputError: If the outcome does not say it.
+        """
+        raise InputError(
+            f"outcome {self.name!r} does not say what several models predict together, expected one of the built-in "
+            "outcomes, or a method mean_prediction."
+        )
+
     def groups(self, targets: Tensor) -> Tensor:
         """Return a group number of every example, (examples,), int64: the class where there are classes, else 0."""
         return torch.zeros(len(targets), dtype=torch.int64)
@@ -100,6 +119,16 @@ def numbers(targets: Any, part: str) -> Tensor:
         raise InputError(f"{part} is empty, expected at least one example.")
     finite(y, f"{part}.y")
     return y
+
+
+def log_mean_probability(logits: Tensor) -> Tensor:
+    """Return the logarithm of the mean probability over models, for logits (models, ..., classes)."""
+    return logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))
+
+
+def log_mean_odds(logits: Tensor) -> Tensor:
+    """Return the log-odds of the mean probability over models, for logits (models, ...) of one answer."""
+    return logsigmoid(logits).logsumexp(0) - logsigmoid(-logits).logsumexp(0)
 
 
 def alike(ours: Tensor, theirs: Tensor) -> Tensor:

@@ -69,6 +69,10 @@ class Regression(Outcome):
         variance = (y - y.mean(1, keepdim=True)).square().sum((1, 2))
         return torch.where(variance > 0, 1 - error / variance, torch.nan)
 
+    def mean_prediction(self, outputs: Tensor) -> Tensor:
+        """Return the mean of the outputs."""
+        return outputs.mean(0)
+
     def _error(self, outputs: Tensor, targets: Tensor) -> Tensor:
         values = outputs.unsqueeze(-1) if outputs.ndim == 2 else outputs
         return values - shared(targets, values, 2).to(values.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.core.errors import InputError
-from expunge.core.outcomes.outcome import Outcome, numbers, shared
+from expunge.core.outcomes.outcome import Outcome, log_mean_probability, numbers, shared
 
 IGNORED = -100
 """The target of a place that does not count, such as a prompt or padding (PyTorch's `ignore_index`)."""
@@ -65,6 +65,10 @@ class Sequences(Outcome):
         y = shared(targets, outputs, 2)
         right = (outputs.argmax(-1) == y) & torch.isfinite(outputs).all(-1)
         return right.sum((1, 2)).double() / (y != IGNORED).sum((1, 2))
+
+    def mean_prediction(self, outputs: Tensor) -> Tensor:
+        """Return the logarithm of the mean probability of each token."""
+        return log_mean_probability(outputs)
 
     def agreement(self, outputs: Tensor, others: Tensor, targets: Tensor) -> Tensor:
         """Return the share of counted places with the same most likely token."""

@@ -232,11 +232,14 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
         return study.made[key]
     study.reporter.step(f"training {study.members} {role}")
     share = Share(study.reporter)
+    path = ["audit", kind]
+    if task.voting is not None and without is not None:
+        path.append(digest_forget(without))  # voters with the same rows would be the same on two forget sets
     ensemble = train(
         task,
         members=study.members,
         without=without,
-        seed=pretrained_seed(study.seed) if kind == "pretrained" else derive(study.seed, "audit", kind) % 2**31,
+        seed=pretrained_seed(study.seed) if kind == "pretrained" else derive(study.seed, *path) % 2**31,
         store=study.folder / "ensembles",
         keep=study.keep if kind == "pretrained" else (),
         device=study.device,

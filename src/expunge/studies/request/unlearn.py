@@ -281,9 +281,8 @@ def _advice(record: Unlearning) -> list[str]:
             "Retraining is the one method that is certain: nothing here was computed from the forget set.",
         ]
     if record.statistics == "retrained":
-        said.append(
-            "Nothing in this checkpoint was computed from the forget set; it was trained for less than the task asks."
-        )
+        shorter = "" if record.certificate else "; it was trained for less than the task asks"
+        said.append(f"Nothing in this checkpoint was computed from the forget set{shorter}.")
     elif record.cost >= AS_DEAR:
         said.append(
             f"{record.label} saved nothing: it cost {record.cost:.0%} of retraining, which is certain and has no "

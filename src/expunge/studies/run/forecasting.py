@@ -58,8 +58,8 @@ def check_forecastable(task: Task, followed: int, device: torch.device, network:
         network: How the stack is evaluated; None chooses.
 
     Raises:
-        InputError: If there are no weights, the outcome is not classes, an example has no gradient of its own, a
-            layer has no forward derivative, or the table of the reduced model has no room.
+        InputError: If there are no weights, models vote, the outcome is not classes, an example has no gradient of its
+            own, a layer has no forward derivative, or the table of the reduced model has no room.
     """
     if task.model is None:
         raise InputError(f"a forecast needs weights, and the models of {task.name} are known by their outputs alone.")
@@ -67,6 +67,11 @@ def check_forecastable(task: Task, followed: int, device: torch.device, network:
         raise InputError(
             f"a forecast predicts margins between classes, and outcome {task.outcome.name!r} of the task "
             f"{task.name!r} has none; expected outcome='classes'."
+        )
+    if task.voting is not None:
+        raise InputError(
+            f"a forecast follows one training on all rows, and the models of {task.name} are voters, each trained on "
+            "rows of its own."
         )
     scored = min(len(task.train), RETAIN_EXAMPLES) + min(len(task.validation), VALIDATION_EXAMPLES)
     room = TABLE // (followed * DIMENSIONS * task.classes) - scored

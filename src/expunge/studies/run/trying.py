@@ -89,7 +89,8 @@ def try_training(task: Task, members: int, device: torch.device, chunk: int | No
     """Train a little, as an ensemble of so many members would be trained."""
     workers, n = worker_count(device), len(task.train)
     if task.fit is None:
-        rows = min(n, BATCHES * task.recipe.batch_size)
+        models = 1 if task.voting is None else task.voting.voters
+        rows = min(n, BATCHES * models * task.recipe.batch_size)
         count = min(members, workers * (chunk or fastest_chunk(task, members, device)))
         together = -(-count // workers)
 
