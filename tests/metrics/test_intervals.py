@@ -11,6 +11,7 @@ from expunge.metrics.bootstrap import (
     WEIGHTS,
     Bootstrap,
     directions_of,
+    leading,
     member_weights,
     oracle_weights,
     summarise,
@@ -213,6 +214,22 @@ def test_what_members_share_is_found_and_what_they_do_not_is_not():
         resampled = bootstrap(sides[0])
         loads = resampled._together(resampled._sides(resampled._positions(sides[1].T)))
         assert (len(loads) > 0) == bool(found)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_leading_directions_are_those_of_all_products(rows):
+    """From the smaller side: of 30 members' products, or of fewer rows'."""
+    rng = np.random.default_rng(rows)
+    sides = [rng.normal(size=(rows, 12)), rng.normal(size=(rows, 18))]
+    both = np.concatenate(sides, axis=1)
+    values, vectors = np.linalg.eigh(both.T @ both)
+    found, ours = leading(sides, 5)
+    count = min(5, rows)
+    assert ours.shape == (count, 30)
+    np.testing.assert_allclose(found, values[::-1][:count], rtol=1e-10)
+    np.testing.assert_allclose(np.abs((ours * vectors.T[::-1][:count]).sum(1)), 1, rtol=1e-8)
+    nothing, _ = leading([0 * side for side in sides], 5)
+    np.testing.assert_array_equal(nothing, 0)
 
 
 @pytest.mark.parametrize("members", [20, 100])

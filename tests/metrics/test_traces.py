@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from expunge.metrics import Judge
+from expunge.metrics.traces import ridge_solve
 from metrics.gaming import FAR, TRACES
 
 MEMBERS, OTHERS = 100, 200
@@ -49,3 +50,11 @@ def test_no_trace_passes_for_retrained(trace, world):
 def test_what_the_traces_are_put_in_passes(world):
     rows, _, decide = world
     assert decide(law(3, rows)).name == "indistinguishable"
+
+
+def test_ridge_solve_is_the_plain_solution():
+    rows = np.random.default_rng(3).normal(size=(12, 5))
+    matrix, right = rows @ rows.T, rows[:, :2]
+    plain = np.linalg.solve(matrix + np.trace(matrix) / 12 * np.eye(12), right)
+    np.testing.assert_allclose(ridge_solve(matrix, right), plain, rtol=1e-12)
+    np.testing.assert_array_equal(ridge_solve(0 * matrix, 0 * right), 0)

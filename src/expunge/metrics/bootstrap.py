@@ -434,14 +434,13 @@ class Bootstrap:
         if min(members, oracles) < 3:
             return []
         scale = 1 / np.sqrt(members * (members - 1)), 1 / np.sqrt(oracles * (oracles - 1))
-        values, vectors = np.linalg.eigh(_gram(sides))
         lots = np.random.default_rng([numpy_seed(self.seed), 3])
-        shuffled = np.linalg.eigvalsh(_gram([lots.permuted(side, axis=1) for side in sides]))[-1]
+        shuffled = leading([lots.permuted(side, axis=1) for side in sides], 1)[0][0]
         found = []
-        for k in range(1, MOST_DIRECTIONS + 1):
-            if values[-k] <= CLEAR * shuffled:
+        for value, vector in zip(*leading(sides, MOST_DIRECTIONS), strict=True):
+            if value <= CLEAR * shuffled:
                 break
-            loads = vectors[:members, -k], vectors[members:, -k]
+            loads = vector[:members], vector[members:]
             found.append(tuple((load - load.mean()) * s for load, s in zip(loads, scale, strict=True)))
         return found
 
@@ -536,6 +535,29 @@ def _scores(position: Ranks, oracles: int) -> Array:
     x = 2 * position / oracles - 1.0
     both = np.concatenate([np.sqrt(3) * x, np.sqrt(5) * (3 * x**2 - 1) / 2])
     return np.asarray(both - both.mean(1, keepdims=True))
+
+
+def leading(sides: list[Array], number: int) -> tuple[Array, Array]:
+    """Return the largest eigenvalues of the members' products, falling, and their vectors as rows.
+
+    They are those of the products of the rows, of which there are fewer where there are many members.
+
+    Args:
+        sides: Scores, each (rows, members).
+        number: How many; fewer where there are fewer rows or members.
+
+    Returns:
+        Values (number,) and vectors (number, members); a value of 0 has a vector of no meaning.
+    """
+    rows = np.concatenate(sides, axis=1)
+    wide = rows.shape[0] < rows.shape[1]
+    products = rows @ rows.T if wide else rows.T @ rows
+    last = len(products) - 1
+    values, vectors = scipy.linalg.eigh(products, subset_by_index=(max(0, last + 1 - number), last))
+    if wide:
+        vectors = rows.T @ vectors
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=0), 1e-300)
+    return np.asarray(values[::-1]), np.asarray(vectors.T[::-1])
 
 
 def _gram(sides: list[Array]) -> Array:
