@@ -10,7 +10,7 @@ import torch
 
 import expunge as ex
 from expunge.core import InputError
-from expunge.studies.audit import estimate_audit
+from expunge.studies.audit import estimate_audit, reading_costs
 from expunge.studies.forecast import estimate_forecast
 
 
@@ -114,3 +114,27 @@ def test_on_the_command_line(tmp_path, shell, monkeypatch):
     assert [line.split()[0] for line in done.stdout.splitlines()[:3]] == ["time", "memory", "disk"]
     assert json.loads(shell(*words, "--json", cwd=tmp_path).stdout)["ensembles"] == 5
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("members", "rows", "largest"), [(60, 70, 60), (1000, 70, 400), (50, 9000, 50), (1000, 9000, 400)]
+)
+def test_readings_are_followed_by_their_law_and_measured_with_few(monkeypatch, members, rows, largest):
+    seen = []
+
+    def law(members, rows):
+        return 0.1 + 2e-3 * members + 4e-6 * members**2 + 1e-6 * members * max(0, rows - 1000)
+
+    def measure(measured, labels, members, rows):
+        seen.append((members, rows))
+        return law(members, rows), 1e-4 * members
+
+    monkeypatch.setattr(reading_costs, "_measure", measure)
+    measured = {"margins/forget": torch.zeros(2, rows)}
+    cost = reading_costs.reading_cost(measured, {}, members)
+    assert cost == pytest.approx((law(members, rows), 1e-4 * members))
+    assert max(members for members, _ in seen) == largest
+    assert max(rows if members <= 100 else 4 * rows for members, rows in seen) <= 4000
+    seen.clear()
+    assert reading_costs.reading_cost(measured, {}, members, as_it_is=True).reading == law(members, rows)
+    assert seen == [(members, rows)]

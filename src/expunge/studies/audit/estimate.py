@@ -2,7 +2,7 @@
 
     training     as `studies.run.trying` tries it
     unlearning   one epoch of gradient ascent: what a run takes beside its steps; the steps cost what training does
-    readings     one ensemble of full size is measured and read
+    readings     as `reading_costs` follows a few
 
 Forecasts are not tried: they count as the share of training that they usually are.
 """
@@ -15,13 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.reading import available_memory
-from expunge.ensembles.chunks import one_thread_each, worker_count
+from expunge.ensembles.chunks import worker_count
 from expunge.methods import GradientAscent, Method, check_fits, unlearn
-from expunge.studies.audit.judging import Bench
+from expunge.studies.audit.reading_costs import reading_cost
 from expunge.studies.run.forecasting import FORECAST_WORK
 from expunge.studies.run.grid import by_method, calibrated, kept_epochs
 from expunge.studies.run.measure import Parts
@@ -134,20 +133,9 @@ def _readings(
         begin = time.perf_counter()
         unlearn(tried, task, few, step)
         beside = max(0.0, (time.perf_counter() - begin) * members / len(tried) - steps)
-    with one_thread_each():
-        sides = {
-            who: _grown(measured, members, place) for place, who in enumerate(("oracle", "held_out", "pretrained"))
-        }
-        labels = {split: values.y.numpy() for split, values in parts.splits.items()}
-        bench = Bench(sides, 1.0, labels)
-        other = _grown(measured, members, 3)
-        begin = time.perf_counter()
-        bench.read(other)
-        reading = time.perf_counter() - begin
-        begin = time.perf_counter()
-        bench.excess(other)
-        choosing = time.perf_counter() - begin
-    return beside, measuring, reading / worker_count(torch.device("cpu")), choosing
+    labels = {split: values.y.numpy() for split, values in parts.splits.items()}
+    cost = reading_cost(measured, labels, members)
+    return beside, measuring, cost.reading / worker_count(torch.device("cpu")), cost.choosing
 
 
 def _all_members(ensemble: Ensemble, members: int) -> Ensemble:
@@ -156,14 +144,3 @@ def _all_members(ensemble: Ensemble, members: int) -> Ensemble:
     params = {name: tensor[rows.to(tensor.device)] for name, tensor in ensemble.params.items()}
     buffers = {name: tensor[rows.to(tensor.device)] for name, tensor in ensemble.buffers.items()}
     return Ensemble(ensemble.network, params, buffers, tuple(range(members)), ensemble.seed)
-
-
-def _grown(measured: dict[str, Tensor], members: int, place: int) -> dict[str, Tensor]:
-    """Return measurements of so many members, made of those of a few and a little noise: only what they take counts."""
-    own = torch.Generator().manual_seed(place)
-    grown = {}
-    for name, values in measured.items():
-        rows = torch.arange(members) % len(values)
-        more = values[rows]
-        grown[name] = more + 0.1 * torch.randn(more.shape, generator=own).to(more.dtype)
-    return grown
