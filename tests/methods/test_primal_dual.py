@@ -75,6 +75,65 @@ def test_a_quadratic_program_ends_at_its_solution_with_its_multiplier():
     assert f"median multiplier {float(multiplier.median()):.3g} " in check.detail
 
 
+def plane():
+    """Two weights: F pulls both down, R holds both, the validation rows only the second."""
+    draw = torch.Generator().manual_seed(0)
+    axis = torch.eye(2, dtype=torch.float64)
+    x = torch.cat([axis.repeat_interleave(2, 0), axis[[0] * 28 + [1] * 8]])
+    y = 1.0 + 0.1 * torch.randn(40, 1, generator=draw, dtype=torch.float64)
+    y[:4] = -1.0
+    held_out = axis[[1] * 12]
+    task = ex.Task(
+        name="plane",
+        model=lambda: nn.Linear(2, 1, bias=False),
+        train=(x, y),
+        validation=(held_out, torch.full((12, 1), 1.1, dtype=torch.float64)),
+        recipe=ex.Recipe(epochs=20, lr=0.3, batch_size=40, precision="float64"),
+        outcome="regression",
+    )
+    return task, ex.ForgetSet.of(task, range(4), name="some-4", how="drawn for a test")
+
+
+def slope(x, y, w):
+    """The gradient of the mean squared error of a plane through the origin."""
+    return 2 * x.T @ (x @ w - y) / len(x)
+
+
+@pytest.mark.parametrize("second", [0.02, 50.0])
+def test_two_bounds_end_where_both_prices_explain_the_pull_of_the_forget_set(second):
+    task, forget = plane()
+    pretrained = train(task, members=2)
+    method = PrimalDual(
+        lr=0.1, dual_lr=0.5, epochs=350, target=1e3, tolerance=0.3, validation_tolerance=second, batch_size=40
+    )
+    found = unlearn(pretrained, task, forget, method)
+    stop, facts = found.trace.stops[-1], found.trace.stops[-1].facts
+    x, y = task.train.x, task.train.y
+    for place in range(2):
+        w = found.params["weight"][place].T
+        pull = slope(x[:4], y[:4], w)
+        held = slope(task.validation.x, task.validation.y, w)
+        prices = facts["multiplier"][place] * slope(x[4:], y[4:], w) + facts["validation-multiplier"][place] * held
+        torch.testing.assert_close(prices, pull, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(facts["retain-rise"], torch.full((2,), 0.3).double(), rtol=1e-4, atol=1e-6)
+    assert bool((facts["validation-multiplier"] > 0.1).all()) == (second == 0.02)
+    slack = facts["validation-multiplier"] * (facts["validation-rise"] - second)
+    assert float(slack.abs().max()) < 1e-5  # complementary slackness
+    check = next(check for check in stop.checks if check.name == "retain loss within its bound")
+    assert "of the validation rows, which it trained on, in " in check.detail
+
+
+def test_what_the_second_bound_costs_is_counted():
+    task, forget = plane()
+    pretrained = train(task, members=2)
+    options = {"lr": 0.1, "epochs": 2, "batch_size": 40, "forget_batch_size": 4}
+    one, two = (
+        unlearn(pretrained, task, forget, PrimalDual(**options, validation_tolerance=bound)).trace.cost
+        for bound in (None, 0.1)
+    )
+    assert (two - one) * 36 * 20 == pytest.approx(2 * 12 + 12 / 3)
+
+
 def test_a_bound_that_is_not_active_has_multiplier_0_and_the_level_is_reached():
     _, forget, _, end, stop = program(tolerance=50.0, target=3.0)
     assert stop.facts["multiplier"].tolist() == [0.0, 0.0]
@@ -121,7 +180,10 @@ def test_held_out_rows_get_the_classes_of_the_forget_set():
         alike_rows(outcome, torch.tensor([1]), torch.tensor([0, 2]))
 
 
-@pytest.mark.parametrize("options", [{"tolerance": -0.1}, {"dual_lr": -1.0}, {"target": math.nan}, {"target": "low"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"tolerance": -0.1}, {"validation_tolerance": -0.1}, {"dual_lr": -1.0}, {"target": math.nan}, {"target": "low"}],
+)
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
         PrimalDual(**options)

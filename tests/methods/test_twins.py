@@ -75,6 +75,7 @@ SETTINGS = [
     SalUn(lr=0.05, epochs=2, batch_size=16, forget_batch_size=3, weight_decay=0.1),
     SalUn(lr=0.01, epochs=2, batch_size=16, forget_batch_size=3, share=0.1, optimizer="adamw", weight_decay=0.1),
     PrimalDual(lr=0.05, epochs=2, batch_size=16, forget_batch_size=4, tolerance=0.0, dual_lr=5.0),
+    PrimalDual(lr=0.05, epochs=2, batch_size=16, forget_batch_size=4, dual_lr=5.0, validation_tolerance=0.0),
     PrimalDual(lr=0.05, epochs=3, batch_size=50, forget_batch_size=8, target=0.3, momentum=0.5, weight_decay=0.01),
 ]
 

@@ -442,8 +442,14 @@ def primal_dual(module: nn.Module, task: Task, forget, method, seed: int, member
     normalise(module, method.statistics)
     optimiser = stepper(module, method)
     multiplier, turn, waiting = 0.0, 0, []
+    second, held = 0.0, []
+    vx, vy, rounds = task.validation.x, task.validation.y, 0
     for epoch in range(1, method.epochs + 1):
         for part in passes(forget.retain, seed, name, member, f"retain-{epoch}", method.batch_size):
+            if not held:
+                every = np.arange(len(vy))
+                held = list(passes(every, seed, name, member, f"held-out-{rounds}", method.batch_size))
+                rounds += 1
             if not waiting:
                 waiting = list(passes(forget.indices, seed, name, member, f"forget-{turn}", method.forget_batch_size))
                 turn += 1
@@ -452,7 +458,15 @@ def primal_dual(module: nn.Module, task: Task, forget, method, seed: int, member
             on_retain = F.cross_entropy(module(x[part]), y[part])
             with torch.no_grad():
                 before = F.cross_entropy(start(x[part]), y[part])
-            update(module, optimiser, gap + multiplier * on_retain)
+            whole = gap + multiplier * on_retain
+            if method.validation_tolerance is not None:
+                own = held.pop(0)
+                on_held = F.cross_entropy(module(vx[own]), vy[own])
+                with torch.no_grad():
+                    rise = float(on_held - F.cross_entropy(start(vx[own]), vy[own]))
+                whole = whole + second * on_held
+                second = max(0.0, second + method.dual_lr * (rise - method.validation_tolerance))
+            update(module, optimiser, whole)
             multiplier = max(0.0, multiplier + method.dual_lr * (on_retain.item() - before.item() - method.tolerance))
     return module.eval()
 

@@ -170,15 +170,20 @@ def _approached(method: Method, facts: Facts) -> CheckRecord:
 
 
 def _bounded(method: Method, facts: Facts) -> CheckRecord:
-    rise, price = facts["retain-rise"], facts["multiplier"]
-    tolerance = float(method.options()["tolerance"])
-    kept = rise <= tolerance
-    return CheckRecord(
-        name="retain loss within its bound",
-        passed=float(kept.double().mean()) >= MOST,
-        detail=f"in {int(kept.sum())} of {len(kept)} members; median rise {float(rise.nanmedian()):.3g}, allowed "
-        f"{tolerance:g}; median multiplier {float(price.nanmedian()):.3g} (forget term per unit of retain loss)",
-    )
+    said, passed = [], True
+    for split, head in (("retain", ""), ("validation", "validation-")):
+        if f"{split}-rise" not in facts:
+            continue
+        rise, price = facts[f"{split}-rise"], facts[f"{head}multiplier"]
+        tolerance = float(method.options()[f"{head}tolerance".replace("-", "_")])
+        kept = rise <= tolerance
+        passed &= float(kept.double().mean()) >= MOST
+        said.append(
+            f"{'' if split == 'retain' else 'of the validation rows, which it trained on, '}in {int(kept.sum())} of "
+            f"{len(kept)} members; median rise {float(rise.nanmedian()):.3g}, allowed {tolerance:g}; median multiplier "
+            f"{float(price.nanmedian()):.3g} (forget term per unit of {split} loss)"
+        )
+    return CheckRecord(name="retain loss within its bound", passed=passed, detail="; ".join(said))
 
 
 CHECKS: dict[str, Callable[[Method, Facts], CheckRecord]] = {

@@ -179,6 +179,21 @@ class Problem:
         """
         yield from self._hand_out(self.order(rows, what), batch_size)
 
+    def held_out_batches(self, epoch: int | str, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield one pass over the validation rows as (inputs, labels, positions there), each (members, batch, ...).
+
+        A method that takes steps on them must say so: they no longer tell what it does to rows that it never saw.
+
+        Args:
+            epoch: Number or name of the pass; each has its own order.
+            batch_size: Examples a batch.
+        """
+        held_out, device = self.task.validation, self.x.device
+        for index in batches(self.order(torch.arange(len(held_out)), f"held-out-{epoch}"), batch_size):
+            check_stopped()
+            self.made(index.shape[1])
+            yield gather(held_out.x, index).to(device), gather(held_out.y, index).to(device), index
+
     def order(self, rows: Tensor, what: str) -> Tensor:
         """Return an order of rows of the training data, drawn for each member, (members, k).
 
