@@ -72,7 +72,7 @@ def _p95_at_equal_counts(
         members=len(u),
         oracles=len(o),
         examples=u.shape[1],
-        failed=int(failed_members(u, o).sum()),
+        failed=sample.failed,
         ideal=ideal,
     )
 

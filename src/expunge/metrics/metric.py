@@ -17,7 +17,7 @@ from expunge.core import Result
 from expunge.core.schema import SPLITS, SplitName
 from expunge.core.seeds import derive
 from expunge.metrics.arrays import Array
-from expunge.metrics.failures import failed_members
+from expunge.metrics.failures import Reference, failed_members
 from expunge.metrics.ruler import Prepared, Ruler
 
 KLOM_EXAMPLES = 5000
@@ -69,7 +69,8 @@ class Sample:
     @property
     def failed(self) -> int:
         """Unlearned members that failed on the split."""
-        return self.once("failed", lambda: int(failed_members(self.u, self.o).sum()))
+        sound = self.once_of_oracles("sound", lambda: Reference.of(self.o))
+        return self.once("failed", lambda: int(failed_members(self.u, sound).sum()))
 
     def has(self, need: str) -> bool:
         """Return whether both sides have what is needed: `margins` or `logits`, on the split or `.../retain`."""
