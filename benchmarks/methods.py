@@ -68,12 +68,15 @@ class Bare(FineTune):
     """All that a run does but its steps."""
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
+        """Yield a checkpoint for every epoch."""
         descent = self.descent(problem)
         for epoch in range(1, self.epochs + 1):
             yield problem.checkpoint(epoch, descent, self.statistics)
 
 
 class BareWithMargins(Bare):
+    """The same, with the margins that methods are checked by which have to move enough."""
+
     checks = (*FineTune.checks, "enough")
 
 

@@ -470,3 +470,49 @@ def test_large_products_are_made_elsewhere_and_are_the_same(monkeypatch):
     there.run(data, order, 8, [0.1] * 3)
     for name, tensor in here.state()[0].items():
         torch.testing.assert_close(there.state()[0][name], tensor, rtol=1e-9, atol=1e-10)
+
+
+@compiled
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@settings(max_examples=40, deadline=None)
+@given(
+    hidden=st.lists(st.integers(1, 40), max_size=3),
+    members=st.integers(1, 4),
+    examples=st.integers(1, 300),
+    bias=st.booleans(),
+    flatten=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_outputs_of_a_chain_are_those_of_its_modules(width, dtype, hidden, members, examples, bias, flatten, seed):
+    sizes = [12, *hidden, 3]
+    network, params = made(sizes, members, dtype, seed, bias=bias, flatten=flatten)
+    for layer in network.chain:
+        layer.width = width
+    x = data_of(sizes, examples, dtype, seed, square=flatten).x
+    got = network.predict(params, {}, x[None])
+    for member in range(members):
+        own = {name: tensor[member] for name, tensor in params.items()}
+        torch.testing.assert_close(got[member], torch.func.functional_call(network.template, own, x), **CLOSE[dtype])
+        alone = network.predict({name: tensor[None] for name, tensor in own.items()}, {}, x[None])
+        assert torch.equal(alone[0], got[member])
+
+
+@compiled
+def test_outputs_that_the_kernels_do_not_read_are_made_elsewhere():
+    network, params = made([12, 9, 3], 2, torch.float32, 0)
+    x = data_of([12, 3], 20, torch.float32, 0).x
+    expected = network(params, {}, x[None])
+    turned = {name: tensor.mT.contiguous().mT if tensor.ndim == 3 else tensor for name, tensor in params.items()}
+    torch.testing.assert_close(network.predict(turned, {}, x[None]), expected)
+    own = x.expand(2, 20, 12)  # a batch for each member
+    torch.testing.assert_close(network.predict(params, {}, own), expected)
+    broken = copies(params)
+    broken["0.weight"][1, 0, 0] = float("nan")
+    found = network.predict(broken, {}, x[None])
+    assert bool(found[0].isfinite().all())
+    assert bool(found[1].isnan().any())
+    wide, wide_params = made([12, 1, 3], 1, torch.float64, 0)
+    assert wide.predict(wide_params, {}, x[None].double()).dtype == torch.float64
+    with pytest.raises(RuntimeError):
+        network.predict(params, {}, torch.zeros(1, 5, 7))

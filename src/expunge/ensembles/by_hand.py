@@ -55,7 +55,7 @@ class Pass:
 
     def __init__(self, layers: Sequence[Layer], setting: Setting) -> None:
         """Join layers to the weights they read and the places of their gradients."""
-        self.layers, self.setting = _joined(layers), setting
+        self.layers, self.setting = joined(layers), setting
         # Nothing below the first layer that learns needs a gradient.
         self.first = min((n for n, layer in enumerate(self.layers) if layer.learns(setting)), default=len(self.layers))
         for before, layer in zip([None, *self.layers[:-1]], self.layers, strict=True):
@@ -85,17 +85,17 @@ class Pass:
             g = self.layers[number].backward(self.setting, g, inputs=number > self.first)
 
 
-def _joined(layers: Sequence[Layer]) -> list[Layer]:
+def joined(layers: Sequence[Layer]) -> list[Layer]:
     """Let compiled layers do the ReLU that follows them."""
-    joined: list[Layer] = []
+    found: list[Layer] = []
     for layer in layers:
-        before = joined[-1] if joined else None
+        before = found[-1] if found else None
         if isinstance(layer, ReLU) and isinstance(before, Compiled):
             # Which outputs were cut off is read from them on the way back.
             before.clamp, before.lends = True, False
         else:
-            joined.append(layer)
-    return joined
+            found.append(layer)
+    return found
 
 
 class ReLU(Layer):

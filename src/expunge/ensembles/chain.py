@@ -20,6 +20,7 @@ from expunge.core import Split
 from expunge.ensembles.by_hand import Flatten, Pass
 from expunge.ensembles.dense import DirectLinear, Update, large
 from expunge.ensembles.direct import NUMBERS, at, library, numbers, succeeded
+from expunge.ensembles.written import Layer
 
 MOST_LAYERS = 16
 """As in `direct.c`."""
@@ -29,6 +30,9 @@ WEIGHT, BIAS, BARE = 1, 2, 4
 
 CROSS_ENTROPY, DISTIL, MATCH = range(3)
 """As in `direct.c`; `dense_kernels.h` says what each is."""
+
+READ = 128
+"""Examples that go forward together where nothing is learned: what a layer puts out for them stays in the cache."""
 
 OPERATIONS = 2_000_000_000
 """Floating-point operations of a call, about: an interrupt waits for its end, some hundredths of a second."""
@@ -68,37 +72,16 @@ class Chain:
             members: How many there are.
         """
         self.layers, self.weights, self.members = layers, weights, members
-        sizes = [layers[0].inputs, *(layer.outputs for layer in layers)]
-        self.sizes = sizes
+        self.sizes = _sizes(layers)
         self.params = dict(params)  # where the kernel reads must stay
-        learns = [
-            WEIGHT * (layer.weight in places) + BIAS * (layer.bias in places) + BARE * (not layer.bias)
-            for layer in layers
-        ]
-
-        def lies(name: str) -> int:
-            if not name or name in places:
-                return places.get(name, 0)
-            return (params[name].data_ptr() - weights.data_ptr()) // weights.element_size()
-
-        self.described = [
-            next(number for number, flags in enumerate(learns) if flags & (WEIGHT | BIAS)),
-            *_padded(sizes, MOST_LAYERS + 1),
-            *_padded([int(layer.clamp) for layer in layers], MOST_LAYERS),
-            *_padded([lies(layer.weight) for layer in layers], MOST_LAYERS),
-            *_padded([lies(layer.bias) for layer in layers], MOST_LAYERS),
-            *_padded(learns, MOST_LAYERS),
-        ]
+        self.described = _described(layers, weights, places, params)
 
     @classmethod
     def of(cls, written: Pass, weights: Tensor, places: Mapping[str, int], members: int) -> Chain | None:
         """Return the chain of a pass, or None if it is none or there is no compiled kernel."""
-        layers = written.layers[1:] if isinstance(written.layers[0], Flatten) else written.layers
-        linear = [layer for layer in layers if isinstance(layer, DirectLinear)]
-        params = {name: written.setting.params[name] for layer in linear for name in layer.parameters if name}
-        if len(linear) < len(layers) or not 0 < len(linear) <= MOST_LAYERS or not places.keys() <= params.keys():
-            return None
-        if not all(tensor.is_contiguous() for tensor in params.values()):
+        linear = linear_layers(written.layers)
+        params = _parameters(linear, written.setting.params)
+        if not linear or not places.keys() <= params.keys() or not _readable(params):
             return None
         return cls(linear, weights, places, params, members)
 
@@ -165,6 +148,89 @@ class Chain:
         )
         kernel = getattr(compiled, f"expunge_chain_{NUMBERS[self.weights.dtype]}")
         succeeded(kernel(*read, at(self.weights), ctypes.byref(update), self.layers[0].width))
+
+
+def linear_layers(layers: Sequence[Layer]) -> list[DirectLinear]:
+    """Return the layers of a chain that the kernels take, or none.
+
+    Args:
+        layers: All of the chain's, those that were joined together as one.
+    """
+    rest = layers[1:] if layers and isinstance(layers[0], Flatten) else layers
+    linear = [layer for layer in rest if isinstance(layer, DirectLinear)]
+    return linear if len(linear) == len(rest) and len(linear) <= MOST_LAYERS else []
+
+
+def outputs(layers: Sequence[DirectLinear], params: Mapping[str, Tensor], x: Tensor) -> Tensor | None:
+    """Return the outputs of a chain, without a graph; None where the kernel does not read such numbers.
+
+    Args:
+        layers: In their order, at least one.
+        params: Each (members, ...).
+        x: Inputs (examples, ...) that all members see.
+
+    Returns:
+        Shape (members, examples, classes).
+    """
+    own, base = _parameters(layers, params), params[layers[0].weight]
+    kinds = {(tensor.dtype, tensor.device.type) for tensor in (x, *own.values())}
+    sizes = _sizes(layers)
+    if (
+        len(kinds) > 1
+        or kinds.isdisjoint({(torch.float32, "cpu"), (torch.float64, "cpu")})
+        or not _readable(own)
+        or x[0].numel() != sizes[0]
+        or any(large(layer.inputs, layer.outputs, READ) for layer in layers)
+    ):
+        return None
+    found = base.new_empty(len(base), sizes[-1], len(x))
+    geometry = [len(base), len(layers), 0, 0, READ, len(x), 0, *_described(layers, base, {}, own)]
+    kernel = getattr(library(), f"expunge_outputs_{NUMBERS[base.dtype]}")
+    rows = x.contiguous()
+    succeeded(kernel(numbers(geometry), at(rows), at(base), at(found), layers[0].width))
+    return found.transpose(1, 2)
+
+
+def _sizes(layers: Sequence[DirectLinear]) -> list[int]:
+    return [layers[0].inputs, *(layer.outputs for layer in layers)]
+
+
+def _parameters(layers: Sequence[DirectLinear], params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: params[name] for layer in layers for name in layer.parameters if name}
+
+
+def _readable(params: Mapping[str, Tensor]) -> bool:
+    return all(tensor.is_contiguous() for tensor in params.values())
+
+
+def _described(
+    layers: Sequence[DirectLinear], base: Tensor, places: Mapping[str, int], params: Mapping[str, Tensor]
+) -> list[int]:
+    """Return the layers as the kernels are told of them.
+
+    Args:
+        layers: In their order.
+        base: From where on places are counted.
+        places: Of the parameters that learn.
+        params: All parameters, each (members, ...).
+    """
+    learns = [
+        WEIGHT * (layer.weight in places) + BIAS * (layer.bias in places) + BARE * (not layer.bias) for layer in layers
+    ]
+
+    def lies(name: str) -> int:
+        if not name or name in places:
+            return places.get(name, 0)
+        return (params[name].data_ptr() - base.data_ptr()) // base.element_size()
+
+    return [
+        next((number for number, flags in enumerate(learns) if flags & (WEIGHT | BIAS)), 0),
+        *_padded(_sizes(layers), MOST_LAYERS + 1),
+        *_padded([int(layer.clamp) for layer in layers], MOST_LAYERS),
+        *_padded([lies(layer.weight) for layer in layers], MOST_LAYERS),
+        *_padded([lies(layer.bias) for layer in layers], MOST_LAYERS),
+        *_padded(learns, MOST_LAYERS),
+    ]
 
 
 def _padded(values: Sequence[int], length: int) -> list[int]:

@@ -170,7 +170,7 @@ int expunge_direct_width(void) {
 }
 
 /* Changes whenever `direct.py` and this file must change together. */
-int expunge_direct_version(void) { return 6; }
+int expunge_direct_version(void) { return 7; }
 #endif
 
 static void *memory_for(const geometry *g, size_t size) {
@@ -456,10 +456,42 @@ typedef struct {
         return 0; \
     }
 
+/* Outputs (members, outputs, examples) of a chain for inputs (examples, inputs) that all members see, a batch at a time. */
+#define OUTPUTS(type) \
+    int expunge_outputs_##type(const chain *g, const type *x, const type *weights, type *out, int width) { \
+        const int64_t inputs = g->sizes[0], outputs = g->sizes[g->layers]; \
+        int64_t widest = 0; \
+        for (int64_t l = 1; l <= g->layers; l++) widest = g->sizes[l] > widest ? g->sizes[l] : widest; \
+        type *turned = malloc(sizeof(type) * (inputs + 2 * widest) * g->batch); \
+        if (!turned) return 1; \
+        type *room[2] = {turned + inputs * g->batch, turned + (inputs + widest) * g->batch}; \
+        for (int64_t start = 0; start < g->examples; start += g->batch) { \
+            const int64_t left = g->examples - start, batch = left < g->batch ? left : g->batch; \
+            turn_##type(x + start * inputs, batch, inputs, turned); \
+            for (int64_t m = 0; m < g->members; m++) { \
+                const type *value = turned; \
+                for (int64_t l = 0; l < g->layers; l++) { \
+                    const linear layer = {1, g->sizes[l], g->sizes[l + 1], batch}; \
+                    forward_one_##type( \
+                        &layer, value, weights + g->weight[l] + m * layer.inputs * layer.outputs, \
+                        g->learns[l] & 4 ? 0 : weights + g->bias[l] + m * layer.outputs, room[l % 2], 0, \
+                        (int)g->clamp[l], width); \
+                    value = room[l % 2]; \
+                } \
+                for (int64_t c = 0; c < outputs; c++) \
+                    memcpy(out + (m * outputs + c) * g->examples + start, value + c * batch, sizeof(type) * batch); \
+            } \
+        } \
+        free(turned); \
+        return 0; \
+    }
+
 #if FLOATS
+OUTPUTS(float)
 CHAIN(float, 4, 8, 16)
 #endif
 #if DOUBLES
+OUTPUTS(double)
 CHAIN(double, 2, 4, 8)
 #endif
 

@@ -20,7 +20,7 @@ from expunge.ensembles.convolution import Convolution
 from expunge.ensembles.written import Layer, Setting
 
 LIBRARY = Path(__file__).with_name("_direct.so")
-VERSION = 6
+VERSION = 7
 """What `expunge_direct_version` in `direct.c` returns; a library that was compiled from another file is not used."""
 NUMBERS = {torch.float32: "float", torch.float64: "double"}
 """Types of numbers that there are kernels for."""
@@ -53,6 +53,8 @@ def library() -> ctypes.CDLL | None:
         chain = getattr(found, f"expunge_chain_{kind}")
         chain.argtypes = [ctypes.c_void_p] * 11 + [ctypes.c_int]
         chain.restype = ctypes.c_int
+        outputs = getattr(found, f"expunge_outputs_{kind}")
+        outputs.argtypes, outputs.restype = [*[ctypes.c_void_p] * 4, ctypes.c_int], ctypes.c_int
     return found
 
 

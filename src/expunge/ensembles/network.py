@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from expunge.core import Interface, Outcome, Statistics
 from expunge.core.modules import copied, hooked, plain_attributes
 from expunge.core.outcomes import Classes
-from expunge.ensembles.by_hand import Make, write_out
+from expunge.ensembles.by_hand import Make, joined, write_out
+from expunge.ensembles.chain import linear_layers, outputs
 from expunge.ensembles.layers import Context, Unsupported, compile_layers
 from expunge.ensembles.skeleton import Skeleton, Traits
 
@@ -53,6 +54,8 @@ class LayerNetwork:
         """What makes the layers of a pass with written-out gradients, where there is one (see `by_hand.py`)."""
         with contextlib.suppress(Unsupported):
             self.by_hand = write_out(copied(template))
+        self.chain = linear_layers(joined([make() for make in self.by_hand or ()]))
+        """The layers that compiled kernels take as a chain, or none."""
 
     def __call__(
         self,
@@ -67,6 +70,11 @@ class LayerNetwork:
         members = len(next(iter(params.values())))
         context = Context(params, buffers, members, statistics == "updated", noise)
         return self._run(context, self.interface.prepare(x))
+
+    def predict(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Return what a call does for the same batch for every member, without a graph."""
+        found = outputs(self.chain, params, self.interface.prepare(x)[0]) if self.chain and len(x) == 1 else None
+        return self(params, buffers, x) if found is None else found
 
 
 class ModuleNetwork:
