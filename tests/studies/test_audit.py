@@ -217,7 +217,6 @@ def test_what_is_shown_and_one_stopping_time_of_every_run_is_judged(run):
     judged = {c.id for c in forget.configurations if c.verdict.name != "unjudged"}
     for selection in forget.selections:
         assert {selection.chosen, selection.best} <= judged
-    assert {c.id for c in forget.configurations if c.control} <= judged
     assert {c.run for c in forget.configurations if c.id in judged} == {c.run for c in forget.configurations}
     assert len(judged) < len(forget.configurations)
 

@@ -299,7 +299,7 @@ def _references(
 
 
 def _controls(forget: ForgetRecord, keys: Mapping[str, list[str]]) -> list[ControlRow]:
-    """Return one line for each run of a control: its chosen stopping time if there is one, else its last."""
+    """Return one line for each run of a control: its chosen stopping time if there is one, else one that was judged."""
     chosen = {s.chosen for s in forget.selections}
     runs: dict[str, list[ConfigurationRecord]] = {}
     for c in forget.configurations:
@@ -307,7 +307,7 @@ def _controls(forget: ForgetRecord, keys: Mapping[str, list[str]]) -> list[Contr
             runs.setdefault(c.run, []).append(c)
     found = []
     for run in runs.values():
-        shown = next((c for c in run if c.id in chosen), max(run, key=lambda c: c.epoch))
+        shown = max(run, key=lambda c: (c.id in chosen, c.verdict.name not in ("unjudged", "diverged"), c.epoch))
         options = wording.options_text(shown.options, keys[shown.method])
         found.append(ControlRow(shown, wording.short_label(shown.label, shown.statistics), options, len(run)))
     return found

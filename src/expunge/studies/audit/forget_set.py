@@ -131,9 +131,9 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
             halves = Halves(sides["oracle"], sides["held_out"], margins)
             selections = select_all(configurations, {run.name: run.chosen for run in runs}, halves.gap)
             kept = {name for s in selections for name in (s.chosen, s.best, s.equal_cost)}
-            kept |= {c.id for c in configurations if c.control}
             study.reporter.step(f"{forget.name}: judging what was chosen")
             shown = [c for c in configurations if c.id in kept | best_of_runs(configurations)]
+            kept |= {c.id for c in configurations if c.control}
             for c, judged in zip(shown, pool.map(lambda c: target.judge(margins[c.id]), shown), strict=True):
                 c.scores, c.verdict = judged
         except BaseException:
