@@ -301,7 +301,8 @@ def test_an_audit_judges_it_like_any_other_and_goes_on(tmp_path):
     assert found.verdict.name in {"indistinguishable", "undecided"}
     assert found.cost <= 1
     assert any(note.startswith("No forecast was made: a forecast follows one training") for note in run.record.notes)
-    assert ex.audit(task, **arguments, resume=True).record.forget_sets == run.record.forget_sets
+    again = ex.audit(task, **arguments, resume=True)
+    assert again.record.model_dump_json(include={"forget_sets"}) == run.record.model_dump_json(include={"forget_sets"})
 
 
 class Quiet:
