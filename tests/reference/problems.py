@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.core import ForgetSet, Recipe, Task
+from expunge.core import ForgetSet, InputError, Recipe, Task
 
 
 class SmallResNet(nn.Module):
@@ -79,6 +82,12 @@ def blobs(shape: tuple[int, ...], n: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def small_task(name: str = "mlp", n: int = 50, model: Callable[[], nn.Module] | None = None, **recipe: Any) -> Task:
     """A task of `n` training examples in three classes; float64 unless the recipe says otherwise."""
+    return copy.copy(_tried(name, n, model, **recipe))
+
+
+@cache
+def _tried(name: str, n: int, model: Callable[[], nn.Module] | None, **recipe: Any) -> Task:
+    """The task, for which it was tried how its models are computed: that takes longer than training them."""
     factory, shape = MODELS[name]
     options: dict[str, Any] = {
         "epochs": 3,
@@ -89,7 +98,7 @@ def small_task(name: str = "mlp", n: int = 50, model: Callable[[], nn.Module] | 
         "weight_decay": 1e-2,
     }
     train, validation = blobs(shape, n, 1), blobs(shape, 20, 2)
-    return Task(
+    task = Task(
         name=f"small-{name}",
         train=train,
         validation=validation,
@@ -97,6 +106,9 @@ def small_task(name: str = "mlp", n: int = 50, model: Callable[[], nn.Module] | 
         recipe=Recipe(**{**options, **recipe}),
         classes=3,
     )
+    with contextlib.suppress(InputError):
+        assert task.network
+    return task
 
 
 def forget_set(task: Task, size: int = 7, seed: int = 0) -> ForgetSet:
