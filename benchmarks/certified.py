@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.methods.certified_runs import QuietFit, one_task, run
 
-from expunge.methods import CertifiedRemoval, DescentToDelete
+from expunge.methods import CertifiedRemoval, DescentToDelete, RewindToDelete
 
 SOUND = {
     "descent_to_delete, 1 step, little noise": (DescentToDelete(steps=1), {"noise": 0.01}),
@@ -27,12 +27,23 @@ SOUND = {
     "certified_removal, 1 step, noise on the weights": (CertifiedRemoval(steps=1, budget=1e9), {"noise": 0.1}),
     "certified_removal, 2 steps, noise on the weights": (CertifiedRemoval(steps=2, budget=1e9), {"noise": 0.1}),
     "certified_removal, 2 steps, perturbation": (CertifiedRemoval(steps=2, budget=1e9), {"perturbation": 1.0}),
+    "rewind_to_delete, 1 of 40 steps, little noise": (RewindToDelete(share=0.975), {"noise": 0.03, "steps": 40}),
+    "rewind_to_delete, half of 40 steps": (RewindToDelete(share=0.5), {"noise": 0.1, "steps": 40}),
+    "rewind_to_delete, three quarters of 40 steps": (RewindToDelete(share=0.25), {"noise": 0.1, "steps": 40}),
 }
 BROKEN = {
     "rows four times too long": (DescentToDelete(steps=100), {"noise": 0.1, "scale": 4.0}),
     "a ten-thousandth of the noise that is claimed": (
         DescentToDelete(steps=10),
         {"noise": 0.1, "l2": 0.2, "fit": QuietFit},
+    ),
+    "steps twice as long as those that contract": (
+        RewindToDelete(share=0.25),
+        {"noise": 0.1, "steps": 40, "rate": 4 / 0.6},
+    ),
+    "rewind_to_delete, a thousandth of the noise that is claimed": (
+        RewindToDelete(share=0.75),
+        {"noise": 0.1, "steps": 40, "fit": QuietFit},
     ),
     "a residual above the budget": (CertifiedRemoval(steps=1, budget=0.01), {"perturbation": 1.0}),
 }

@@ -6,6 +6,7 @@ own `fit` and with the seeds that `ex.train` gives them, so that hundreds of run
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +47,7 @@ def one_task(number: int, *, fit: type[ConvexFit] = ConvexFit, scale: float = 1.
     x = rng.normal(size=(ROWS, FEATURES))
     y = (x[:, 0] + rng.normal(size=ROWS) > 0).astype(int)
     made = ex.tasks.logistic((x, y), validation=40, seed=number, **{"l2": 0.05, **options})
-    own = fit(l2=made.fit.l2, perturbation=made.fit.perturbation, noise=made.fit.noise)
+    own = fit(**dataclasses.asdict(made.fit))
     return ex.Task(
         name=made.name,
         train=(scale * made.train.x, made.train.y),

@@ -33,7 +33,7 @@ from expunge.methods.method import Choice, Need, Role
 from reference.problems import forget_set, small_task
 
 # What these need is tested by test_certified.py, test_unsir.py, test_deltagrad.py and test_sisa.py.
-SPECIAL = {"convex", "whole_classes", "full_batch", "voters"}
+SPECIAL = {"convex", "convex_descent", "whole_classes", "full_batch", "voters"}
 NAMES = sorted(name for name, method in METHODS.items() if not SPECIAL & method.needs)
 ANY_MODEL = [name for name in NAMES if "statistics" not in METHODS[name].needs]
 TREATMENTS = ("frozen", "updated", "recalibrated")

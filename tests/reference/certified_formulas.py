@@ -13,6 +13,17 @@ def descent_to_delete_sigma(epsilon, delta, *, lipschitz, convexity, smoothness,
     return 4 * math.sqrt(2) * lipschitz * left / (convexity * examples * (1 - left) * root)
 
 
+def rewind_to_delete_growth(kept: int, steps: int, *, rate: float, smoothness: float, rows: int, forget: int) -> float:
+    """h(K) of arXiv 2409.09778 for smooth losses: ((1 + a n / (n - k))^(T - K) - 1) (1 + a)^K with a = eta L."""
+    a = rate * smoothness
+    return ((1 + a * rows / (rows - forget)) ** (steps - kept) - 1) * (1 + a) ** kept
+
+
+def rewind_to_delete_shift(growth: float, *, gradient: float, smoothness: float, rows: int, forget: int) -> float:
+    """Distance from retraining of arXiv 2409.09778: 2 k G h(K) / (L n)."""
+    return 2 * forget * gradient * growth / (smoothness * rows)
+
+
 def certified_removal_sigma(epsilon: float, delta: float, *, residual: float) -> float:
     """Perturbation of arXiv 1911.03030, Theorem 3: residual sqrt(2 log(1.5 / delta)) / epsilon."""
     return residual * math.sqrt(2 * math.log(1.5 / delta)) / epsilon

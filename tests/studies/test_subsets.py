@@ -28,7 +28,9 @@ from reference.problems import forget_set as forget_ten
 from reference.problems import small_task
 
 NAMES = [
-    name for name, method in METHODS.items() if not method.needs & {"convex", "whole_classes", "full_batch", "voters"}
+    name
+    for name, method in METHODS.items()
+    if not method.needs & {"convex", "convex_descent", "whole_classes", "full_batch", "voters"}
 ]
 MEMBERS = 20
 

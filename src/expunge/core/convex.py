@@ -1,10 +1,11 @@
-"""L2-regularised softmax regression solved to its optimum: the model for which certificates have proofs.
+"""L2-regularised softmax regression, the model for which certificates have proofs: solved to its optimum, or descended.
 
 For rows S of the task, n_S of them, a weight matrix W (classes, inputs) without a bias, and rows with |x| <= 1,
 
     L_S(W) = sum_{i in S} [ l(W x_i, y_i) + l2/2 |W|^2 ] + <B, W>        W_S = argmin L_S,  published W_S + Z
 
-with B, Z of independent N(0, perturbation^2) and N(0, noise^2) drawn from the member's seed. Constants that follow,
+with B, Z of independent N(0, perturbation^2) and N(0, noise^2) drawn from the member's seed. With `steps` it is not W_S
+that is published, but where so many steps of gradient descent on L_S / n_S lead from 0. Constants that follow,
 for the loss l of one row (cross-entropy of softmax p, one-hot y):
 
     |p - y| <= sqrt 2                                   so each regularised row is M-Lipschitz, M = sqrt 2 + l2 |W|
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.core.checks import non_negative, plain_fields, positive
+from expunge.core.checks import non_negative, plain_fields, positive, whole
 from expunge.core.errors import InputError
 from expunge.core.seeds import generator
 
@@ -41,7 +42,7 @@ CONVERGED = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class ConvexFit:
-    """A task's `fit`: softmax regression trained to its optimum, with the noise that certificates need."""
+    """A task's `fit`: softmax regression trained with the noise that certificates need."""
 
     l2: float
     """Strong convexity of the loss of each row, above 0."""
@@ -49,12 +50,22 @@ class ConvexFit:
     """Standard deviation of the random linear term B, in units of the summed loss."""
     noise: float = 0.0
     """Standard deviation of the noise Z on the published weights."""
+    steps: int | None = None
+    """Steps of gradient descent on all rows, from 0, at least 1; None solves for the optimum."""
+    rate: float | None = None
+    """Size of each step, above 0; None is 2 / (L + m), the largest for which every step contracts."""
 
     def __post_init__(self) -> None:
         """Check the options."""
         plain_fields(self)
         positive(l2=self.l2)
         non_negative(perturbation=self.perturbation, noise=self.noise)
+        if self.steps is not None:
+            whole(steps=self.steps)
+        if self.rate is not None:
+            positive(rate=self.rate)
+            if self.steps is None:
+                raise InputError(f"rate = {self.rate:g} was given without steps, expected both, or neither.")
         if not self.perturbation and not self.noise:
             raise InputError(
                 "perturbation and noise are both 0, expected one of them above 0: all models would be one, and nothing "
@@ -66,7 +77,11 @@ class ConvexFit:
         weight = model.weight
         linear, noise = self.drawn(seed, weight)
         with torch.no_grad():
-            weight.copy_(self.solve(weight, dataset.x, dataset.y, linear) + noise)
+            if self.steps is None:
+                found = self.solve(weight, dataset.x, dataset.y, linear)
+            else:
+                found = self.descended(torch.zeros_like(weight), dataset.x, dataset.y, linear, self.steps)
+            weight.copy_(found + noise)
 
     def drawn(self, seed: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return what follows from a member's seed: the linear term B and the noise Z, each of the shape of `like`.
@@ -107,6 +122,25 @@ class ConvexFit:
             f"the optimum was not reached: after {STEPS} Newton steps the mean gradient is "
             f"{float(g.norm()) / len(x):.2g}, expected {CONVERGED:g}; raise l2 (it is {self.l2:g})."
         )
+
+    @property
+    def step_size(self) -> float:
+        """Size of each step of gradient descent."""
+        return 2 / (self.smoothness() + self.l2) if self.rate is None else self.rate
+
+    def descended(self, w: Tensor, x: Tensor, y: Tensor, linear: Tensor, steps: int) -> Tensor:
+        """Return where steps of gradient descent on the mean loss of some rows lead.
+
+        Args:
+            w: Weights (classes, inputs) to begin at.
+            x: Inputs (rows, inputs).
+            y: Classes (rows,).
+            linear: B (classes, inputs).
+            steps: How many.
+        """
+        for _ in range(steps):
+            w = w - self.step_size * self.gradient(w, x, y, linear) / len(x)
+        return w
 
     def objective(self, w: Tensor, x: Tensor, y: Tensor, linear: Tensor) -> float:
         """Return L_S(W); see `solve` for the arguments."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from expunge.methods.replay import Replay
     from expunge.methods.retrain import Retrain
     from expunge.methods.rewind import Rewind
+    from expunge.methods.rewind_to_delete import RewindToDelete
     from expunge.methods.rfe import RFE
     from expunge.methods.salun import SalUn
     from expunge.methods.scrub import Scrub
@@ -83,6 +84,7 @@ __all__ = [
     "Replay",
     "Retrain",
     "Rewind",
+    "RewindToDelete",
     "SalUn",
     "Scrub",
     "Sisa",

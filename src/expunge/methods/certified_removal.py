@@ -62,8 +62,7 @@ class CertifiedRemoval(ConvexMethod):
         non_negative(budget=self.budget)
         between(1e-300, 1 - 1e-12, delta=self.delta)
 
-    @property
-    def passes(self) -> int:
+    def passes(self, epochs: int) -> int:
         """Every step is a pass."""
         return self.steps
 

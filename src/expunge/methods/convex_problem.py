@@ -38,6 +38,10 @@ class ConvexMember:
     """Retain inputs (rows, inputs)."""
     y: Tensor
     """Retain classes (rows,)."""
+    all_x: Tensor
+    """Training inputs, those that are forgotten included."""
+    all_y: Tensor
+    """Training classes, likewise."""
     forget: int
     """Rows that are forgotten."""
     seed: int
@@ -91,9 +95,12 @@ class ConvexMethod(Method):
     published: ClassVar[bool] = True
     """Whether the models must have noise on their weights; else a random linear term in training will do."""
 
-    @property
-    def passes(self) -> int:
-        """Passes over R that it takes."""
+    def passes(self, epochs: int) -> int:
+        """Return the passes over R that it takes.
+
+        Args:
+            epochs: Those of training.
+        """
         raise NotImplementedError
 
     def removed(self, member: ConvexMember, rows: Assumption) -> tuple[Tensor, Claim]:
@@ -111,13 +118,13 @@ class ConvexMethod(Method):
 
     def planned_cost(self, forget: int, retain: int, epochs: int) -> float:
         """Return the passes over R, in units of those of training."""
-        return self.passes / epochs
+        return self.passes(epochs) / epochs
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield the one result."""
         rows = row_norm(problem)
         found, claims = zip(*(self.removed(each, rows) for each in convex_members(problem, self.name)), strict=True)
-        problem.ledger.examples += self.passes * len(problem.retain)
+        problem.ledger.examples += self.passes(problem.recipe.epochs) * len(problem.retain)
         (name,) = problem.start.params
         params = {name: torch.stack(found).to(problem.start.params[name])}
         made = problem.stop(1, problem.start.with_state(params, clone(problem.start.buffers)))
@@ -149,6 +156,8 @@ def convex_members(problem: Problem, name: str) -> Iterator[ConvexMember]:
             noise=fit.drawn(published[place], w)[1],
             x=problem.x[rows].double(),
             y=problem.y[rows],
+            all_x=problem.x.double(),
+            all_y=problem.y,
             forget=len(problem.forget),
             seed=problem.seeds[place],
         )

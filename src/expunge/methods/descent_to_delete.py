@@ -50,8 +50,7 @@ class DescentToDelete(ConvexMethod):
         whole(steps=self.steps)
         between(1e-300, 1 - 1e-12, delta=self.delta)
 
-    @property
-    def passes(self) -> int:
+    def passes(self, epochs: int) -> int:
         """Every step is a pass."""
         return self.steps
 

@@ -25,6 +25,7 @@ OptimizerOption = Literal["recipe", "sgd", "adam", "adamw"]
 Raises = Literal["forget loss", "forget divergence", ""]
 Need = Literal[
     "convex",
+    "convex_descent",
     "retain", "forget", "targets", "states", "per_example_gradients", "modules", "weights", "statistics", "recipe",
     "classes", "real_inputs", "whole_classes", "full_batch", "voters", "layers",
 ]  # fmt: skip
@@ -35,7 +36,8 @@ forget set of whole classes (such a method is in no `all`: it has to be named);
 `full_batch`: gradient descent on all rows at once, without momentum;
 `voters`: models that are several networks, each trained on rows of its own (`ex.tasks.sisa`); `layers`: models that are
 not, whose layers come one after another;
-`convex`: a strongly convex loss that is solved to its optimum with noise (`ex.tasks.logistic`)."""
+`convex`: a strongly convex loss that is solved to its optimum with noise (`ex.tasks.logistic`); `convex_descent`: one
+that is trained by steps of gradient descent on all rows instead (`ex.tasks.logistic(steps=40)`)."""
 Choice = Literal["calibration", "cheapest", "last"]
 """How an audit chooses among settings and stopping times: best on the calibration set; the cheapest that works there;
 the last stopping time, which is no choice."""
@@ -73,11 +75,18 @@ def lacking(task: Task) -> dict[Need, str]:
     if not task.train.x.is_floating_point():
         kind = str(task.train.x.dtype).removeprefix("torch.")
         found["real_inputs"] = f"inputs of real numbers, which gradients reach, and those of {task.name} are {kind}"
-    if not isinstance(task.fit, ConvexFit) or not plain_linear(task.build(0)):
+    convex = task.fit if isinstance(task.fit, ConvexFit) and plain_linear(task.build(0)) else None
+    if convex is None or convex.steps is not None:
         found["convex"] = (
             "a strongly convex loss that is solved to its optimum with noise from the member's seed: a linear model "
             "without a bias, L2 regularisation, rows of norm at most 1 (ex.tasks.logistic is such a task, "
             f"{task.name} is not). For other models the same claim has no proof; clipped_noisy claims another one"
+        )
+    if convex is None or convex.steps is None:
+        found["convex_descent"] = (
+            "a strongly convex loss that is trained by gradient descent on all rows, with noise from the member's seed "
+            f"(ex.tasks.logistic(steps=40) is such a task, {task.name} is not). For other models the bound on what is "
+            "left grows with every step"
         )
     return found
 

@@ -24,6 +24,7 @@ CANDIDATES = {
     "newton": "newton.Newton",
     "certified_removal": "certified_removal.CertifiedRemoval",
     "descent_to_delete": "descent_to_delete.DescentToDelete",
+    "rewind_to_delete": "rewind_to_delete.RewindToDelete",
     "noisy_descent": "noisy_descent.NoisyDescent",
     "clipped_noisy": "clipped_noisy.ClippedNoisy",
     "cf_k": "last_layers.CFk",

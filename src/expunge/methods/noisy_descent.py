@@ -61,8 +61,7 @@ class NoisyDescent(ConvexMethod):
         positive(sigma=self.sigma)
         between(1e-300, 1 - 1e-12, delta=self.delta)
 
-    @property
-    def passes(self) -> int:
+    def passes(self, epochs: int) -> int:
         """Every epoch is one."""
         return self.epochs
 

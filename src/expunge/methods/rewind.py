@@ -13,7 +13,7 @@ as far as needed, which is not part of the method's cost.
 Source: Mu and Klabjan, "Rewind-to-Delete: Certified Machine Unlearning for Nonconvex Functions" (arXiv 2409.09778):
 full-batch gradient descent at a constant rate, K steps on R from the state K steps before the end, and noise on what is
 published. Differs from the source: mini-batches, momentum and a schedule, as the recipe has them; a share of epochs in
-place of steps; no noise, so nothing is certified (their bound is for full-batch gradient descent in any case).
+place of steps; no noise, so nothing is certified (their bound is for full-batch gradient descent: `rewind_to_delete`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Logistic regression for which certificates have proofs: strongly convex, solved to its optimum, with noise."""
+"""Logistic regression for which certificates have proofs: strongly convex, solved or descended, with noise."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ def logistic(
     noise: float | None = None,
     validation: int | None = None,
     seed: int = 0,
+    steps: int | None = None,
+    rate: float | None = None,
 ) -> Task:
-    """Return L2-regularised softmax regression, solved to its optimum, as a task that can be certified.
+    """Return L2-regularised softmax regression, solved to its optimum or descended, as a task that can be certified.
 
     Inputs are standardised with the training examples (tabular data) or divided by 16 (digits), get a constant in place
     of a bias, and are scaled so that the longest training row has norm 1 (longer rows of the validation set are
@@ -33,10 +35,13 @@ def logistic(
             which are taken as they are but for the constant and the scale.
         l2: Regularisation of each row, above 0; the strong convexity.
         perturbation: Standard deviation of the random linear term of the summed loss, for `certified_removal`.
-        noise: Standard deviation of noise on the published weights, for `descent_to_delete`; left out, 0.1 where
-            `perturbation` is 0, else 0.
+        noise: Standard deviation of noise on the published weights, for `descent_to_delete` and `rewind_to_delete`;
+            left out, 0.1 where `perturbation` is 0, else 0.
         validation: Examples held back; by default a fifth.
         seed: Chooses the stratified split; it is no seed of a model.
+        steps: Train by so many steps of gradient descent on all rows, from 0, for `rewind_to_delete`; None solves for
+            the optimum, which the other methods need.
+        rate: Size of each step; None is 2 / (L + m), L the smoothness and m the strong convexity.
 
     Raises:
         InputError: If an argument leaves its range, or there is no noise at all.
@@ -58,14 +63,14 @@ def logistic(
     x = x / np.linalg.norm(x[kept], axis=1).max()
     x[out] /= np.maximum(1.0, np.linalg.norm(x[out], axis=1, keepdims=True))
     noise = (0.0 if perturbation else 0.1) if noise is None else noise
-    fit = ConvexFit(l2=l2, perturbation=perturbation, noise=noise)
+    fit = ConvexFit(l2=l2, perturbation=perturbation, noise=noise, steps=steps, rate=rate)
     return Task(
-        name=f"logistic-{name}",
+        name=f"logistic-{name}" + "-descent" * (steps is not None),
         train=(x[kept], y[kept]),
         validation=(x[out], y[out]),
         model=partial(nn.Linear, x.shape[1], int(y.max()) + 1, bias=False),
-        # Of a recipe a fit reads nothing: about ten Newton steps over all rows are what costs are relative to.
-        recipe=Recipe(epochs=10, batch_size=64, lr=0.1, precision="float64"),
+        # Of a recipe a fit reads nothing: passes over all rows are what costs are relative to, about ten Newton steps.
+        recipe=Recipe(epochs=10 if steps is None else steps, batch_size=64, lr=0.1, precision="float64"),
         fit=fit,
         classes=int(y.max()) + 1,
     )
