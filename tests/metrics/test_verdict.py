@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from expunge.core import InputError
-from expunge.metrics import DEFAULT_TOLERANCE, Judge, judge
+from expunge.metrics import DEFAULT_TOLERANCE, Judge, Ruler, judge
 
 SIZES = {"forget": 70, "retain": 200, "validation": 150}
 
@@ -236,10 +236,16 @@ def draw(rng, members, shared=0.0, forget=0.0, sizes=(30, 20, 20)):
     return out
 
 
+@pytest.fixture
+def no_share(monkeypatch):
+    """Leaves out the share of rows that could have been missed: half of the time, and said only; it decides nothing."""
+    monkeypatch.setattr("expunge.metrics.row_judge.smallest_share", lambda *sides, **options: None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shared", [0.0, 0.4])
-@pytest.mark.parametrize("members", [20, 50, 100])
-def test_error_rates(members, shared):
+@pytest.mark.parametrize("members", [20, 100])
+def test_error_rates(members, shared, no_share):
     """Oracles accused of anything, and pretrained called indistinguishable: 5 % at most."""
     accused = missed = 0
     runs = 60
@@ -261,20 +267,26 @@ def test_error_rates(members, shared):
 
 @pytest.mark.slow
 def test_just_beyond_the_tolerance_is_seldom_called_indistinguishable():
-    """The hardest case: forget examples moved by .40, an excess at the tolerance, where the test grants 5 %."""
+    """The hardest case: forget examples moved by .40, an excess at the tolerance, where the test grants 5 %.
+
+    Its test on the forget examples alone, without which no verdict is `indistinguishable`.
+    """
     runs, members, found = 100, 100, []
     for run in range(runs):
         rng = np.random.default_rng([run, 40])
         oracle, held_out = (draw(rng, members, sizes=(70, 10, 10)) for _ in range(2))
-        decide = Judge(oracle, held_out, replicates=40, seed=run)
-        found.append(decide(draw(rng, members, forget=0.40, sizes=(70, 10, 10))))
-    excess = np.array([verdict.splits["forget"].excess for verdict in found])
+        margins = draw(rng, members, forget=0.40, sizes=(70, 10, 10))
+        ruler = Ruler(oracle["forget"], held_out["forget"], replicates=40, seed=run, resample_examples=False)
+        ready = ruler.prepare(margins["forget"])
+        found.append((ruler.score(ready, "p95", intervals=False).excess, ruler.excess_interval(ready, "p95", 0.90)[1]))
+        if run < 3:
+            judged = Judge(oracle, held_out, replicates=40, seed=run)(margins).splits["forget"]
+            assert found[-1] == (judged.excess, judged.high90)
+    excess = np.array([each for each, _ in found])
     assert excess.mean() == pytest.approx(0.13, abs=0.01)
     assert excess.mean() > DEFAULT_TOLERANCE - 2 * excess.std() / np.sqrt(runs)
-    # The test on the forget examples alone, which no other split can hide: 10 of 100 or more have 3 % at a rate of 5 %.
-    passed = [v.splits["forget"].high90 < DEFAULT_TOLERANCE for v in found]
-    assert sum(passed) <= 9
-    assert sum(verdict.name == "indistinguishable" for verdict in found) <= sum(passed)
+    # 10 of 100 or more have 3 % at a rate of 5 %.
+    assert sum(high < DEFAULT_TOLERANCE for _, high in found) <= 9
     # A bound that nothing ever passes would be empty: without the shift most pass.
     rng = np.random.default_rng(41)
     parts = [draw(rng, members, sizes=(70, 10, 10)) for _ in range(3)]
