@@ -149,7 +149,6 @@ print("finished")
     ("name", "optimiser", "stop", "workers", "shards", "partials"),
     [
         ("resnet", "sgd", 12, 1, 1, 1),  # in the second chunk: one shard, and a partial of the second
-        ("mlp", "adamw", 4, 1, 0, 1),  # in the first chunk
         ("resnet", "sgd", 12, 2, None, None),  # wherever two workers happen to be
     ],
 )
