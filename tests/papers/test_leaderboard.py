@@ -99,7 +99,7 @@ def test_a_weight_helps_only_where_intervals_do_not_meet():
     rows = [dial(0.9, 0.1, 0.0, 0.2), dial(0.99, 0.3, 0.2, 0.4), dial(1.0, 0.5, 0.4, 0.6)]
     rows += [dial(0.9, 0.5, 0.3, 0.7, "two"), dial(1.0, 0.6, 0.5, 0.8, "two")]
     rows += [dial(0.9, math.inf, math.inf, math.inf, "three"), dial(1.0, 0.6, 0.5, 0.8, "three")]
-    assert dial_answer(rows)[0].endswith("better on 1 forget sets (one), worse on 1, not told apart on 1.")
+    assert dial_answer(rows)[0].endswith("better on 1 forget set (one), worse on 1, not told apart on 1.")
     assert dial_answer([]) == []
     assert dial_answer([dial(1.0, 0.5, 0.4, 0.6)]) == []
 

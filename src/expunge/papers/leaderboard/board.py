@@ -20,7 +20,7 @@ from expunge.core.passing import failed_checks
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, Record, SplitName
 from expunge.methods import METHODS, EarlyStoppedRetrain, FineTune, Method, NegGradPlus, Retrain
 from expunge.papers.leaderboard.record import BoardRow, DialRow, LeaderboardRecord
-from expunge.report.numbers import percent
+from expunge.report.numbers import count, percent
 
 LIMITS = (0.25, 0.5, 0.9)
 """Costs, relative to retraining, below which it is asked who passes."""
@@ -198,7 +198,7 @@ def answer(record: LeaderboardRecord) -> list[str]:
         return ["No method was run."]
     tasks = list(dict.fromkeys(row.task for row in record.rows))
     sets = len({(row.task, row.forget_set) for row in record.rows})
-    where = f"{sets} forget set{'s' * (sets != 1)} of {', '.join(tasks)}"
+    where = f"{count(sets, 'forget set')} of {', '.join(tasks)}"
     gentle = next((each for each in found if not each.control and not each.climbs and each.passing), None)
     climbing = next((each for each in found if each.climbs), None)
     control = next((each for each in found if each.method == EarlyStoppedRetrain.name), None)
@@ -252,7 +252,7 @@ def dial_answer(dial: Sequence[DialRow]) -> list[str]:
     sets = f" ({', '.join(which)})" if which else ""
     return [
         "Does a weight of the climb help? NegGrad+ at the best of the weights tried, beside fine-tuning without any: "
-        f"better on {better} forget sets{sets}, worse on {worse}, not told apart on {open_}."
+        f"better on {count(better, 'forget set')}{sets}, worse on {worse}, not told apart on {open_}."
     ]
 
 
