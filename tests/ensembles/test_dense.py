@@ -106,6 +106,7 @@ def rule_of(what, params):
     return Rule(
         penalty=0.01 if what in ("penalty", "all") else 0.0,
         penalised=list(some) if what == "all" else None,
+        anchor=0.3 if what == "all" else 0.0,
         factors=some if what in ("factors", "all") else None,
         moving={name: p > 0.5 for name, p in some.items()} if what in ("moving", "all") else None,
     )

@@ -10,6 +10,7 @@ import torch
 from expunge.core.margins import margins_from_logits
 from expunge.ensembles.losses import WeightedCrossEntropy
 from expunge.methods.distillation import Divergence, divergence
+from expunge.methods.evidential_repair import Evidence, evidential
 from expunge.methods.margin_matching import Matching, huber
 from expunge.methods.scrub import Keep
 
@@ -29,7 +30,9 @@ def drawn(scale, seed=0):
     return logits, teacher, torch.randint(0, CLASSES, (MEMBERS, BATCH), generator=draw)
 
 
-def agree(written, plain):
+def agree(loss, logits, target, plain):
+    written = loss.with_gradient(logits, target)
+    assert torch.equal(loss.slope(logits, target), written[1])
     for one, other in zip(written, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
@@ -39,7 +42,7 @@ def agree(written, plain):
 def test_the_distance_of_scrub(scale, temperature):
     logits, teacher, _ = drawn(scale)
     plain = differentiated(lambda z: divergence(z, teacher, temperature), logits)
-    agree(Divergence(temperature).with_gradient(logits, teacher), plain)
+    agree(Divergence(temperature), logits, teacher, plain)
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
@@ -50,8 +53,7 @@ def test_what_the_min_pass_of_scrub_descends(scale):
         entropy = torch.nn.functional.cross_entropy(z.flatten(0, 1), labels.flatten(), reduction="none")
         return 0.99 * entropy.view(MEMBERS, BATCH).mean(1) + 0.1 * divergence(z, teacher, 4.0)
 
-    written = Keep(0.99, 0.1, Divergence(4.0), teacher).with_gradient(logits, labels)
-    agree(written, differentiated(loss, logits))
+    agree(Keep(0.99, 0.1, Divergence(4.0), teacher), logits, labels, differentiated(loss, logits))
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
@@ -70,7 +72,7 @@ def test_margin_matching_with_unknown_targets(scale, classes):
         apart = huber(difference, 0.5)
         return (weights * apart).sum(1)
 
-    agree(Matching(0.5, labels, weights).with_gradient(logits, targets), differentiated(loss, logits))
+    agree(Matching(0.5, labels, weights), logits, targets, differentiated(loss, logits))
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
@@ -83,4 +85,11 @@ def test_cross_entropies_with_weights_of_both_signs(scale, shape):
         entropy = torch.nn.functional.cross_entropy(z.flatten(0, 1), labels.flatten(), reduction="none")
         return (weights * entropy.view(MEMBERS, BATCH)).sum(1)
 
-    agree(WeightedCrossEntropy(weights).with_gradient(logits, labels), differentiated(loss, logits))
+    agree(WeightedCrossEntropy(weights), logits, labels, differentiated(loss, logits))
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_what_the_evidential_head_descends(scale, share):
+    logits, _, labels = drawn(scale)
+    agree(Evidence(share), logits, labels, differentiated(lambda z: evidential(z, labels, share).mean(1), logits))

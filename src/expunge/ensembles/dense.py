@@ -89,7 +89,8 @@ def _laid_out(x: Tensor) -> tuple[Tensor, bool]:
 class Update(ctypes.Structure):
     """How weights move, as `direct.c` reads it; pointers are None for nothing, or to numbers laid out like the weights.
 
-    A step changes a gradient g to factors g + penalty sign(weight), and moves by it along SGD, Adam or AdamW.
+    A step changes a gradient g to factors g + penalty sign(weight) + anchor (weight - start), and the optimiser moves
+    by that.
     """
 
     _fields_: ClassVar = [
@@ -100,11 +101,13 @@ class Update(ctypes.Structure):
         ("squares", ctypes.c_double),  # share of Adam's second moments that is kept
         ("least", ctypes.c_double),  # what is added to their root
         ("penalty", ctypes.c_double),  # l1 coefficient
+        ("anchor", ctypes.c_double),  # of the pull to `start`
         ("first", ctypes.c_void_p),  # moments, moved in place; None is SGD without momentum
         ("second", ctypes.c_void_p),
         ("penalised", ctypes.c_void_p),  # 1 for weights under the penalty, else 0; None is all
         ("factors", ctypes.c_void_p),  # of gradients
         ("moving", ctypes.c_void_p),  # 0 for weights that stay
+        ("start", ctypes.c_void_p),  # where the anchor is
     ]
 
 

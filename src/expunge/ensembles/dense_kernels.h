@@ -135,14 +135,15 @@ TARGET static __attribute__((unused)) void NAME(match)(
    steps before it. SGD: first = momentum first + g, weight -= rate first, or weight -= rate g where there is no first. */
 TARGET static __attribute__((unused)) void NAME(move)(
     const update *u, int64_t count, int64_t place, REAL *weight, REAL *gradient, REAL rate, int64_t taken) {
-    const REAL *factors = FROM(u->factors), *penalised = FROM(u->penalised), *moving = FROM(u->moving);
+    const REAL *factors = FROM(u->factors), *penalised = FROM(u->penalised), *moving = FROM(u->moving), *start = FROM(u->start);
     REAL *first = FROM(u->first), *second = FROM(u->second);
-    const REAL momentum = u->momentum, decay = u->decay, penalty = u->penalty, squares = u->squares, least = u->least;
+    const REAL momentum = u->momentum, decay = u->decay, penalty = u->penalty, anchor = u->anchor, squares = u->squares, least = u->least;
     for (int64_t k = 0; factors && k < count; k++) gradient[k] *= factors[k];
     for (int64_t k = 0; penalty != 0 && k < count; k++) {
         const REAL up = weight[k] > 0 ? penalty : 0, down = weight[k] < 0 ? penalty : 0;
         gradient[k] += penalised ? penalised[k] * (up - down) : up - down;
     }
+    for (int64_t k = 0; anchor != 0 && k < count; k++) gradient[k] += anchor * (weight[k] - start[k]);
     if (u->kind == SGD) {
         for (int64_t k = 0; first && k < count; k++) {
             first[k] = momentum * first[k] + (gradient[k] + decay * weight[k]);

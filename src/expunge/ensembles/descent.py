@@ -214,7 +214,8 @@ class Descent:
                 index = order[:, part]
                 own_labels = gather(data.y, index) if labels is None else labels[:, part]
                 loss, target = objective.of_batch(index, own_labels, shares[:, part])
-                self.step(gather(data.x, index), target, some[0], loss, ascend=ascend, noise=noise)
+                self._differentiate(gather(data.x, index), target, loss, ascend, noise, read=False)
+                self._move(some[0])
             done += len(some)
 
     def takes_many(
@@ -256,11 +257,13 @@ class Descent:
             squares=SQUARES,
             least=LEAST,
             penalty=rule.penalty,
+            anchor=rule.anchor,
             first=first,
             second=second,
             penalised=at(rule.penalised.get(name)),
             factors=at(rule.factors.get(name)),
             moving=at(rule.moving.get(name)),
+            start=at(rule.start.get(name)),
         )
 
     def _taken(self, steps: int) -> None:
@@ -333,18 +336,24 @@ class Descent:
         self.rule.after(self._updated)
 
     def _differentiate(
-        self, x: Tensor, target: Tensor, loss: Loss | None, ascend: bool, noise: Sequence[torch.Generator] | None
+        self,
+        x: Tensor,
+        target: Tensor,
+        loss: Loss | None,
+        ascend: bool,
+        noise: Sequence[torch.Generator] | None,
+        read: bool = True,
     ) -> Tensor:
-        """Set the gradients and return the losses, detached."""
+        """Set the gradients and return the losses, detached; without `read` they may be NaN."""
         if self.written is not None:
             inputs = self.network.interface.prepare(x)
             logits = self.written.forward(inputs, update=self.steps.statistics == "updated", noise=noise)
-            losses, gradient = loss_and_gradient(logits, target, loss, ascend, self.network.outcome)
+            losses, gradient = loss_and_gradient(logits, target, loss, ascend, self.network.outcome, read)
             self.written.backward(gradient)
             return losses
         with autocast(self.steps.precision, x.device):
             logits = self.network(self.params, self.buffers, x, statistics=self.steps.statistics, noise=noise)
-        losses, gradient = loss_and_gradient(logits.detach(), target, loss, ascend, self.network.outcome)
+        losses, gradient = loss_and_gradient(logits.detach(), target, loss, ascend, self.network.outcome, read)
         tensors = list(self.trainable.values())
         gradients = torch.autograd.grad(logits, tensors, gradient, allow_unused=True)
         for tensor, own in zip(self.flat.values(), gradients, strict=True):

@@ -42,9 +42,9 @@ typedef struct {
 enum { SGD, ADAM, ADAMW };
 typedef struct {
     int64_t kind, taken;
-    double momentum, decay, squares, least, penalty;
+    double momentum, decay, squares, least, penalty, anchor;
     void *first, *second;
-    const void *penalised, *factors, *moving;
+    const void *penalised, *factors, *moving, *start;
 } update;
 
 static int64_t padded(int64_t size, int64_t multiple) { return (size + multiple - 1) / multiple * multiple; }
@@ -170,7 +170,7 @@ int expunge_direct_width(void) {
 }
 
 /* Changes whenever `direct.py` and this file must change together. */
-int expunge_direct_version(void) { return 7; }
+int expunge_direct_version(void) { return 8; }
 #endif
 
 static void *memory_for(const geometry *g, size_t size) {

@@ -21,15 +21,22 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class WrittenLoss:
-    """A `Loss` whose gradient is written out: autograd over a few small tensors costs what a small model costs."""
+    """A `Loss` whose gradient is written out: autograd over a few small tensors costs what a small model costs.
+
+    A subclass writes `with_gradient`; or, where the loss takes what the gradient does not, `__call__` and `slope`.
+    """
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return one loss a member, (members,)."""
         return self.with_gradient(logits, target)[0]
 
+    def slope(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the gradient of the sum of the losses, shaped like the logits."""
+        return self.with_gradient(logits, target)[1]
+
     def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses (members,), and the gradient of their sum, shaped like the logits."""
-        raise NotImplementedError
+        """Return the losses (members,), and the gradient of their sum."""
+        return self(logits, target), self.slope(logits, target)
 
 
 class Objective:
@@ -123,14 +130,19 @@ def weighted(outcome: Outcome, weights: Tensor) -> Loss:
 
 
 def loss_and_gradient(
-    logits: Tensor, target: Tensor, loss: Loss | None, ascend: bool, outcome: Outcome
+    logits: Tensor, target: Tensor, loss: Loss | None, ascend: bool, outcome: Outcome, read: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Return the losses (members,) and the gradient of what is descended, shaped and typed like the outputs."""
+    """Return the losses (members,) and the gradient of what is descended, shaped and typed like the outputs.
+
+    Without `read` nobody reads the losses, and NaN may stand for them.
+    """
     if loss is None and isinstance(outcome, Classes):
         # The usual loss has its gradient written out: differentiating it took a tenth of a small model's time.
         losses, gradient = cross_entropy_with_gradient(logits, target)
     elif isinstance(loss, WrittenLoss):
-        losses, gradient = loss.with_gradient(logits.float() if logits.dtype == torch.bfloat16 else logits, target)
+        wide = logits.float() if logits.dtype == torch.bfloat16 else logits
+        unread = wide.new_full((len(wide),), float("nan"))
+        losses, gradient = loss.with_gradient(wide, target) if read else (unread, loss.slope(wide, target))
     else:
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_(True)

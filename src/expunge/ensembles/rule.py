@@ -1,4 +1,4 @@
-"""What a step does besides the optimiser's own rule: gradients that are scaled or get a penalty, weights that stay."""
+"""What a step does besides the optimiser's own rule: gradients that are changed, weights that stay."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from expunge.core.tree import State
 
 @dataclass(frozen=True)
 class Rule:
-    """A step goes along factors * gradient + penalty * sign(weights), and moves the weights that may move."""
+    """A step goes along factors * gradient + penalty * sign(weights) + anchor * (weights - weights when it began).
+
+    It moves the weights that may move.
+    """
 
     penalty: float = 0.0
     """l1 coefficient."""
     penalised: Collection[str] | None = None
     """Names of the parameters under the penalty; None is all."""
+    anchor: float = 0.0
+    """Of the pull back to where the weights are when the rule begins."""
     factors: Mapping[str, Tensor] | None = None
     """Of gradients by parameter, each (members, ...); one that is left out has 1."""
     moving: Mapping[str, Tensor] | None = None
@@ -41,13 +46,14 @@ class LaidOut:
         def numbers(values: Mapping[str, Tensor]) -> State:
             return lay_out({n: values[n].to(w) if n in values else torch.ones_like(w) for n, w in weights.items()})
 
-        self.penalty = rule.penalty
+        self.penalty, self.anchor = rule.penalty, rule.anchor
         spared = set() if rule.penalised is None else weights.keys() - set(rule.penalised)
         self.penalised = numbers({name: torch.zeros_like(weights[name]) for name in spared}) if spared else {}
         self.factors = {} if rule.factors is None else numbers(rule.factors)
         self.moving = {} if rule.moving is None else numbers(rule.moving)
-        self.start = lay_out({name: tensor.detach().clone() for name, tensor in weights.items()}) if self.moving else {}
-        """Where the weights are that do not move."""
+        kept = bool(self.moving) or self.anchor != 0
+        self.start = lay_out({name: tensor.detach().clone() for name, tensor in weights.items()}) if kept else {}
+        """Where the weights are now."""
 
     def before(self, tensors: State) -> None:
         """Change the gradients of the optimiser's tensors, before a step."""
@@ -60,6 +66,8 @@ class LaidOut:
                 sign = weight.detach().sign()
                 sign = sign.mul_(self.penalised[name]) if self.penalised else sign
                 weight.grad.add_(sign, alpha=self.penalty)
+            if self.anchor:
+                weight.grad.add_(weight.detach() - self.start[name], alpha=self.anchor)
 
     def after(self, tensors: State) -> None:
         """Put the weights back that do not move, after a step."""

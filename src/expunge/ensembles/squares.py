@@ -26,11 +26,14 @@ from expunge.core.stopping import check_stopped
 from expunge.core.tree import State
 from expunge.ensembles.by_hand import BatchNorm, Pass
 from expunge.ensembles.columns import ColumnConvolution
+from expunge.ensembles.dense import DirectLinear
 from expunge.ensembles.example_gradients import CHUNK, Cotangent, check_separable, gradient_batches, trainable
 from expunge.ensembles.linear import Linear
 from expunge.ensembles.network import LayerNetwork
-from expunge.ensembles.products import input_gradient
 from expunge.ensembles.written import Layer, Setting
+
+ROWS = 64
+"""Examples that go through together at most: what lies between the products stays in the cache."""
 
 
 def squared_gradients(ensemble: Ensemble, x: Tensor, y: Tensor, cotangent: Cotangent) -> State:
@@ -60,8 +63,9 @@ def squared_gradients(ensemble: Ensemble, x: Tensor, y: Tensor, cotangent: Cotan
     gradients = {name: torch.zeros_like(tensor) for name, tensor in found.items()}
     run = Pass(layers, Setting(weights, gradients, dict(ensemble.buffers)))
     precision = next(iter(weights.values())).dtype
-    widest = max(network.widest, *(tensor[0].numel() for tensor in found.values()), 1)
-    rows = max(1, CHUNK // (widest * len(ensemble)))
+    # Convolutions form the gradients of single examples; all else is as wide as an activation.
+    formed = [found[layer.weight][0].numel() for layer in layers if isinstance(layer, SquaredConvolution)]
+    rows = min(ROWS, max(1, CHUNK // (max(network.widest, *formed, 1) * len(ensemble))))
     for start in range(0, len(x), rows):
         check_stopped()
         inputs = network.interface.prepare(x[start : start + rows].to(precision).unsqueeze(0))
@@ -72,18 +76,26 @@ def squared_gradients(ensemble: Ensemble, x: Tensor, y: Tensor, cotangent: Cotan
     return found
 
 
-class SquaredLinear(Linear):
-    """A linear layer whose gradients are squared example by example."""
+class Squared(Linear):
+    """A linear layer whose gradients are squared example by example: those of a layer with squared numbers."""
 
     def backward(self, setting: Setting, g: Tensor, inputs: bool) -> Tensor | None:
         """Write (g^2) (x^2)^T and the sum of g^2; return W^T g."""
-        dx = input_gradient(setting.params[self.weight], g, self.dx.take(self.x.shape, g)) if inputs else None
-        squares = g.square()
-        if self.weight in setting.gradients:
-            torch.bmm(squares, self.x.square().mT, out=setting.gradients[self.weight])
-        if self.bias in setting.gradients:
-            torch.sum(squares, 2, out=setting.gradients[self.bias])
+        g = g.contiguous()  # a ReLU that belongs to the layer cuts it off in place
+        own, setting.gradients = setting.gradients, {}
+        dx = super().backward(setting, g, inputs)
+        x, setting.gradients, self.x = self.x, own, self.x.square()
+        super().backward(setting, g.square(), inputs=False)
+        self.x = x
         return dx
+
+
+class SquaredLinear(Squared, Linear):
+    """By PyTorch's products."""
+
+
+class SquaredDirectLinear(Squared, DirectLinear):
+    """By the compiled kernels."""
 
 
 class SquaredConvolution(ColumnConvolution):
@@ -141,7 +153,7 @@ def _layers(ensemble: Ensemble) -> Sequence[Layer] | None:
             name = layer.name if isinstance(layer, BatchNorm) else layer.parameters[0].rpartition(".")[0]
             module = network.template.get_submodule(name)
             if isinstance(module, nn.Linear):
-                layer = SquaredLinear(name, module)
+                layer = (SquaredDirectLinear if isinstance(layer, DirectLinear) else SquaredLinear)(name, module)
             elif isinstance(module, nn.Conv2d):
                 layer = SquaredConvolution(name, module)
             elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -75,15 +75,15 @@ class Divergence(WrittenLoss):
 
     temperature: float
 
-    def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the divergence from the teacher's logits (members, batch, classes), and its gradient."""
-        # Classes before examples: log-softmax along a short last axis is several times slower.
-        log_p, log_q = (F.log_softmax(z.transpose(1, 2) / self.temperature, 1) for z in (target, logits))
-        p = log_p.exp()
-        examples = logits.shape[1]
-        losses = self.temperature**2 / examples * (p * log_p.sub_(log_q)).sum((1, 2))
-        gradient = log_q.exp_().sub_(p).mul_(self.temperature / examples)
-        return losses, gradient.transpose(1, 2)
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the divergence from the teacher's logits (members, batch, classes)."""
+        return divergence(logits, target, self.temperature)
+
+    def slope(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return its gradient."""
+        # Classes before examples: softmax along a short last axis is several times slower.
+        theirs, own = (F.softmax(z.transpose(1, 2) / self.temperature, 1) for z in (target, logits))
+        return own.sub_(theirs).mul_(self.temperature / logits.shape[1]).transpose(1, 2)
 
 
 @dataclass(frozen=True)

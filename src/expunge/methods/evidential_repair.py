@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from expunge.core import ForgetSet, InputError, Network, Recipe, Task
 from expunge.core.checks import non_negative, positive, whole
+from expunge.ensembles import Loss, Objective, Rule, Weighted, WrittenLoss
 from expunge.methods.last_layers import layers_of
 from expunge.methods.method import Method, Need, OptimizerOption, Trained
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem
@@ -94,15 +95,11 @@ class EvidentialRepair(Trained):
         last = layers_of(problem.task)[-1].weights
         weights = self._weights(problem, last)
         descent = self.descent(problem, only=last)
+        descent.follow(Rule(anchor=2 * self.anchor))
+        doubted = Doubted(problem.outcome, weights)
         for epoch in range(1, self.epochs + 1):
-            noise = problem.noise(epoch)
-            for x, y, index in problem.retain_batches(epoch, self.batch_size):
-                own = weights.gather(1, index.to(weights.device))
-                _, gradients = descent.gradients(x, torch.stack([y.to(own), own], 2), _weighted, noise=noise)
-                for name in gradients if self.anchor else ():
-                    away = descent.trainable[name].detach() - problem.start.params[name]
-                    gradients[name].add_(away, alpha=2 * self.anchor)
-                descent.apply(gradients, self.lr)
+            size, noise = self.batch_size, problem.noise(epoch)
+            problem.take_pass(descent, "retain", epoch, size, self.lr, objective=doubted, noise=noise)
             yield problem.checkpoint(epoch, descent, self.statistics)
 
     def _weights(self, problem: Problem, last: Sequence[str]) -> Tensor:
@@ -110,13 +107,8 @@ class EvidentialRepair(Trained):
         head = self.descent(problem, only=last)
         pretrained = problem.logits(head, problem.retain)
         for epoch in range(1, self.evidence_epochs + 1):
-            share, noise = min(epoch / self.annealing, 1.0), problem.noise(-epoch)
-
-            def loss(logits: Tensor, labels: Tensor, share: float = share) -> Tensor:
-                return evidential(logits, labels, share).mean(1)
-
-            for x, y, _ in problem.retain_batches(-epoch, self.batch_size):
-                head.step(x, y, self.lr, loss, noise=noise)
+            evidence, noise = Evidence(min(epoch / self.annealing, 1.0)), problem.noise(-epoch)
+            problem.take_pass(head, "retain", -epoch, self.batch_size, self.lr, objective=evidence, noise=noise)
         doubt = uncertainty(problem.logits(head, problem.retain))
         problem.forward_only(2 * len(problem.retain))
         labels = problem.labels_at(problem.retain.expand(len(problem.start), -1)).long()
@@ -177,7 +169,39 @@ def uncertainty(logits: Tensor) -> Tensor:
     return logits.shape[-1] / (F.softplus(logits) + 1).sum(-1)
 
 
-def _weighted(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the mean of weighted cross-entropies; `target` holds labels and weights, (members, batch, 2)."""
-    each = F.cross_entropy(logits.transpose(1, 2), target[..., 0].long(), reduction="none")
-    return (target[..., 1] * each).mean(1)
+@dataclass(frozen=True)
+class Doubted(Weighted):
+    """What the repair descends: the mean of losses, each times the weight of its row."""
+
+    weights: Tensor
+    """Of each member's rows, (members, training examples)."""
+
+    def shares(self, order: Tensor, ends: Sequence[int]) -> Tensor:
+        """Return the weights over the size of each batch."""
+        return super().shares(order, ends) * self.weights.gather(1, order.to(self.weights.device))
+
+
+@dataclass(frozen=True)
+class Evidence(WrittenLoss, Objective):
+    """What the evidential head descends, with its gradient: that of the divergence takes trigammas alone."""
+
+    share: float
+
+    def of_batch(self, index: Tensor, labels: Tensor, shares: Tensor) -> tuple[Loss, Tensor]:
+        """Return itself and the labels."""
+        return self, labels
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of each member against labels (members, batch)."""
+        return evidential(logits, target, self.share).mean(1)
+
+    def slope(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return its gradient."""
+        alpha, index = F.softplus(logits) + 1, target.long().unsqueeze(2)
+        fit = (1 / alpha.sum(2, keepdim=True)).expand_as(alpha)
+        fit = fit.scatter_add(2, index, -1 / alpha.gather(2, index))
+        others = alpha.scatter(2, index, 1.0)
+        total = others.sum(2, keepdim=True)
+        apart = (others - 1) * torch.polygamma(1, others) - (total - alpha.shape[2]) * torch.polygamma(1, total)
+        slope = fit + self.share * apart.scatter_(2, index, 0.0)
+        return slope.mul_(torch.sigmoid(logits)).div_(target.shape[1])

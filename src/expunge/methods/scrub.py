@@ -25,7 +25,7 @@ from expunge.core import ForgetSet, InputError, Network, Recipe, Task
 from expunge.core.checks import between, non_negative, positive
 from expunge.core.outcomes import Outcome
 from expunge.core.renamed import renamed
-from expunge.ensembles import Descent, Loss, WrittenLoss, cross_entropy_with_gradient
+from expunge.ensembles import Descent, Loss, WrittenLoss, cross_entropy, cross_entropy_with_gradient
 from expunge.methods.distillation import FromTeacher, Matching, check_matching, distance_of
 from expunge.methods.method import Method, OptimizerOption, Raises, Trained, first_epochs
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
@@ -163,12 +163,14 @@ class Keep(WrittenLoss):
     distance: WrittenLoss
     teacher: Tensor
 
-    def with_gradient(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the weighted losses against labels (members, batch), and their gradient."""
-        entropy, to_labels = cross_entropy_with_gradient(logits, target)
-        apart, to_teacher = self.distance.with_gradient(logits, self.teacher)
-        gradient = to_labels.mul_(self.gamma).add_(to_teacher, alpha=self.alpha)
-        return self.gamma * entropy + self.alpha * apart, gradient
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the weighted losses against labels (members, batch)."""
+        return self.gamma * cross_entropy(logits, target) + self.alpha * self.distance(logits, self.teacher)
+
+    def slope(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return their gradient."""
+        _, to_labels = cross_entropy_with_gradient(logits, target)
+        return to_labels.mul_(self.gamma).add_(self.distance.slope(logits, self.teacher), alpha=self.alpha)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, Network, Outcome, Recipe, Task
 from expunge.core.checks import non_negative
+from expunge.core.outcomes import Classes
 from expunge.core.tree import State, clone
+from expunge.ensembles import cross_entropy_with_gradient
 from expunge.ensembles.example_gradients import Cotangent, check_separable
 from expunge.ensembles.squares import squared_gradients
 from expunge.methods.method import Method, Need
@@ -146,6 +148,13 @@ def _twice(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _loss_cotangent(outcome: Outcome) -> Cotangent:
     """Return the derivative of each example's loss by the outputs (members, examples, ...)."""
+
+    def written(outputs: Tensor, targets: Tensor) -> Tensor:
+        labels = targets.expand(outputs.shape[:2])
+        return cross_entropy_with_gradient(outputs.detach(), labels, outputs.new_ones(labels.shape[1]))[1]
+
+    if isinstance(outcome, Classes):
+        return written
 
     def pull(outputs: Tensor, targets: Tensor) -> Tensor:
         with torch.enable_grad():
