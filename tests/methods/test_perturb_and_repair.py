@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+import expunge as ex
 from expunge.core import InputError
 from expunge.core.seeds import derive
 from expunge.ensembles import train
-from expunge.methods import FineTune, PerturbAndRepair, unlearn
+from expunge.methods import FineTune, PerturbAndRepair, Problem, check_fits, unlearn
+from expunge.methods.entropy_kept import EntropyKept
 from expunge.methods.perturb_and_repair import PRESETS, smallest, smallest_together
 from reference.one_by_one import stack, train_with_seed
 from reference.problems import forget_set, small_task
@@ -38,18 +40,20 @@ def test_every_preset_equals_its_slow_twin(preset, model):
     forget, pretrained = forget_set(task, 10), train(task, members=3, seed=4)
     optimizer = "adam" if (preset, model) == ("msg", "cnn") else "sgd"
     options = {"epochs": 3, "batch_size": 16, "weight_decay": 0.1, "optimizer": optimizer}
+    if preset == "rni_full":
+        options |= {"tensors": 3, "shaken": 2, "whole_epochs": 1}  # of four at least, and three epochs
     method = PerturbAndRepair(preset=preset, lr=0.02, **options)
     if preset == "ct" and model.startswith("mlp"):
         with pytest.raises(InputError, match=r"how = 'transpose' changes square kernels .* the model of small-mlp"):
             unlearn(pretrained, task, forget, method)
         return
     found = unlearn(pretrained, task, forget, method, seed=11, chunk=2)
-    names = {"kde": ENDS, "rni": LAST}.get(preset, ALL)[model]
+    names = {"kde": ENDS, "rni": LAST, "rni_full": LAST}.get(preset, ALL)[model]
     twins = [perturb_and_repair(pretrained.module(m), task, forget, method, 11, m, names) for m in range(3)]
     expected = stack(twins)
     assert max(float((tensor - expected[key]).abs().max()) for key, tensor in state_of(found).items()) < 1e-8
     assert found.trace.failed_checks == []
-    drawing = 2 * 10 if preset == "msg" else 0
+    drawing = {"msg": 2 * 10, "prmq_full": 40 / 3}.get(preset, 0)
     assert found.trace.cost == pytest.approx((drawing + 3 * 40) / (40 * 3))
     assert method.planned_cost(10, 40, 3) == pytest.approx(found.trace.cost)
 
@@ -180,11 +184,70 @@ def test_options_that_are_left_out_are_those_of_the_preset():
         ({"layers": "head"}, "layers = 'head'"),
         ({"schedule": "step"}, "schedule = 'step'"),
         ({"epochs": 0}, "epochs = 0"),
+        ({"entropy": -1.0}, "entropy = -1"),
+        ({"shake": -1.0}, "shake = -1"),
+        ({"tensors": 1.5}, "tensors = 1.5"),
+        ({"tensors": 2}, "kept = 0.1 and tensors = 2, expected one of them"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         PerturbAndRepair(**options)
+
+
+def test_an_epoch_of_rni_moves_its_tensors_and_normalisation_alone():
+    task = small_task("resnet")
+    forget, pretrained = forget_set(task, 10), train(task, members=2)
+    method = PerturbAndRepair(
+        preset="rni_full", tensors=2, shaken=1, whole_epochs=1, epochs=3, layers=(), how="noise", lr=0.05
+    )
+    seen = []
+    unlearn(pretrained, task, forget, method, evaluate=lambda e: seen.append(e.clone()) or {}, chunk=2)
+    norms = {name for name in pretrained.params if "norm" in name}
+    for member in range(2):
+        before, moved = pretrained.params, []
+        for stage in seen:
+            moved.append({n for n, t in stage.params.items() if not torch.equal(t[member], before[n][member])})
+            before = stage.params
+        assert [len(each - norms) for each in moved] == [2, 2, 6]
+        assert all(norms <= each for each in moved)
+
+
+def test_classes_alike_and_no_penalty_are_plain_cross_entropy():
+    task = small_task("mlp", model=None)
+    forget, pretrained = forget_set(task, 10), train(task, members=2)
+    problem = Problem(pretrained, task, forget, 0, "fine_tune")
+    plain = EntropyKept.of(problem, 0.0, 0.0)
+    index = torch.arange(8).expand(2, -1)
+    loss, y = plain.of_batch(index, task.train.y[index], index)
+    z = pretrained.logits(task.train.x[:8])
+    torch.testing.assert_close(loss(z, y), task.outcome.loss(z, y).mean(1))
+    kept = EntropyKept.of(problem, 3.0, 0.5)
+    loss, _ = kept.of_batch(index, y, index)
+    weights = torch.bincount(task.train.y[forget.retain]).double() ** -0.5
+    expected = [torch.nn.functional.cross_entropy(z[m], y[m], weight=weights) for m in range(2)]
+    torch.testing.assert_close(loss(z, y), torch.stack(expected))  # entropies are those of the start
+    assert bool(
+        (
+            loss(2 * z, y)
+            > torch.stack([torch.nn.functional.cross_entropy(2 * z[m], y[m], weight=weights) for m in range(2)])
+        ).all()
+    )
+    lines = small_task("mlp")
+    with pytest.raises(InputError, match="are of classes, and the outcome of line is 'regression'"):
+        check_fits(PerturbAndRepair(preset="prmq_full"), *regression(lines))
+
+
+def regression(task):
+    made = ex.Task(
+        name="line",
+        train=(task.train.x, task.train.y.double()),
+        validation=(task.validation.x, task.validation.y.double()),
+        model=lambda: nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1)),
+        recipe=task.recipe,
+        outcome="regression",
+    )
+    return made.network, made, forget_set(made)
 
 
 def test_what_the_model_cannot_have_is_refused_before_any_work():

@@ -363,6 +363,7 @@ def salun(module: nn.Module, task: Task, forget, method, seed: int, member: int)
 def perturb_and_repair(module, task: Task, forget, method, seed: int, member: int, layers: str) -> nn.Module:
     """`layers` are the names of the modules that are perturbed, with a space between them."""
     own, module = derive(seed, "unlearn", "fine_tune", member), copy.deepcopy(module)
+    pretrained = copy.deepcopy(module.state_dict())
     torch.manual_seed(derive(own, "initialisation"))
     fresh = dict(task.model().to(task.train.x.dtype).named_parameters())
     parts = {
@@ -408,6 +409,8 @@ def perturb_and_repair(module, task: Task, forget, method, seed: int, member: in
             if p.ndim == 4 and p.shape[2] == p.shape[3] > 1:
                 for kernel in p.view(-1, *p.shape[2:]):
                     kernel.copy_(kernel.T.clone())
+    start, counts = copy.deepcopy(module).eval(), np.bincount(y[forget.retain].numpy(), minlength=3)
+    start.load_state_dict(pretrained)
     normalise(module, method.statistics)
     optimiser = stepper(module, method)
     for epoch in range(1, method.epochs + 1):
@@ -415,18 +418,40 @@ def perturb_and_repair(module, task: Task, forget, method, seed: int, member: in
         shape = {"constant": 1.0, "triangular": min(2 * done, 2 - 2 * done), "linear": 1 - done}
         shape["cosine"] = 0.5 * (1 + float(np.cos(np.pi * done)))
         for group in optimiser.param_groups:
-            group["lr"] = method.lr * shape[method.schedule]
+            group["lr"] = method.lr * shape[method.schedule] * (method.last_rate if epoch == method.epochs else 1)
+        still = {}
+        if method.tensors and epoch <= method.epochs - method.whole_epochs:
+            norms = {id(p) for m in module.modules() if "Norm" in type(m).__name__ for p in m.parameters()}
+            every = {name: p for name, p in module.named_parameters() if id(p) not in norms}
+            order = torch.randperm(len(every), generator=generator(own, "tensors", epoch)).tolist()
+            chosen = [list(every)[j] for j in order[: method.tensors]]
+            for name in chosen[: method.shaken] if epoch > 1 else ():
+                draw = torch.randn(
+                    every[name].shape, generator=generator(own, "shake", epoch, name), dtype=torch.float64
+                )
+                every[name].data.add_(method.shake * draw)
+            still = {p: p.detach().clone() for name, p in every.items() if name not in chosen}
         if epoch == method.epochs and method.last_noise:
             with torch.no_grad():
                 shake(method.last_noise, "last noise")
         for part in passes(forget.retain, seed, "fine_tune", member, f"retain-{epoch}", method.batch_size):
             optimiser.zero_grad()
-            F.cross_entropy(module(x[part]), y[part]).backward()
+            z = module(x[part])
+            loss = F.cross_entropy(z, y[part], weight=torch.tensor(counts**-method.class_power, dtype=z.dtype))
+            if method.entropy:
+                now, before = z.softmax(1), start(x[part]).softmax(1).detach()
+                change = (before * before.log()).sum(1) - (now * now.log()).sum(1)
+                loss = loss + method.entropy * (change**2).mean()
+            loss.backward()
+            for p in still:
+                p.grad.zero_()
             for name, new in drawn.items():
                 for j in range(parts[name].numel()):
                     if j not in new:
                         parts[name].grad.view(-1)[j] *= method.kept
             optimiser.step()
+            for p, value in still.items():
+                p.data.copy_(value)
     return module.eval()
 
 

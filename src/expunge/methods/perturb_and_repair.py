@@ -27,13 +27,15 @@ is by the model's own rule, from a seed of the member's own. In each:
     msg    (rank 2)  G with stored statistics and without dropout; linear layers too (source: convolutions only)
     cfw    (rank 3)  noise on every kernel and matrix (source: on direct children with "conv" in their name, so that
                      of a ResNet only the stem has any, and of a ViT nothing); no class weights, which only rescale
-    prmq   (rank 4)  cross-entropy alone (source: with class weights, and the squared change of the entropy); three
-                     epochs (source: 3.2); weights are not rounded to half precision and back
+    prmq   (rank 4)  cross-entropy alone; `prmq_full` has the source's class weights and squared change of the entropy
+                     (`entropy_kept.py`); three epochs (source: 3.2); weights are not rounded to half precision and back
     ct     (rank 5)  nothing else; a model without square kernels is refused (source: silent fine-tuning)
     kde    (rank 6)  three epochs on R in place of three on *validation* data and three on R; cross-entropy alone
-                     (source: with distillation from the pretrained model)
-    rni    (rank 7)  all parameters are trained, without noise between the epochs (source: nine tensors that are drawn
-                     anew in every epoch, of which six get noise of .04)
+                     (source: with distillation from the pretrained model, in terms whose weights no text says; and
+                     validation rows that were trained on can judge nothing)
+    rni    (rank 7)  all parameters are trained, without noise between the epochs; `rni_full` has the source's: in each
+                     epoch but the last four, nine tensors are chosen that alone are trained, beside normalisation, and
+                     six of these get noise of .04 first, but for the first epoch; the last epoch at five times the rate
 """
 
 from __future__ import annotations
@@ -47,17 +49,20 @@ import torch
 from torch import Tensor
 
 from expunge.core import ForgetSet, InputError, Network, Recipe, Task
-from expunge.core.checks import between, non_negative, one_of
-from expunge.core.seeds import derive
+from expunge.core.checks import between, non_negative, one_of, whole
+from expunge.core.outcomes import Classes
+from expunge.core.seeds import derive, generator
 from expunge.core.tree import State
 from expunge.ensembles import Descent, Rule
 from expunge.ensembles.initialise import initialise
+from expunge.ensembles.losses import USUAL, Objective
+from expunge.methods.entropy_kept import EntropyKept
 from expunge.methods.fine_tune import FineTune
-from expunge.methods.last_layers import Layer, layers_of
+from expunge.methods.last_layers import NORMALISATIONS, Layer, layers_of
 from expunge.methods.method import Method, Need, OptimizerOption, Trained
-from expunge.methods.problem import Checkpoint, Problem, Treatment
+from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment
 
-Preset = Literal["msg", "cfw", "prmq", "ct", "kde", "rni"]
+Preset = Literal["msg", "cfw", "prmq", "ct", "kde", "rni", "prmq_full", "rni_full"]
 How = Literal["gradients", "noise", "prune", "transpose", "reset"]
 Rates = Literal["constant", "triangular", "cosine", "linear"]
 
@@ -70,6 +75,13 @@ LEFT_OUT: dict[str, Any] = {
     "kept": 1.0,
     "layers": (),
     "schedule": "constant",
+    "entropy": 0.0,
+    "class_power": 0.0,
+    "tensors": 0,
+    "shaken": 0,
+    "shake": 0.0,
+    "whole_epochs": 0,
+    "last_rate": 1.0,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "msg": {
@@ -81,6 +93,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "kde": {"how": "reset", "layers": (0, -1), "epochs": 3, "lr": 1e-3, "schedule": "cosine"},
     "rni": {"how": "reset", "layers": (-1,), "epochs": 9, "lr": 2e-4},
 }  # fmt: skip
+PRESETS["prmq_full"] = {**PRESETS["prmq"], "entropy": 1.0, "class_power": 0.1}
+PRESETS["rni_full"] = {
+    **PRESETS["rni"], "tensors": 9, "shaken": 6, "shake": 0.04, "whole_epochs": 4, "last_rate": 5.0
+}  # fmt: skip
 """What each preset puts where an option was left out, before `LEFT_OUT`."""
 
 
@@ -89,7 +105,8 @@ class PerturbAndRepair(Trained):
     """Perturb the weights, then descend the loss of the retain set."""
 
     preset: Preset = "msg"
-    """Whose choices stand where an option is left out: `msg`, `cfw`, `prmq`, `ct`, `kde` or `rni`."""
+    """Whose choices stand where an option is left out: `msg`, `cfw`, `prmq`, `ct`, `kde`, `rni`, `prmq_full` or
+    `rni_full`."""
     how: How = UNSET
     """What is done to the weights: `gradients`, `noise`, `prune`, `transpose` or `reset`."""
     share: float = UNSET
@@ -109,6 +126,20 @@ class PerturbAndRepair(Trained):
     schedule: Rates = UNSET
     """Rate over the epochs: `constant`, `cosine` or `linear` to 0, or `triangular`, up for one half and down for the
     other (msg: triangular; cfw, ct, kde: cosine; others constant)."""
+    entropy: float = UNSET
+    """Weight of the squared change of each output's entropy, at least 0 (prmq_full: 1; others 0)."""
+    class_power: float = UNSET
+    """Classes weigh as their number of rows to minus this power, at least 0 (prmq_full: .1; others 0)."""
+    tensors: int = UNSET
+    """Tensors that are trained in an epoch, beside those of normalisation, drawn for each; 0 is all (rni_full: 9)."""
+    shaken: int = UNSET
+    """How many of these get noise before each such epoch but the first (rni_full: 6; others 0)."""
+    shake: float = UNSET
+    """Standard deviation of that noise, at least 0 (rni_full: .04; others 0)."""
+    whole_epochs: int = UNSET
+    """Last epochs in which all tensors are trained, at least 0 (rni_full: 4; others 0)."""
+    last_rate: float = UNSET
+    """Factor on the rate of the last epoch, at least 0 (rni_full: 5; others 1)."""
     batch_size: int = 64
     """Examples a step, at least 1."""
     momentum: float = 0.9
@@ -140,7 +171,13 @@ class PerturbAndRepair(Trained):
         one_of(("gradients", "noise", "prune", "transpose", "reset"), how=self.how)
         one_of(("constant", "triangular", "cosine", "linear"), schedule=self.schedule)
         between(0.0, 1.0, share=self.share, kept=self.kept)
-        non_negative(noise=self.noise, last_noise=self.last_noise)
+        non_negative(noise=self.noise, last_noise=self.last_noise, shake=self.shake, last_rate=self.last_rate)
+        non_negative(entropy=self.entropy, class_power=self.class_power)
+        whole(minimum=0, tensors=self.tensors, shaken=self.shaken, whole_epochs=self.whole_epochs)
+        if self.kept != 1 and self.tensors:
+            raise InputError(
+                f"kept = {self.kept:g} and tensors = {self.tensors}, expected one of them: kept = 1, or tensors = 0."
+            )
         whole_numbers = isinstance(self.layers, tuple | list) and all(type(place) is int for place in self.layers)
         if not whole_numbers or len(set(self.layers)) != len(self.layers):
             raise InputError(
@@ -161,11 +198,17 @@ class PerturbAndRepair(Trained):
     def planned_examples(self, forget: int, retain: int) -> float:
         """Return what the epochs visit, and the examples whose gradients choose weights."""
         chosen_by = forget + min(forget, retain) if self.how == "gradients" else 0
-        return chosen_by + super().planned_examples(forget, retain)
+        read = FORWARD_SHARE * retain if self.entropy else 0.0
+        return chosen_by + read + super().planned_examples(forget, retain)
 
     def check(self, network: Network, task: Task, forget: ForgetSet) -> None:
         """Refuse layers that the model lacks, a model without square kernels, and new layers under old statistics."""
         super().check(network, task, forget)
+        if (self.entropy or self.class_power) and not isinstance(task.outcome, Classes):
+            raise InputError(
+                f"entropy = {self.entropy:g} and class_power = {self.class_power:g} are of classes, and the outcome of "
+                f"{task.name} is {task.outcome.name!r}; expected 0 for both."
+            )
         shapes = {name: tuple(parameter.shape) for name, parameter in task.build(0).named_parameters()}
         if not self.perturbed(task, shapes):
             what = "square kernels (larger than 1 x 1)" if self.how == "transpose" else "matrices or kernels"
@@ -222,12 +265,43 @@ class PerturbAndRepair(Trained):
         drawn = self.perturb(problem, descent, names)
         if self.kept != 1:
             descent.follow(Rule(factors={name: torch.where(new, 1.0, self.kept) for name, new in drawn.items()}))
+        objective: Objective = USUAL
+        if self.entropy or self.class_power:
+            objective = EntropyKept.of(problem, self.entropy, self.class_power)
         for epoch in range(1, self.epochs + 1):
             if epoch == self.epochs and self.last_noise:
                 self.add_noise(problem, descent, names, self.last_noise, "last noise")
+            if self.tensors:
+                self.choose(problem, descent, epoch)
             noise, lr = problem.noise(epoch), self.rate(epoch)
-            problem.take_pass(descent, "retain", epoch, self.batch_size, lr, noise=noise)
+            problem.take_pass(descent, "retain", epoch, self.batch_size, lr, objective=objective, noise=noise)
             yield problem.checkpoint(epoch, descent, self.statistics)
+
+    def choose(self, problem: Problem, descent: Descent, epoch: int) -> None:
+        """Draw the tensors that an epoch trains, each member's own, and add the noise that some of them get.
+
+        Args:
+            problem: Whose seeds.
+            descent: The stack; its rule is replaced.
+            epoch: Number of the epoch, from 1.
+        """
+        if epoch > self.epochs - self.whole_epochs:
+            descent.follow(Rule())
+            return
+        fixed = normalising(problem.task)
+        names = [name for name in descent.trainable if name not in fixed]
+        moving = {name: torch.zeros_like(descent.trainable[name], dtype=torch.bool) for name in names}
+        for place, seed in enumerate(problem.seeds):
+            drawn = torch.randperm(len(names), generator=generator(seed, "tensors", epoch))[: self.tensors]
+            for number, name in enumerate(names[own] for own in drawn):
+                moving[name][place] = True
+                if epoch > 1 and number < self.shaken:
+                    tensor = descent.params[name].detach()[place]
+                    draw = generator(seed, "shake", epoch, name)
+                    shake = torch.randn(tensor.shape, generator=draw, dtype=torch.float64)
+                    tensor.add_((self.shake * shake).to(tensor))
+        # What does not move has no gradient either, so that momentum has nothing of it.
+        descent.follow(Rule(moving=moving, factors=moving))
 
     def rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch, from 1.
@@ -236,7 +310,8 @@ class PerturbAndRepair(Trained):
         [0.2, 0.6, 1.0, 0.6, 0.2]
         """
         shape = Recipe(epochs=self.epochs, lr=1.0, schedule=self.schedule, peak_epoch=self.epochs / 2)
-        return self.lr * shape.rate(epoch - 0.5)
+        last = self.last_rate if epoch == self.epochs else 1.0
+        return last * self.lr * shape.rate(epoch - 0.5)
 
     def perturb(self, problem: Problem, descent: Descent, names: Sequence[str]) -> dict[str, Tensor]:
         """Perturb parameters in place, and return which of their weights were drawn anew, where some were.
@@ -300,6 +375,16 @@ class PerturbAndRepair(Trained):
             for preset in presets
             for share in (0.1, 0.3, 1.0)
         ]
+
+
+def normalising(task: Task) -> set[str]:
+    """Return the names of the parameters of normalisation layers."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, layer in task.build(0).named_modules()
+        if isinstance(layer, NORMALISATIONS)
+        for name, _ in layer.named_parameters(recurse=False)
+    }
 
 
 def smallest(values: Tensor, share: float) -> Tensor:
