@@ -33,10 +33,13 @@ BESIDES = {
     "clipped_noisy": "a normal number (double precision) for every weight and step",
     "evidential_repair": "the evidential loss: polygammas of every class in 3 of 8 epochs",
     "recall_inputs": "steps on inputs, differentiated by autograd",
-    "replay": "the choice of rows is most of the run",
-    "rfe": "gradients of single examples, once, are most of the run",
-    "retrain": "",
+    "fisher_noise": "squares of slopes and inputs, a batch of all members at a time",
+    "gradient_ascent": "two readings and a stopping time for two steps",
+    "replay": "the choice of rows is a large part of the run",
+    "rfe": "gradients of single examples, once, by autograd, and a projection in double precision at every step",
+    "ssd": "squares of slopes and inputs, a batch of all members at a time",
 }
+"""What takes time that is no gradient, by profiles of runs."""
 
 
 class Counted:
