@@ -1,11 +1,12 @@
 """What a dry run says beside what it then takes.
 
     OMP_NUM_THREADS=1 python benchmarks/estimates.py --readings digits       readings, followed from smaller ones
+    OMP_NUM_THREADS=1 python benchmarks/estimates.py --forecasts digits      a forecast, from the trial of its parts
     OMP_NUM_THREADS=1 python benchmarks/estimates.py digits tabular          a forecast and an audit of 20 members
     OMP_NUM_THREADS=1 python benchmarks/estimates.py --members 100 digits    of 100 members
 
-Processor seconds of readings, wall-clock seconds of studies. On a machine that does other things as well the second say
-little. A forecast's share is what it takes in units of training 100 models.
+Processor seconds of readings and forecasts, wall-clock seconds of studies: on a machine that does other things as well
+these say little.
 """
 
 import argparse
@@ -16,10 +17,15 @@ from pathlib import Path
 import torch
 
 import expunge as ex
+from expunge.ensembles.chunks import worker_count
 from expunge.studies.audit import estimate_audit
 from expunge.studies.audit.reading_costs import reading_cost
 from expunge.studies.forecast import estimate_forecast
+from expunge.studies.run.forecast_costs import forecast_cost
+from expunge.studies.run.grid import plan_runs
 from expunge.studies.run.measure import Parts
+from expunge.studies.run.prediction import FOLLOWED, Subject, forecast
+from expunge.studies.run.trying import try_training
 
 
 def readings(name):
@@ -41,6 +47,28 @@ def readings(name):
         told, found = (reading_cost(measured, labels, members, as_it_is=whole).reading for whole in (False, True))
         off = f"{told:.2f} s told, {found:.2f} s found ({told / found - 1:+.0%})"
         print(f"{name}: {rows} forget rows, {members} members: {off}", flush=True)
+
+
+def forecasts(name, members):
+    """Compare what the trial of its parts says of a forecast with the forecast."""
+    task, device = ex.tasks.load_task(name), torch.device("cpu")
+    forget = ex.tasks.random_forget_set(task, 40)
+    runs = plan_runs(task, None, predicted=True)
+    followed = min(FOLLOWED, members)
+    trial = try_training(task, members, device, None, 0)
+    begin = time.process_time()
+    told = forecast_cost(task, forget, runs, trial, members=members, followed=followed, seed=0)
+    tried = time.process_time() - begin
+    begin = time.process_time()
+    models = ex.train(task, members=members)
+    training = time.process_time() - begin
+    begin = time.process_time()
+    forecast(Subject.of(task, models, followed=followed), forget, runs, tolerance=0.125)
+    found = time.process_time() - begin
+    seconds = (told.once + told.each) * worker_count(device)
+    off = f"{seconds:.1f} s told, {found:.1f} s found ({seconds / found - 1:+.0%})"
+    share = found / training * members / 100
+    print(f"{name}: {off}; {share:.1f} trainings of 100 members; the trial takes {tried:.1f} s", flush=True)
 
 
 def studies(name, members, out):
@@ -67,11 +95,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("tasks", nargs="+")
     parser.add_argument("--readings", action="store_true")
+    parser.add_argument("--forecasts", action="store_true")
     parser.add_argument("--members", type=int, default=20)
     given = parser.parse_args()
     for task_name in given.tasks:
         if given.readings:
             readings(task_name)
+        elif given.forecasts:
+            forecasts(task_name, given.members)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 studies(task_name, given.members, Path(folder))

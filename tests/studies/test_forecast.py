@@ -14,7 +14,7 @@ from expunge.core.objective import objective, outlook
 from expunge.core.record import SPLITS
 from expunge.methods import METHODS, FineTune, GradientAscent, GradientDescentAscent
 from expunge.studies.run.advice import advise
-from expunge.studies.run.prediction import Subject, _notes, _Scale, _summary, crossing, forecast
+from expunge.studies.run.prediction import Scale, Subject, _notes, _summary, crossing, forecast
 from reference.problems import forget_set, small_task
 
 
@@ -65,7 +65,7 @@ class TestSaturation:
     def moved(self, before, way):
         """A point of members moved by a part of the way to oracles that lie so many standard deviations below."""
         oracle = {split: margins - (way if split == "forget" else 0) for split, margins in before.items()}
-        scale = _Scale(before, oracle)
+        scale = Scale(before, oracle)
         return lambda epoch, by: scale.point(
             "gradient_ascent", epoch, 0.1 * epoch, {s: np.full((60, 70), -by if s == "forget" else 0.0) for s in SPLITS}
         )

@@ -39,7 +39,7 @@ from expunge.studies.audit.estimate import estimate
 from expunge.studies.audit.forget_set import Study, audit_forget_set
 from expunge.studies.audit.rows import save_rows
 from expunge.studies.run.check import NEEDED, check
-from expunge.studies.run.forecasting import FORECAST_WORK, check_forecastable
+from expunge.studies.run.forecasting import AIMS_WORK, FORECAST_WORK, check_forecastable
 from expunge.studies.run.forget_specs import choose_all, is_component, stand_in
 from expunge.studies.run.given import Given, Models
 from expunge.studies.run.grid import kept_epochs, plan_runs, runs_work
@@ -321,7 +321,8 @@ def _no_forecast(task: Task, members: int, device: torch.device) -> str:
 def _work(task: Task, choices: Sequence[Choice], runs: Sequence[Method], forecasts: bool) -> float:
     """About what an audit takes, in units of training one ensemble."""
     total = 0.2 * len({choice.task.fingerprint for choice in choices}) if forecasts else 0.0
-    each = FORECAST_WORK * (1.5 if any("targets" in run.needs for run in runs) else 1.0) if forecasts else 0.0
+    aims = AIMS_WORK if any("targets" in run.needs for run in runs) else 0.0
+    each = FORECAST_WORK + aims if forecasts else 0.0
     return total + sum(5.0 + each + runs_work(runs, task, len(choice.forget)) for choice in choices)
 
 

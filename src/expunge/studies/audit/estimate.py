@@ -1,10 +1,9 @@
 """What an audit would take: hours, memory and disk, from a few steps of each kind; nothing is written.
 
-    training     as `studies.run.trying` tries it
-    unlearning   one epoch of gradient ascent: what a run takes beside its steps; the steps cost what training does
-    readings     as `reading_costs` follows a few
-
-Forecasts are not tried: they count as the share of training that they usually are.
+training     as `studies.run.trying` tries it
+unlearning   one epoch of gradient ascent: what a run takes beside its steps; the steps cost what training does
+forecasts    as `studies.run.forecast_costs` follows their parts
+readings     as `reading_costs` follows a few
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from expunge.core.reading import available_memory
 from expunge.ensembles.chunks import worker_count
 from expunge.methods import GradientAscent, Method, check_fits, unlearn
 from expunge.studies.audit.reading_costs import reading_cost
-from expunge.studies.run.forecasting import FORECAST_WORK
+from expunge.studies.run.forecast_costs import forecast_cost
 from expunge.studies.run.grid import by_method, calibrated, kept_epochs
 from expunge.studies.run.measure import Parts
+from expunge.studies.run.prediction import FOLLOWED
 from expunge.studies.run.trying import (
     BATCHES,
     HELD,
@@ -31,6 +31,7 @@ from expunge.studies.run.trying import (
     PATIENCE,
     Estimate,
     Trial,
+    grown,
     peak_memory,
     room_for,
     try_training,
@@ -80,9 +81,13 @@ def estimate(
     beside, measuring, reading, choosing = _readings(task, choices[0], ensemble, members, each, seed)
     seconds = dict.fromkeys(("training", "forecasts", "unlearning", "readings"), 0.0)
     seconds["training"] = each * (ensembles + 0.5 * subsets / members)
+    largest = max(choices, key=lambda choice: len(choice.forget))
     if forecasts:
-        shares = 0.2 * fingerprints + FORECAST_WORK * len(choices)
-        seconds["forecasts"] = shares * each * 100 / members
+        forecast = forecast_cost(
+            largest.task, largest.forget, runs, trial, members=members, followed=min(FOLLOWED, members), seed=seed
+        )
+        aims = forecast.aims if any("targets" in run.needs for run in runs) else 0.0
+        seconds["forecasts"] = fingerprints * forecast.once + len(choices) * (forecast.each + aims)
     for choice in choices:
         forget, retain = len(choice.forget), len(choice.task.train) - len(choice.forget)
         for group in by_method(runs):
@@ -129,18 +134,10 @@ def _readings(
         steps = step.planned_cost(len(few), len(task.train) - len(few), task.recipe.epochs) * each
         unlearn(ensemble, task, few, step)
         # What a run begins and ends with hardly grows with its members: all are tried where their steps take seconds.
-        tried = _all_members(ensemble, members) if steps < PATIENCE else ensemble
+        tried = grown(ensemble, members) if steps < PATIENCE else ensemble
         begin = time.perf_counter()
         unlearn(tried, task, few, step)
         beside = max(0.0, (time.perf_counter() - begin) * members / len(tried) - steps)
     labels = {split: values.y.numpy() for split, values in parts.splits.items()}
     cost = reading_cost(measured, labels, members)
     return beside, measuring, cost.reading / worker_count(torch.device("cpu")), cost.choosing
-
-
-def _all_members(ensemble: Ensemble, members: int) -> Ensemble:
-    """Return an ensemble of so many members, made of those of a few: only what it takes counts."""
-    rows = torch.arange(members) % len(ensemble)
-    params = {name: tensor[rows.to(tensor.device)] for name, tensor in ensemble.params.items()}
-    buffers = {name: tensor[rows.to(tensor.device)] for name, tensor in ensemble.buffers.items()}
-    return Ensemble(ensemble.network, params, buffers, tuple(range(members)), ensemble.seed)

@@ -40,6 +40,7 @@ from expunge.studies.audit.judging import Bench
 from expunge.studies.audit.pictures import names, pictures
 from expunge.studies.audit.selection import best_of_runs, select_all
 from expunge.studies.run.forecasting import (
+    AIMS_WORK,
     FORECAST_WORK,
     compact,
     follow,
@@ -200,7 +201,7 @@ def _predict(
     aims = {choice.forget.name: Aims(found.targets, found.targets_cost)}
     study.reporter.step(f"predicting the oracles of {choice.forget.name}, calibration")
     aims[choice.calibration.name] = Aims(*predict_targets(subject, choice.calibration))
-    study.reporter.advance(FORECAST_WORK / 2)
+    study.reporter.advance(AIMS_WORK)
     return found, aims
 
 

@@ -31,6 +31,7 @@ from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
 from expunge.ensembles.train import check_members, check_size
 from expunge.methods import Method, check_fits
+from expunge.studies.run.forecast_costs import forecast_cost
 from expunge.studies.run.forecasting import (
     FORECAST_WORK,
     arrays_of,
@@ -215,8 +216,7 @@ def estimate_forecast(
 ) -> Estimate:
     """Return what a run with these arguments would take; it is refused as the run would be, and writes nothing.
 
-    Component forget sets are stood for by random ones of their size, and their subset models are counted. Forecasts are
-    not tried: they count as the share of training that they usually are.
+    Component forget sets are stood for by random ones of their size, and their subset models are counted.
 
     Raises:
         InputError: If something given cannot be used.
@@ -231,12 +231,14 @@ def estimate_forecast(
     ensemble = trial.ensemble
     one = sum(tensor.nbytes for tensor in (*ensemble.params.values(), *ensemble.buffers.values())) // len(ensemble)
     scored = sum(len(part) for part in Parts.of(task, ready.choices[0].forget, seed).splits.values())
-    shares = 0.2 * fingerprints + FORECAST_WORK * len(ready.choices)
+    largest = max(ready.choices, key=lambda choice: len(choice.forget))
+    cost = forecast_cost(
+        largest.task, largest.forget, ready.runs, trial, members=ready.members, followed=ready.followed, seed=seed
+    )
     return Estimate(
         seconds={
             "training": trial.each * (ready.members * trained + 0.5 * SUBSETS * components),
-            # A share of training an ensemble of a hundred, whatever its members: twelve of them are followed.
-            "forecasts": shares * trial.each * 100 * ready.followed / FOLLOWED,
+            "forecasts": fingerprints * cost.once + len(ready.choices) * cost.each,
         },
         ensembles=trained,
         members=ready.members,

@@ -111,7 +111,7 @@ class Subject:
         reason = _not_retraceable(task, some)
         if reason:
             note = f"Training could not be retraced ({reason}); the predicted oracles are seen from its end alone."
-            return cls(task, pretrained, (Segment(some, _whole_training(task)),), some, (note,))
+            return cls(task, pretrained, (Segment(some, training_time(task)),), some, (note,))
         plan, segments = segment_plan(task.recipe, len(task.train)), []
         total, done = sum(epoch for epoch, _ in plan if epoch < task.recipe.epochs) * len(some), 0
         for epoch, duration in plan:
@@ -188,19 +188,19 @@ def forecast(
     linearised = Linearised(followed)
     moved = {name: linearised.margins(s.x, s.y, removal)[1].double().numpy() for name, s in parts.splits.items()}
     oracle = {name: before[name] + _repeated(moved[name], len(pretrained)) for name in SPLITS}
-    scale = _Scale(before, oracle)
+    scale = Scale(before, oracle)
 
     reduced = reduce_model(
         followed, task, forget, parts.by_name(), directions=[removal], dimensions=dimensions, seed=seed
     )
-    kept = [run for run in runs if run.forecastable and not _rescales(run, task)]
+    kept = forecastable(runs, task)
     targets = _targets(task, linearised, removal, pretrained)
     cost = prediction_cost(subject, forget)
     nothing = scale.point("do_nothing", 0, 0.0, {name: np.zeros_like(moved[name]) for name in SPLITS})
     paths: list[list[PathPoint]] = []
     with one_thread_each(), Pool(worker_count(torch.device("cpu"), workers)) as pool:
         aims = targets[: len(followed)]
-        for path in pool.map(lambda run: _path(reduced, forget, run, seed, scale, aims, cost), kept):
+        for path in pool.map(lambda run: follow_path(reduced, forget, run, seed, scale, aims, cost), kept):
             paths.append(path)
             if progress is not None:
                 progress(len(kept) + len(paths), 2 * len(kept))
@@ -271,7 +271,7 @@ def prediction_cost(subject: Subject, forget: ForgetSet, *, steps: int = STEPS) 
     return (each * len(subject.followed) / len(subject.pretrained) + FORWARD_SHARE * examples) / (retain * epochs)
 
 
-class _Scale:
+class Scale:
     """Reads movements of margins as KLoM against the predicted oracles.
 
     Both sides are the same members moved differently, so the sampling noise that makes the floor cancels: what is read
@@ -301,15 +301,16 @@ class _Scale:
         )
 
 
-def _path(
+def follow_path(
     reduced: ReducedModel,
     forget: ForgetSet,
     run: Method,
     seed: int,
-    scale: _Scale,
+    scale: Scale,
     targets: Tensor,
     targets_cost: float,
 ) -> list[PathPoint]:
+    """Return where a run leads in the reduced model, at each of its stopping times."""
     start = {name: reduced.margins(reduced.ensemble, name) for name in SPLITS}
 
     def moved(ensemble: Ensemble) -> dict[str, Tensor]:
@@ -418,7 +419,7 @@ def _segment_facts(subject: Subject) -> list[tuple[int, float]]:
     return [(epoch, duration) for epoch, duration in segment_plan(subject.task.recipe, len(subject.task.train))]
 
 
-def _whole_training(task: Task) -> float:
+def training_time(task: Task) -> float:
     """Return the training time of the whole recipe; for other optimisers than SGD, that of a damping of 1."""
     if task.fit is not None or task.recipe.optimizer != "sgd":
         return float(len(task.train))
@@ -452,6 +453,11 @@ def _measures(subject: Subject, forget: ForgetSet, seed: int) -> tuple[list[Meas
         MeasureRecord(name=name, value=value, description=MEASURES[name].sentence)
         for name, value in found.values.items()
     ], []
+
+
+def forecastable(runs: Sequence[Method], task: Task) -> list[Method]:
+    """Return the runs that a forecast follows."""
+    return [run for run in runs if run.forecastable and not _rescales(run, task)]
 
 
 def _rescales(run: Method, task: Task) -> bool:

@@ -121,6 +121,14 @@ def try_training(task: Task, members: int, device: torch.device, chunk: int | No
     return Trial(whole / count, whole, ensemble, f"fit trained {count} members on {rows} rows")
 
 
+def grown(ensemble: Ensemble, members: int) -> Ensemble:
+    """Return an ensemble of so many members, made of those of a few: only what it takes counts."""
+    rows = torch.arange(members) % len(ensemble)
+    params = {name: tensor[rows.to(tensor.device)] for name, tensor in ensemble.params.items()}
+    buffers = {name: tensor[rows.to(tensor.device)] for name, tensor in ensemble.buffers.items()}
+    return Ensemble(ensemble.network, params, buffers, tuple(range(members)), ensemble.seed)
+
+
 def peak_memory(device: torch.device) -> int:
     """Return the most bytes that this process has had, and what it had on a GPU."""
     if device.type == "cuda":

@@ -1,0 +1,191 @@
+"""What a forecast takes: its parts are tried with a few members that were hardly trained, and followed to all.
+
+    removal     one function of the curvature; a segment of training takes two, the first one
+    reduced     the reduced model of a few members
+    measures    kernel and measures of dependence of a few members
+    paths       a run of some methods in the reduced model, with as many members as will be followed and read; the
+                others by their stopping times
+
+The first three grow with the members; all are tried where that takes seconds. On a CPU processor time is taken, so that
+what else the machine does now does not count. `benchmarks/estimates.py --forecasts` puts the sum beside what a forecast
+then takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from expunge.core import Ensemble, ForgetSet, InputError, Task
+from expunge.core.record import SPLITS
+from expunge.core.tree import State
+from expunge.dependence.linearised import Linearised
+from expunge.dependence.measures import measure_dependence, measure_kernel
+from expunge.dependence.reduced import ReducedModel, TableNetwork, reduce_model
+from expunge.dependence.unrolled import Segment, segment_plan, unrolled_removal
+from expunge.ensembles.chunks import one_thread_each, worker_count
+from expunge.methods import Method
+from expunge.studies.run.grid import by_method
+from expunge.studies.run.measure import Parts
+from expunge.studies.run.prediction import MEASURED, follow_path, forecastable, training_time
+from expunge.studies.run.prediction import Scale as MarginScale
+from expunge.studies.run.trying import PATIENCE, Trial, grown
+
+FEW = 3
+"""Members that are tried."""
+METHODS = 4
+"""Methods of which a run is tried, at most."""
+
+
+@dataclass(frozen=True)
+class ForecastCost:
+    """Wall-clock seconds with all cores at work."""
+
+    once: float
+    """Of what all forecasts of an ensemble share: training retraced, and the kernel."""
+    each: float
+    """Of one forecast."""
+    aims: float
+    """Of predicted margins alone, for a calibration set."""
+
+
+class _Clock:
+    """Seconds that work takes when nothing else does."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._now = time.perf_counter if self._cuda else time.process_time
+        self._workers = 1 if self._cuda else worker_count(device)
+
+    def of(self, work: Callable[[], object]) -> float:
+        """Return what the work took, shared among the cores."""
+        begin = self._now()
+        work()
+        if self._cuda:
+            torch.cuda.synchronize()
+        return (self._now() - begin) / self._workers
+
+    def grown(self, work: Callable[[Ensemble], object], few: Ensemble, members: int) -> float:
+        """Return what the work takes with so many members, from a few; all are tried where that takes seconds.
+
+        Small work hardly grows with its members.
+        """
+        tried = self.of(lambda: work(few)) * members / len(few)
+        if tried * self._workers > PATIENCE or members == len(few):
+            return tried
+        return self.of(lambda: work(grown(few, members)))
+
+
+def forecast_cost(
+    task: Task, forget: ForgetSet, runs: Sequence[Method], trial: Trial, *, members: int, followed: int, seed: int
+) -> ForecastCost:
+    """Return what forecasts of a task take.
+
+    Args:
+        task: One that can be forecast.
+        forget: The largest of its forget sets, or one like them.
+        runs: Every run of every method.
+        trial: What was measured of training.
+        members: Pretrained members.
+        followed: Members that are linearised.
+        seed: The study's seed.
+    """
+    few = trial.ensemble[: min(FEW, followed, len(trial.ensemble))]
+    clock, epochs = _Clock(few.device), task.recipe.epochs
+    plan = segment_plan(task.recipe, len(task.train)) if _retraced(task) else []
+    parts = Parts.of(task, forget, seed)
+
+    def pull(some: Ensemble) -> State:
+        return unrolled_removal((Segment(some, training_time(task)),), task, forget)
+
+    removal = pull(few)
+
+    def reduce(some: Ensemble) -> ReducedModel:
+        return reduce_model(some, task, forget, parts.by_name(), directions=[_rows(removal, len(some))], seed=seed)
+
+    def move(some: Ensemble) -> None:
+        Linearised(some).margins(task.train.x, task.train.y, _rows(removal, len(some)))
+
+    reduced, kernel = reduce(few), measure_kernel(few, task, members=len(few))  # what is done first takes longer
+    pulling, reducing, moving = (clock.grown(work, few, followed) for work in (pull, reduce, move))
+    measured = min(MEASURED, members)
+    making = clock.grown(lambda some: measure_kernel(some, task, members=len(some)), few, measured)
+    try:
+        measuring = clock.of(lambda: measure_dependence(few, task, forget, kernel=kernel, seed=seed))
+    except InputError:  # a forecast leaves out the measures
+        measuring = 0.0
+    aims = max(1, 2 * len(plan) - 1) * pulling + moving
+    earlier = sum(epoch for epoch, _ in plan if epoch < epochs)
+    following = _paths(task, forget, forecastable(runs, task), few, removal, reduced, parts, members, followed, seed)
+    return ForecastCost(
+        once=trial.alone * earlier / epochs + making,
+        each=aims + reducing + measuring * measured / len(few) + following,
+        aims=aims,
+    )
+
+
+def _rows(state: State, members: int) -> State:
+    """Return tensors of so many members, made of those of a few."""
+    return {name: tensor[torch.arange(members) % len(tensor)] for name, tensor in state.items()}
+
+
+def _retraced(task: Task) -> bool:
+    return task.fit is None and task.recipe.optimizer == "sgd"
+
+
+def _paths(
+    task: Task,
+    forget: ForgetSet,
+    runs: Sequence[Method],
+    few: Ensemble,
+    removal: State,
+    reduced: ReducedModel,
+    parts: Parts,
+    members: int,
+    followed: int,
+    seed: int,
+) -> float:
+    """Return what following all runs takes."""
+    if not runs:
+        return 0.0
+    place = torch.arange(members) % len(few)
+    linearised = Linearised(few)
+    before, oracle = {}, {}
+    own = np.random.default_rng(0)
+    for name in SPLITS:
+        split = parts.splits[name]
+        margins, moved = (t.double().numpy()[place.numpy()] for t in linearised.margins(split.x, split.y, removal))
+        before[name] = margins + 0.1 * own.normal(size=margins.shape)  # no two members are the same
+        oracle[name] = before[name] + moved
+    scale, model = MarginScale(before, oracle), _grown(reduced, followed)
+    targets = torch.from_numpy(own.normal(size=(followed, len(task.train)))).float()
+    groups = by_method(runs)
+    seconds, stops = 0.0, 0
+    clock = _Clock(torch.device("cpu"))
+    with one_thread_each():
+        for run in [group[0] for group in groups[:: -(-len(groups) // METHODS)]]:
+            seconds += clock.of(lambda run=run: follow_path(model, forget, run, seed, scale, targets, 0.0))  # type: ignore[misc]
+            stops += run.planned_stops
+    return seconds / max(stops, 1) * sum(run.planned_stops for run in runs)
+
+
+def _grown(reduced: ReducedModel, followed: int) -> ReducedModel:
+    """Return a reduced model of so many members, made of those of a few: only what it takes counts."""
+    few = reduced.ensemble
+    network = few.network
+    assert isinstance(network, TableNetwork)
+    rows = torch.arange(followed) % len(few)
+    ensemble = Ensemble(
+        TableNetwork(network.logits[rows], network.derivatives[rows]),
+        {"coordinates": few.params["coordinates"][rows]},
+        {"origin": few.buffers["origin"][rows], "member": torch.arange(followed)},
+        tuple(range(followed)),
+        few.seed,
+        {"chunk": followed},
+    )
+    return dataclasses.replace(reduced, ensemble=ensemble)
