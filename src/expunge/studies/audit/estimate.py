@@ -19,7 +19,7 @@ from expunge.core import Ensemble, ForgetSet, Task
 from expunge.core.reading import available_memory
 from expunge.ensembles.chunks import worker_count
 from expunge.methods import GradientAscent, Method, check_fits, unlearn
-from expunge.studies.audit.reading_costs import reading_cost
+from expunge.studies.audit.reading_costs import ReadingCost, reading_cost
 from expunge.studies.run.forecast_costs import forecast_cost
 from expunge.studies.run.grid import by_method, calibrated, kept_epochs
 from expunge.studies.run.measure import Parts
@@ -78,7 +78,9 @@ def estimate(
     size = len(ensemble)
     fingerprints = len({choice.task.fingerprint for choice in choices})
     ensembles = max(0, fingerprints + 4 * len(choices) - given)
-    beside, measuring, reading, choosing = _readings(task, choices[0], ensemble, members, each, seed)
+    beside, measuring, cost = _readings(task, choices[0], ensemble, members, each, seed)
+    cores = worker_count(torch.device("cpu"))
+    reading, choosing = cost.reading / cores, cost.choosing
     seconds = dict.fromkeys(("training", "forecasts", "unlearning", "readings"), 0.0)
     seconds["training"] = each * (ensembles + 0.5 * subsets / members)
     largest = max(choices, key=lambda choice: len(choice.forget))
@@ -92,11 +94,14 @@ def estimate(
         forget, retain = len(choice.forget), len(choice.task.train) - len(choice.forget)
         for group in by_method(runs):
             times = 1 + calibrated(group)
+            # One stopping time of each run is judged, and what is best in hindsight.
+            seconds["readings"] += (len(group) + 1) * reading
             for run in group:
-                cost = run.planned_cost(forget, retain, task.recipe.epochs)
+                share = run.planned_cost(forget, retain, task.recipe.epochs)
                 stops = run.planned_stops
-                seconds["unlearning"] += times * (cost * each + beside + stops * measuring)
-                seconds["readings"] += stops * (reading + choosing * (2 + (times > 1)))
+                seconds["unlearning"] += times * (share * each + beside + stops * measuring)
+                # Scored here and on the calibration set by all cores, then on halves of the models for the gap.
+                seconds["readings"] += stops * choosing * (times / cores + 2)
     weights = sum(tensor.nbytes for tensor in (*ensemble.params.values(), *ensemble.buffers.values())) * members // size
     scored = sum(len(part) for part in Parts.of(task, choices[0].forget, seed).splits.values())
     methods = len(by_method(runs))
@@ -118,8 +123,8 @@ def estimate(
 
 def _readings(
     task: Task, choice: Choice, ensemble: Ensemble, members: int, each: float, seed: int
-) -> tuple[float, float, float, float]:
-    """Return seconds: of a run beside its steps, of measuring, of a reading (cores shared), of one for a choice."""
+) -> tuple[float, float, ReadingCost]:
+    """Return seconds of a run beside its steps and of measuring, and the processor seconds of reading."""
     size = len(ensemble)
     parts = Parts.of(task, choice.forget, seed)
     begin = time.perf_counter()
@@ -139,5 +144,4 @@ def _readings(
         unlearn(tried, task, few, step)
         beside = max(0.0, (time.perf_counter() - begin) * members / len(tried) - steps)
     labels = {split: values.y.numpy() for split, values in parts.splits.items()}
-    cost = reading_cost(measured, labels, members)
-    return beside, measuring, cost.reading / worker_count(torch.device("cpu")), cost.choosing
+    return beside, measuring, reading_cost(measured, labels, members)

@@ -27,8 +27,8 @@ from expunge.studies.run.progress import Reporter, Share
 from expunge.studies.run.seeds import digest_forget, unlearning_seed
 
 FORECAST_WORK = 3.0
-"""About what a forecast takes, in units of training 100 members, for the bar of progress alone: 4 on digits, 5 on
-tabular, 1 on digits:cnn, whose training is the larger part. What dry runs say is tried (`forecast_costs`)."""
+"""About what a forecast takes, in units of training 100 members, for the bar of progress alone: more on tables, less
+where training is the larger part. What dry runs say is tried (`forecast_costs`)."""
 AIMS_WORK = 1.0
 """The same of predicted margins alone."""
 
