@@ -28,6 +28,8 @@ MASKED = np.ma.masked_array(np.ones((6, 4)), mask=np.eye(6, 4, dtype=bool))
 STRANGE: dict[str, tuple[Any, str]] = {
     "complex tensor": (torch.ones(6, 4, dtype=torch.complex64), "is complex, expected real numbers"),
     "complex array": (np.ones((6, 4), complex), "is complex"),
+    "true and false": (np.eye(6, 4, dtype=bool), "true and false alone, expected numbers"),
+    "a tensor of true and false": (torch.eye(6, 4, dtype=torch.bool), "true and false alone, expected numbers"),
     "masked": (MASKED, "has 4 masked values, expected a number everywhere"),
     "list of masked": (list(MASKED), "masked values"),
     "durations": (np.ones((6, 4), "timedelta64[s]"), r"dtype timedelta64\[s\], expected numbers"),
@@ -63,7 +65,7 @@ def test_an_array_comes_back_as_it_was_or_is_refused(dtype: str, masked: bool, s
     values = whole.astype(dtype)
     if masked:
         values = np.ma.masked_array(values, mask=whole > 0)
-    refused = values.dtype.kind not in "biuf" or (masked and whole.any())
+    refused = values.dtype.kind not in "iuf" or (masked and whole.any())
     if refused:
         with pytest.raises(InputError, match=r"^margins (has|is) "):
             to_array(values, "margins")

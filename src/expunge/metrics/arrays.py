@@ -19,18 +19,23 @@ CACHED = 2**17
 """Numbers of float64 that stay in a core's cache, for work that reads a temporary array several times."""
 
 
-def to_array(values: Any, what: str, *, ndim: int | None = None) -> Array:
+def to_array(values: Any, what: str, *, ndim: int | None = None, flags: bool = False) -> Array:
     """Return values as a float64 array, checked to be numeric, of the expected number of axes, and not empty.
 
     Args:
         values: A numpy array, a torch tensor (any device and precision), or nested lists of numbers.
         what: How the message calls it.
         ndim: Number of axes expected; None accepts any.
+        flags: Whether true and false are numbers here, as in labels; they are no margins.
 
     Raises:
         InputError: If it is not numeric, is complex, hides values behind a mask, has other axes, or is empty.
     """
     raw = _plain(values, what)
+    if raw.dtype.kind == "b" and not flags:
+        raise InputError(
+            f"{what} has true and false alone, expected numbers: margins or logits, not whether answers were right."
+        )
     if raw.dtype.kind == "c":
         raise InputError(f"{what} is complex, expected real numbers.")
     # A duration is a number to NumPy, in a unit of its own.
@@ -56,7 +61,7 @@ def _plain(values: Any, what: str) -> NDArray[Any]:
                 f"{what} is a {values.layout} tensor on {values.device}, expected a dense one with values."
             )
         held = values.detach().cpu().resolve_conj().resolve_neg()
-        return held.numpy() if held.is_complex() else held.to(torch.float64).numpy()
+        return held.numpy() if held.is_complex() or held.dtype == torch.bool else held.to(torch.float64).numpy()
     for part in (values, *(values if isinstance(values, list | tuple) else ())):
         if isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part):
             raise InputError(
@@ -137,7 +142,7 @@ def to_labels(labels: Any, examples: int, classes: int | None = None) -> NDArray
     Raises:
         InputError: If the shape differs from (examples,), or a label is fractional or out of range.
     """
-    raw = to_array(labels, "labels", ndim=1)
+    raw = to_array(labels, "labels", ndim=1, flags=True)
     if len(raw) != examples:
         raise InputError(f"labels has {len(raw)} entries for {examples} examples, expected the same number.")
     if not np.all(np.isfinite(raw)) or np.any(raw != np.floor(raw)):

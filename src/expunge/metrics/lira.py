@@ -113,7 +113,7 @@ def lira(
     one_of(("online", "offline", "offline_published"), mode=mode)
     one_of(("per_example", "fixed", "per_example_published", "fixed_published"), variance=variance)
     ours, shadows = _with_augmentations(target, "target"), _with_augmentations(shadow, "shadow")
-    member = np.asarray(to_array(trained, "trained", ndim=2), dtype=bool)
+    member = np.asarray(to_array(trained, "trained", ndim=2, flags=True), dtype=bool)
     if ours.shape[1:] != shadows.shape[1:]:
         raise InputError(
             f"target has shape {ours.shape} and shadow {shadows.shape}, expected the same after the first axis."
@@ -239,7 +239,10 @@ def lira_roc(
 
 def _attacked(scores: Any, trained: Any, what: str, which: str) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
     """Return scores, who is a member, and which models failed, checked."""
-    values, member = to_array(scores, what, ndim=2), np.asarray(to_array(trained, which, ndim=2), dtype=bool)
+    values, member = (
+        to_array(scores, what, ndim=2),
+        np.asarray(to_array(trained, which, ndim=2, flags=True), dtype=bool),
+    )
     if values.shape != member.shape:
         raise InputError(f"{what} has shape {values.shape}, {which} {member.shape}, expected the same.")
     if member.all() or not member.any():

@@ -269,7 +269,7 @@ def pooled_roc(
     """
     whole(100, replicates=replicates)
     values = _numbers(scores, "scores", ndim=2)
-    truth = np.asarray(to_array(positive, "positive", ndim=2), dtype=bool)
+    truth = np.asarray(to_array(positive, "positive", ndim=2, flags=True), dtype=bool)
     groups = np.zeros(len(values), dtype=int) if group is None else np.asarray(group)
     if truth.all() or not truth.any():
         raise InputError("positive is the same for all, expected both positives and negatives.")

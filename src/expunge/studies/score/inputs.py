@@ -134,7 +134,9 @@ def take_inputs(given: Mapping[str, Any], labels: Any, parts: Parts | None) -> I
     if parts is not None:
         answers |= {split: part.y.numpy() for split, part in parts.splits.items()}
     if labels is not None:
-        answers |= {split: to_array(part, f"labels {split}", ndim=1) for split, part in _splits(labels, "labels")}
+        answers |= {
+            split: to_array(part, f"labels {split}", ndim=1, flags=True) for split, part in _splits(labels, "labels")
+        }
     return _checked(sides, answers, files)
 
 
