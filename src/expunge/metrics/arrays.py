@@ -149,7 +149,7 @@ def to_labels(labels: Any, examples: int, classes: int | None = None) -> NDArray
         raise InputError("labels holds values that are not whole numbers, expected class numbers 0, 1, 2, ...")
     high = np.inf if classes is None else classes - 1
     if raw.min() < 0 or raw.max() > high:
-        raise InputError(f"labels run from {int(raw.min())} to {int(raw.max())}, expected 0 to {high}.")
+        raise InputError(f"labels run from {raw.min():.9g} to {raw.max():.9g}, expected 0 to {high}.")
     return raw.astype(np.int64)
 
 

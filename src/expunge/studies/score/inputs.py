@@ -340,7 +340,10 @@ def _labels(path: Path_ | None, sides: Mapping[str, Side], split: str) -> NDArra
         return array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
     for other in inside[1:]:
         if not np.array_equal(inside[0], other):
-            raise InputError(f"{name} differ between the files: the examples or their order is not the same.")
+            raise InputError(
+                f"{name} differ between the files: the examples or their order is not the same; write all files "
+                "from the same examples in one order."
+            )
     return inside[0] if inside else None
 
 
