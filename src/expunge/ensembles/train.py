@@ -384,9 +384,8 @@ def _run_voters(
         parts: list[Ensemble] = []
         for part in voter:
             shelf = None if store is None else Shelf(store, part.specification())
-            report = None
-            if progress is not None:
-                report = lambda n, _, before=done: progress((before + n) // len(plans), 0)  # noqa: E731
+            # Of a model's epochs, what its voters have done so far, shared among them.
+            report = None if progress is None else (lambda n, _, before=done: progress((before + n) // len(plans), 0))
             own = network.voter if isinstance(network, VotingNetwork) else part.task.network
             parts.append(run_plan(part, own, shelf, device, chunk, workers, report))
             # One size for all voters, so that a voter which is trained again alone shares its kernels with as many.

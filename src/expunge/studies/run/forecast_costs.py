@@ -17,6 +17,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -169,7 +170,7 @@ def _paths(
     clock = _Clock(torch.device("cpu"))
     with one_thread_each():
         for run in [group[0] for group in groups[:: -(-len(groups) // METHODS)]]:
-            seconds += clock.of(lambda run=run: follow_path(model, forget, run, seed, scale, targets, 0.0))  # type: ignore[misc]
+            seconds += clock.of(partial(follow_path, model, forget, run, seed, scale, targets, 0.0))
             stops += run.planned_stops
     return seconds / max(stops, 1) * sum(run.planned_stops for run in runs)
 
