@@ -6,6 +6,7 @@ import gzip
 import lzma
 import pickle
 import struct
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expunge.core import InputError
-from expunge.tasks import cifar10, fashion_mnist, images, mnist
+from expunge.tasks import cifar10, fashion_mnist, images, mnist, small_cnn
 from expunge.tasks.plain_pickle import read_plain_pickle
 
 RNG = np.random.default_rng(0)
@@ -86,6 +87,8 @@ def test_both_forms_of_cifar_are_read(tmp_path, kind):
     np.testing.assert_allclose(task.train.x.numpy(), (pixels - mean) / scale, atol=1e-5)
     assert task.train.y.tolist() == [label for part in images.CIFAR_PARTS[:-1] for label in batches[part][1]]
     assert (task.recipe.batch_size, task.recipe.epochs, task.recipe.lr, task.recipe.peak_epoch) == (512, 24, 0.4, 5.0)
+    other = cifar10(tmp_path, model=partial(small_cnn, 32, 3), verify=False)
+    assert [tensor.shape for tensor in other.build(0).parameters()] == [t.shape for t in small_cnn(32, 3).parameters()]
 
 
 def test_other_data_are_refused_unless_asked_for(tmp_path):

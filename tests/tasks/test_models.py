@@ -79,6 +79,8 @@ def test_sizes_are_those_of_the_architectures():
     convolutions += [(256, 256, 9), (256, 256, 9), (256, 128, 9)]
     with_norm = sum(i * o * k + 2 * o for i, o, k in convolutions) + 128 * 10
     assert parameters(resnet9()) == with_norm
+    narrow = [(i if i == 3 else i // 16, o // 16, k) for i, o, k in convolutions]
+    assert parameters(resnet9(width=4)) == sum(i * o * k + 2 * o for i, o, k in narrow) + 8 * 10
 
 
 def test_resnet9_equals_the_written_out_forward_pass():
@@ -104,6 +106,7 @@ def test_resnet9_equals_the_written_out_forward_pass():
         (lambda: mlp(4, classes=1), "classes = 1, expected a whole number of at least 2"),
         (lambda: small_cnn(norm="layer"), "norm = 'layer', expected 'batch' or None"),
         (lambda: resnet9(channels=2.5), "channels = 2.5"),
+        (lambda: resnet9(width=0), "width = 0, expected a whole number of at least 1"),
     ],
 )
 def test_wrong_options_are_named(call, message):

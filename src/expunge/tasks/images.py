@@ -115,6 +115,7 @@ def fashion_mnist(
 def cifar10(
     root: str | Path,
     *,
+    model: Callable[[], nn.Module] | None = None,
     norm: Norm = "batch",
     train: int | None = None,
     validation: int | None = None,
@@ -129,7 +130,9 @@ def cifar10(
     Args:
         root: Folder that holds `cifar-10-batches-py/` (the python version) or `cifar-10-batches-bin/` (the binary
             version), or one of these folders itself.
-        norm: Normalisation of ResNet-9, `"batch"` or None.
+        model: Makes the network; None is `resnet9`. Two for two cores: `functools.partial(resnet9, width=8)` and
+            `functools.partial(small_cnn, 32, 3, norm="batch")`.
+        norm: Normalisation of ResNet-9, `"batch"` or None; nothing where `model` is given.
         train: Keep only the first so many training examples; None keeps all.
         validation: Keep only the first so many test examples; None keeps all.
         verify: Compare with the checksums of the original release; False reads other data in the same format.
@@ -148,7 +151,8 @@ def cifar10(
     x, y = np.concatenate([p[0] for p in kept]), np.concatenate([p[1] for p in kept])
     fields = {"batch_size": 512, "epochs": 24, "lr": 0.4, **recipe}
     fields = {"peak_epoch": fields["epochs"] * 5 / 24, **fields}
-    return _image_task("cifar10", (x, y), parts["test_batch"], train, validation, partial(resnet9, norm=norm), fields)
+    factory = partial(resnet9, norm=norm) if model is None else model
+    return _image_task("cifar10", (x, y), parts["test_batch"], train, validation, factory, fields)
 
 
 def _idx_task(

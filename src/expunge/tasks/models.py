@@ -74,7 +74,7 @@ def small_cnn(
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * size * size, classes))
 
 
-def resnet9(classes: int = 10, channels: int = 3, norm: Norm = "batch") -> nn.Module:
+def resnet9(classes: int = 10, channels: int = 3, norm: Norm = "batch", width: int = 64) -> nn.Module:
     """Return the ResNet-9 of the image experiments, for inputs of at least 16x16 pixels.
 
     64 - 128 (5x5, stride 2) - residual - 256 - max-pool 2 - residual - 128 (no padding) - global max-pool - linear
@@ -86,8 +86,13 @@ def resnet9(classes: int = 10, channels: int = 3, norm: Norm = "batch") -> nn.Mo
         classes: Outputs K, at least 2.
         channels: Channels of the inputs, 3 for colour.
         norm: Normalisation after each convolution; with None the convolutions have a bias.
+        width: Channels of the first convolution; those of the others are in proportion.
+
+    >>> import torch
+    >>> resnet9(width=8)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
-    whole(channels=channels)
+    whole(channels=channels, width=width)
     whole(2, classes=classes)
     _check_norm(norm)
 
@@ -95,16 +100,16 @@ def resnet9(classes: int = 10, channels: int = 3, norm: Norm = "batch") -> nn.Mo
         return [*_convolution(inputs, outputs, norm, kernel=kernel, stride=stride, padding=padding), nn.ReLU()]
 
     return nn.Sequential(
-        *step(channels, 64),
-        *step(64, 128, kernel=5, stride=2, padding=2),
-        _Residual(nn.Sequential(*step(128, 128), *step(128, 128))),
-        *step(128, 256),
+        *step(channels, width),
+        *step(width, 2 * width, kernel=5, stride=2, padding=2),
+        _Residual(nn.Sequential(*step(2 * width, 2 * width), *step(2 * width, 2 * width))),
+        *step(2 * width, 4 * width),
         nn.MaxPool2d(2),
-        _Residual(nn.Sequential(*step(256, 256), *step(256, 256))),
-        *step(256, 128, padding=0),
+        _Residual(nn.Sequential(*step(4 * width, 4 * width), *step(4 * width, 4 * width))),
+        *step(4 * width, 2 * width, padding=0),
         nn.AdaptiveMaxPool2d((1, 1)),
         nn.Flatten(),
-        nn.Linear(128, classes, bias=False),
+        nn.Linear(2 * width, classes, bias=False),
         _Scale(0.2),
     )
 
