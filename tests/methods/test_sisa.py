@@ -109,6 +109,8 @@ def test_it_is_training_without_the_rows_bit_by_bit(model, optimizer, touched, p
     left = [len(task.voting.rows(voter, torch.from_numpy(forget.retain))) for voter in touched]
     left = [size - size % 4 for size in left] if model == "mlp_norm" else left
     assert found.trace.cost == pytest.approx(sum(left) / len(forget.retain))
+    if model == "mlp":
+        assert Sisa().cost_of(task, forget) == pytest.approx(found.trace.cost)
     assert found.trace.failed_checks == []
 
 

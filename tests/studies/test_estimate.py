@@ -13,8 +13,8 @@ from expunge.core import InputError
 from expunge.dependence.unrolled import segment_plan
 from expunge.studies.audit import estimate_audit, reading_costs
 from expunge.studies.forecast import estimate_forecast
-from expunge.studies.run import forecast_costs
-from expunge.studies.run.trying import try_training
+from expunge.studies.run import forecast_costs, trying
+from expunge.studies.run.trying import try_training, undisturbed
 
 
 def task(**more) -> ex.Task:
@@ -117,6 +117,15 @@ def test_on_the_command_line(tmp_path, shell, monkeypatch):
     assert [line.split()[0] for line in done.stdout.splitlines()[:3]] == ["time", "memory", "disk"]
     assert json.loads(shell(*words, "--json", cwd=tmp_path).stdout)["ensembles"] == 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_time_of_other_programs_does_not_count_and_workers_share_the_cores(monkeypatch):
+    cpu = torch.device("cpu")
+    passing = {"process_time": iter([10.0, 17.0]), "thread_time": iter([3.0, 4.0])}
+    for clock, times in passing.items():
+        monkeypatch.setattr(trying.time, clock, lambda times=times: next(times))
+    monkeypatch.setattr(trying, "worker_count", lambda device: 3)
+    assert undisturbed(lambda: "done", cpu) == (1 + 6 / 3, "done")
 
 
 @pytest.mark.parametrize(

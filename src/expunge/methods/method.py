@@ -191,6 +191,15 @@ class Method:
         """
         return 0.0
 
+    def cost_of(self, task: Task, forget: ForgetSet) -> float:
+        """Return the planned cost for these very rows; a method whose cost depends on which they are says so here.
+
+        Args:
+            task: The task.
+            forget: What is to be forgotten.
+        """
+        return self.planned_cost(len(forget), len(forget.retain), task.recipe.epochs)
+
     @property
     def statistics(self) -> str:
         """Normalisation statistics: `frozen`, `updated`, `recalibrated`, or `retrained` from nothing."""

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from expunge.core import InputError, Recipe
+from expunge.core import ForgetSet, InputError, Recipe, Task
 from expunge.core.tree import clone
 from expunge.ensembles.own_loop import member_seeds, row_digest
 from expunge.ensembles.voting import voter_seed
@@ -46,6 +46,13 @@ class Sisa(FromScratch):
     def planned_cost(self, forget: int, retain: int, epochs: int) -> float:
         """Return 1, the most it can be: how many voters a forget set touches is known with its rows."""
         return 1.0
+
+    def cost_of(self, task: Task, forget: ForgetSet) -> float:
+        """Return the share of the retain set that the touched voters train on."""
+        if task.voting is None:
+            return 1.0
+        retain, rows = torch.from_numpy(forget.retain), torch.from_numpy(forget.indices)
+        return sum(len(task.voting.rows(voter, retain)) for voter in task.voting.touched(rows)) / len(retain)
 
     def stops(self, problem: Problem) -> Iterator[Checkpoint]:
         """Yield the models with the touched voters retrained."""

@@ -323,7 +323,7 @@ def _work(task: Task, choices: Sequence[Choice], runs: Sequence[Method], forecas
     total = 0.2 * len({choice.task.fingerprint for choice in choices}) if forecasts else 0.0
     aims = AIMS_WORK if any("targets" in run.needs for run in runs) else 0.0
     each = FORECAST_WORK + aims if forecasts else 0.0
-    return total + sum(5.0 + each + runs_work(runs, task, len(choice.forget)) for choice in choices)
+    return total + sum(5.0 + each + runs_work(runs, task, choice.forget) for choice in choices)
 
 
 def _request(

@@ -9,7 +9,6 @@ readings     as `reading_costs` follows a few
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from expunge.studies.run.trying import (
     peak_memory,
     room_for,
     try_training,
+    undisturbed,
 )
 from expunge.tasks import Choice
 
@@ -91,13 +91,12 @@ def estimate(
         aims = forecast.aims if any("targets" in run.needs for run in runs) else 0.0
         seconds["forecasts"] = fingerprints * forecast.once + len(choices) * (forecast.each + aims)
     for choice in choices:
-        forget, retain = len(choice.forget), len(choice.task.train) - len(choice.forget)
         for group in by_method(runs):
             times = 1 + calibrated(group)
             # One stopping time of each run is judged, and what is best in hindsight.
             seconds["readings"] += (len(group) + 1) * reading
             for run in group:
-                share = run.planned_cost(forget, retain, task.recipe.epochs)
+                share = run.cost_of(choice.task, choice.forget)
                 stops = run.planned_stops
                 seconds["unlearning"] += times * (share * each + beside + stops * measuring)
                 # Scored here and on the calibration set by all cores, then on halves of the models for the gap.
@@ -127,21 +126,19 @@ def _readings(
     """Return seconds of a run beside its steps and of measuring, and the processor seconds of reading."""
     size = len(ensemble)
     parts = Parts.of(task, choice.forget, seed)
-    begin = time.perf_counter()
-    measured = parts.measure(ensemble)
-    measuring = (time.perf_counter() - begin) * members / size
+    spent, measured = undisturbed(lambda: parts.measure(ensemble), ensemble.device)
+    measuring = spent * members / size
     beside = 0.0
     if task.model is not None:
         step = GradientAscent(lr=1e-3 * task.recipe.lr, epochs=1)
         rows = choice.forget.indices[: BATCHES * task.recipe.batch_size]
         few = ForgetSet.of(task, rows, name=choice.forget.name, how=choice.forget.how)
         check_fits(step, task.network, task, few, targets=False)
-        steps = step.planned_cost(len(few), len(task.train) - len(few), task.recipe.epochs) * each
+        steps = step.cost_of(task, few) * each
         unlearn(ensemble, task, few, step)
         # What a run begins and ends with hardly grows with its members: all are tried where their steps take seconds.
         tried = grown(ensemble, members) if steps < PATIENCE else ensemble
-        begin = time.perf_counter()
-        unlearn(tried, task, few, step)
-        beside = max(0.0, (time.perf_counter() - begin) * members / len(tried) - steps)
+        spent, _ = undisturbed(lambda: unlearn(tried, task, few, step), tried.device)
+        beside = max(0.0, spent * members / len(tried) - steps)
     labels = {split: values.y.numpy() for split, values in parts.splits.items()}
     return beside, measuring, reading_cost(measured, labels, members)

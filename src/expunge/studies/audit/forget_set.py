@@ -345,7 +345,7 @@ def _stops(
     aim = aims[forget.name] if "targets" in method.needs else None
     if aim is not None:
         key["targets"] = f"forecast, {FOLLOWED} followed"
-    work = run_work(method, task, len(forget))
+    work = run_work(method, task, forget)
     kept = study.parts.load(key)
     if kept is not None:
         study.reporter.advance(work, spent=False)

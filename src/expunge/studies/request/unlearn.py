@@ -111,7 +111,7 @@ def unlearn_checkpoint(
     _check_setting(setting, task, forget)
     parts = Parts.of(task, forget, seed)
     _check_trained(parts, start, task, stored.path)
-    chosen, cost = setting.method, setting.method.planned_cost(len(forget), len(forget.retain), task.recipe.epochs)
+    chosen, cost = setting.method, setting.method.cost_of(task, forget)
     before = CheckpointRecord(path=str(stored.path), format=stored.format, sha256=stored.sha256, weights=stored.weights)
     request = {
         "task": task.name,

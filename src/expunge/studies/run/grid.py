@@ -116,14 +116,14 @@ def by_method(runs: Sequence[Method]) -> list[list[Method]]:
     return [[run for run in runs if run.name == name] for name in dict.fromkeys(run.name for run in runs)]
 
 
-def run_work(method: Method, task: Task, forget: int) -> float:
+def run_work(method: Method, task: Task, forget: ForgetSet) -> float:
     """Return about what a run takes, in units of training one ensemble: its steps, and its measurements."""
-    scored = forget + min(len(task.train), RETAIN_EXAMPLES) + min(len(task.validation), VALIDATION_EXAMPLES)
+    scored = len(forget) + min(len(task.train), RETAIN_EXAMPLES) + min(len(task.validation), VALIDATION_EXAMPLES)
     measuring = method.planned_stops * scored / 3 / (len(task.train) * task.recipe.epochs)
-    return method.planned_cost(forget, len(task.train) - forget, task.recipe.epochs) + 2 * measuring
+    return method.cost_of(task, forget) + 2 * measuring
 
 
-def runs_work(runs: Sequence[Method], task: Task, forget: int) -> float:
+def runs_work(runs: Sequence[Method], task: Task, forget: ForgetSet) -> float:
     """Return about what all runs take; those with a grid to choose from run on the calibration set too."""
     return sum((1 + calibrated(group)) * run_work(run, task, forget) for group in by_method(runs) for run in group)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +20,8 @@ from expunge.ensembles import train
 from expunge.ensembles.chunks import worker_count
 from expunge.ensembles.train import fastest_chunk
 from expunge.studies.run.check import MOST_ROWS, span
+
+T = TypeVar("T")
 
 BATCHES = 4
 """Batches of an epoch that is tried."""
@@ -127,6 +131,22 @@ def grown(ensemble: Ensemble, members: int) -> Ensemble:
     params = {name: tensor[rows.to(tensor.device)] for name, tensor in ensemble.params.items()}
     buffers = {name: tensor[rows.to(tensor.device)] for name, tensor in ensemble.buffers.items()}
     return Ensemble(ensemble.network, params, buffers, tuple(range(members)), ensemble.seed)
+
+
+def undisturbed(work: Callable[[], T], device: torch.device) -> tuple[float, T]:
+    """Return the seconds that work takes when nothing else does, and its result.
+
+    On a CPU it is processor time: of this thread, which otherwise waits, and of the workers that share the cores.
+    """
+    if device.type != "cpu":
+        begin = time.perf_counter()
+        result = work()
+        torch.cuda.synchronize(device)
+        return time.perf_counter() - begin, result
+    everywhere, here = time.process_time(), time.thread_time()
+    result = work()
+    here = time.thread_time() - here
+    return here + (time.process_time() - everywhere - here) / worker_count(device), result
 
 
 def peak_memory(device: torch.device) -> int:
