@@ -61,6 +61,22 @@ def partly_scripted():
     return made
 
 
+class WritesIntoItsInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = mlp()
+
+    def forward(self, x):
+        x /= 255
+        return self.body(x)
+
+
+def with_complex_buffer():
+    made = mlp()
+    made.register_buffer("turns", torch.ones(3, dtype=torch.complex64))
+    return made
+
+
 BAD = [
     ({"name": ""}, "name is empty"),
     ({"recipe": {"lr": 0.1}}, "recipe is a dict"),
@@ -80,6 +96,10 @@ BAD = [
     ({"model": lambda: torch.jit.trace(mlp(), X[:2])}, "the model is a module compiled by TorchScript"),
     ({"model": partly_scripted}, "'0' of the model is a module compiled by TorchScript"),
     ({"model": lambda: torch.compile(mlp())}, "the model is a module compiled by torch.compile"),
+    ({"model": WritesIntoItsInputs}, r"changes x in place.*Write x = x / 255"),
+    ({"model": lambda: nn.Sequential(nn.ReLU(inplace=True), mlp())}, "changes x in place.*inplace=False"),
+    ({"model": with_complex_buffer}, "'turns' of the model is torch.complex64, expected real numbers"),
+    ({"model": lambda: nn.Linear(6, 3, dtype=torch.complex64)}, "'weight' of the model is torch.complex64"),
     ({"model": lambda: nn.Linear(6, 4)}, r"returned \(2, 4\), expected logits of shape \(2, 3\)"),
     ({"train": (X, Y[:-1])}, "20 inputs but 19 labels"),
     ({"train": (X[:0], Y[:0])}, "train is empty"),

@@ -155,6 +155,21 @@ def test_a_member_is_itself() -> None:
     assert not torch.allclose(moved[0], moved[1])
 
 
+def test_what_a_function_writes_into_its_examples_stays_with_its_member() -> None:
+    def centred(model, retain, forget, validation):  # type: ignore[no-untyped-def]
+        for loader in (retain, forget, validation):
+            loader.dataset.x.sub_(loader.dataset.x.mean(0)).mul_(3)
+        gradient_ascent(model, retain, forget, validation)
+
+    kept = TASK.train.x.clone(), TASK.validation.x.clone()
+    together = ex.unlearn(PRETRAINED, TASK, FORGET, from_function(centred), workers=1)
+    apart = [ex.unlearn(PRETRAINED[k : k + 1], TASK, FORGET, from_function(centred), workers=1) for k in range(3)]
+    assert torch.equal(TASK.train.x, kept[0])
+    assert torch.equal(TASK.validation.x, kept[1])
+    for k, one in enumerate(apart):
+        assert all(torch.equal(together.params[name][k], one.params[name][0]) for name in one.params)
+
+
 def test_global_generators_are_as_they_were() -> None:
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002

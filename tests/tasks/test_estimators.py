@@ -60,6 +60,22 @@ def test_estimators_without_a_seed_get_bootstrap_rows_and_those_that_ignore_thei
     assert len(train(from_estimator(LogisticRegression(), *TRAIN, validation=VALID, bootstrap=True), members=2)) == 2
 
 
+def test_steps_that_write_into_their_inputs_and_arrays_that_change_later_change_nothing():
+    x = X[:110].copy()
+    tree = RandomForestClassifier(n_estimators=3)
+    writing, plain = (
+        from_estimator(make_pipeline(StandardScaler(copy=copy), tree), x, Y[:110], validation=VALID)
+        for copy in (False, True)
+    )
+    x[:] = 0
+    valid = VALID[0].copy()
+    one, other = (train(task, members=2, workers=1) for task in (writing, plain))
+    assert all(torch.equal(one.params[part], other.params[part]) for part in other.params)
+    assert np.array_equal(VALID[0], valid)
+    right = one.accuracy(writing.train.x, writing.train.y)
+    assert bool((right > 0.9).all())  # not of rows of zeros
+
+
 def test_scores_are_logits_where_there_are_some():
     pipeline = make_pipeline(StandardScaler(), LogisticRegression())
     two = Y[:110] < 2

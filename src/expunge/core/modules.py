@@ -96,6 +96,24 @@ def plain_attributes(module: nn.Module) -> dict[str, Slot]:
     return found
 
 
+def check_real(module: nn.Module, what: str = "the model") -> None:
+    """Refuse a module with complex weights or buffers: a change of precision would drop their imaginary parts.
+
+    Args:
+        module: A user's module.
+        what: How the message calls it.
+
+    Raises:
+        InputError: If it has one.
+    """
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_complex():
+            raise InputError(
+                f"the tensor {name!r} of {what} is {tensor.dtype}, expected real numbers; keep its real and imaginary "
+                "parts beside each other (torch.view_as_real) and join them in forward (torch.view_as_complex)."
+            )
+
+
 def check_usable(module: nn.Module, what: str = "the model") -> None:
     """Refuse, before anything is computed, a module whose numbers cannot be read, copied and changed.
 

@@ -20,7 +20,7 @@ from expunge.core.checks import described, finite, instance, of_kind, one_of, pl
 from expunge.core.digest import digest_function, digest_json, digest_tensors
 from expunge.core.errors import InputError, told
 from expunge.core.interface import Interface
-from expunge.core.modules import check_usable, differing, same
+from expunge.core.modules import check_real, check_usable, differing, same
 from expunge.core.outcomes import OUTCOMES, Classes, Outcome
 from expunge.core.outputs_alone import NoModel
 from expunge.core.overlap import check_overlap
@@ -231,10 +231,10 @@ class Task:
         """Whether all members start from the same weights, so that they differ by their batches alone."""
         if self.model is not None:
             self._check_factory(module)
-        x = self.train.x[:2]
+        x = self.train.x[:2].clone()
         try:
             with torch.no_grad():
-                return self.interface.run(module.eval(), x)
+                outputs = self.interface.run(module.eval(), x)
         except InputError:
             raise
         except (Exception, SystemExit) as error:
@@ -244,6 +244,12 @@ class Task:
                 f"{told(error)}); expected a model that takes one example of shape {tuple(x.shape[1:])} behind a "
                 f"batch axis. Change its first layer, or the shape or type of the inputs.{images}"
             ) from error
+        if not torch.equal(x, self.train.x[:2]):
+            raise InputError(
+                "model()(x) changes x in place, expected a forward that leaves its inputs as they are: others are "
+                "given them as well. Write x = x / 255 and not x /= 255, inplace=False, or x = x.clone() first."
+            )
+        return outputs
 
     def _check_factory(self, module: nn.Module) -> None:
         """Refuse a factory whose models are not fresh, or do not follow from the seed (0, for the module given)."""
@@ -300,12 +306,13 @@ class Task:
                 ) from error
             if not isinstance(module, nn.Module):
                 raise InputError(f"model() returned a {type(module).__name__}, expected a torch.nn.Module.")
+            check_real(module)
             module = module.to(self.interface.dtype)
             if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
                 # Lazy layers take their shapes, and draw their weights, when they first see an example.
                 modes = {layer: layer.training for layer in module.modules()}
                 with torch.no_grad():
-                    self.interface.run(module.eval(), self.train.x[:2])
+                    self.interface.run(module.eval(), self.train.x[:2].clone())
                 for layer, mode in modes.items():
                     layer.training = mode
         return module

@@ -99,13 +99,13 @@ class FromFunction(Method):
             return
         task, start, device = problem.task, problem.start, problem.x.device
         size, like = self.batch_size or problem.recipe.batch_size, Architecture.of(task)
-        retain, forget = (
-            Split(problem.x[rows.to(device)], problem.y[rows.to(device)]) for rows in (problem.retain, problem.forget)
-        )
-        validation = Split(task.validation.x.to(device), task.validation.y.to(device))
+        retain, forget = problem.retain.to(device), problem.forget.to(device)
+        train, validation = Split(problem.x, problem.y), task.validation
 
         def work(position: int) -> tuple[bytes, float, list[int]]:
-            data = [Examples(split, task.interface) for split in (retain, forget, validation)]
+            # Copies: what a function writes into its examples is seen by no other member.
+            copied = Split(validation.x.clone().to(device), validation.y.clone().to(device))
+            data = [Examples(split, task.interface) for split in (train[retain], train[forget], copied)]
             loaders = [DataLoader(each, batch_size=size, shuffle=each is not data[-1]) for each in data]
             module = start.module(position).to(device).train()
             who = f"member {start.ids[position]}"

@@ -53,14 +53,15 @@ class EstimatorFit:
             forget: Positions of the forget set.
             seed: With which the member was fitted.
         """
-        y = task.train.y.numpy()
+        y = task.train.y.numpy().copy()
         fitted = self.fitted(np.arange(len(y)), y, seed)
         before = self._all(fitted)
         rows = [(_taken(self.x, np.asarray(part)), y[np.asarray(part)]) for part in (retain, forget)]
-        return before, self._all(change(fitted, *rows, (self.validation, task.validation.y.numpy())))
+        return before, self._all(change(fitted, *rows, (_copied(self.validation), task.validation.y.numpy().copy())))
 
     def _all(self, fitted: Any) -> OutputsAlone:
-        return OutputsAlone(self.outputs(fitted, self.x), self.outputs(fitted, self.validation))
+        # Copies: a step with copy=False writes into what it is given.
+        return OutputsAlone(self.outputs(fitted, _copied(self.x)), self.outputs(fitted, _copied(self.validation)))
 
     def fitted(self, rows: NDArray[np.int64], y: NDArray[Any], seed: int) -> Any:
         """Return a clone fitted on rows (positions in x) with targets y, all that is random in it from the seed."""
@@ -169,10 +170,14 @@ def from_estimator(
         bootstrap,
         task.classes if outcome == "classes" else 0,
         1 / (2 * votes) if votes else LEAST,
-        x,
-        validation[0],
+        _copied(x),
+        _copied(validation[0]),
     )
     return task
+
+
+def _copied(x: Any) -> Any:
+    return _taken(x, np.arange(len(x)))
 
 
 def _taken(x: Any, rows: NDArray[np.int64]) -> Any:
