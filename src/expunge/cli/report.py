@@ -43,6 +43,7 @@ def draw_report(
     from expunge.core.schema import RECORDS
     from expunge.core.unlearning import Unlearning
     from expunge.papers.ascent_fails_to_forget.report import proof as proof_report
+    from expunge.papers.ascent_fails_to_forget.report import reproduction as reproduction_report
     from expunge.papers.ascent_fails_to_forget.report import theory as theory_report
     from expunge.papers.leaderboard import report as board_report
     from expunge.papers.leaderboard.record import LeaderboardRecord
@@ -83,6 +84,9 @@ def draw_report(
         elif kind == "leaderboard.json":
             path = board_report.draw(folder)
             board_report.print_tables(folder, console)
+        elif kind == "reproduction.json":
+            path = reproduction_report.draw(folder)
+            reproduction_report.print_answers(folder, console)
         elif kind == "forecast.json":
             path = report.draw_forecast(folder)
             print_forecast(ForecastRun.load(folder), console)

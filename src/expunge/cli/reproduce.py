@@ -12,6 +12,7 @@ import typer
 from expunge.cli import shared
 from expunge.cli.options import Device, Json, Quiet, Resume, Seed
 from expunge.papers import sequential_drift
+from expunge.papers.ascent_fails_to_forget import reproduction
 from expunge.run_file import typed_again
 
 if TYPE_CHECKING:
@@ -23,7 +24,11 @@ class Paper:
     """A study that can be run again by name."""
 
     presets: tuple[str, ...]
-    """Sizes, from the smallest; the last is the default."""
+    """Sizes, from the smallest."""
+    default: str
+    """The one that is run where none is named."""
+    options: tuple[str, ...]
+    """Which of `only`, `sets` and `data` it takes."""
     plan: Callable[..., Any]
     """From `preset`, `seed` and `device` to what it would take, a dataclass that prints as a line."""
     run: Callable[..., tuple[Path, Any]]
@@ -37,6 +42,7 @@ class Paper:
 
 
 PAPERS: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "ascent-fails-to-forget": reproduction.paper,
     "sequential-drift": sequential_drift.paper,
 }
 """From a name to what returns the fields of `Paper`, once they are needed; a new one is a line."""
@@ -46,7 +52,25 @@ def reproduce(
     context: typer.Context,
     paper: Annotated[str, typer.Argument(help=f"Which: {', '.join(PAPERS)}.")],
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="How much: tiny (a minute) or cpu (two cores).  [default: cpu]")
+        str | None,
+        typer.Option(metavar="NAME", help="How much: tiny (minutes), cpu (two cores) or paper.  [default: cpu]"),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Items of the paper, with commas between; --plan names them.  [default: all]"
+        ),
+    ] = None,
+    sets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Forget sets: 1 to 9 of the paper, published-1 to published-10.  [default: the preset's]",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with MNIST, Fashion-MNIST and CIFAR-10; nothing is downloaded."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the run.  [default: runs/ and the name]")
@@ -60,16 +84,25 @@ def reproduce(
 ) -> None:
     """Run the study of a paper again.
 
+    ascent-fails-to-forget: every claim, figure and table of the paper, with what was found.
+
     sequential-drift: do models drift away from retraining, request after request, and do real labels stop it?
     """
+    from expunge.core import InputError
     from expunge.core.checks import one_of
 
     one_of(PAPERS, paper=paper)
     chosen, console = Paper(**PAPERS[paper]()), shared.progress(json, quiet)
-    size = preset or chosen.presets[-1]
+    size = preset or chosen.default
     one_of(chosen.presets, preset=size)
+    given = {"only": _names(only), "sets": _names(sets), "data": data}
+    wrong = [name for name, value in given.items() if value and name not in chosen.options]
+    if wrong:
+        raise InputError(f"--{wrong[0]} was given, which {paper} does not take; leave it out.")
+    more = {name: given[name] for name in chosen.options}
+    where = out or Path("runs") / paper
     if plan:
-        found = chosen.plan(size, seed=seed, device=device)
+        found = chosen.plan(size, seed=seed, device=device, **({"out": where} if more else {}), **more)
         if json:
             shared.print_json(asdict(found))
         elif console is not None:
@@ -77,12 +110,13 @@ def reproduce(
         return
     folder, record = chosen.run(
         size,
-        out=out or Path("runs") / paper,
+        out=where,
         seed=seed,
         resume=resume,
         device=device,
         console=console,
         command=typed_again(context),
+        **more,
     )
     page = chosen.draw(folder)
     if json:
@@ -91,3 +125,8 @@ def reproduce(
     elif console is not None:
         chosen.tell(folder, console)
         console.print(f"\nReport: {page}", soft_wrap=True)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Return what stands between commas."""
+    return tuple(name for name in (part.strip() for part in (text or "").split(",")) if name)

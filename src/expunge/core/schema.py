@@ -16,10 +16,10 @@ SPLITS: tuple[SplitName, ...] = ("forget", "retain", "validation")
 
 RECORDS = (
     "record.json", "forecast.json", "unlearn.json", "proof.json", "theory.json", "sequential_drift.json",
-    "leaderboard.json",
+    "leaderboard.json", "reproduction.json",
 )  # fmt: skip
 """Files by which the folder of an audit, a forecast, an unlearned checkpoint, a proof of forecasts, a theory run,
-another paper and a leaderboard is known."""
+another paper, a leaderboard and a reproduction is known."""
 
 LONGEST_INPUT = 40
 """Characters of a wrong value that a message repeats."""

@@ -65,6 +65,7 @@ CIFAR_PARTS = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "
 def mnist(
     root: str | Path,
     *,
+    model: Callable[[], nn.Module] | None = None,
     norm: Norm = None,
     train: int | None = None,
     validation: int | None = None,
@@ -77,7 +78,8 @@ def mnist(
 
     Args:
         root: Folder that holds `MNIST/raw/`, `raw/` or the four IDX files themselves (`train-images-idx3-ubyte`, ...).
-        norm: Normalisation of the network, `"batch"` or None.
+        model: A function that returns a fresh network for 1x28x28 images; None takes `small_cnn`.
+        norm: Normalisation of `small_cnn`, `"batch"` or None.
         train: Keep only the first so many training examples; None keeps all.
         validation: Keep only the first so many test examples; None keeps all.
         verify: Compare with the checksums of the original release; False reads other data in the same format.
@@ -90,13 +92,14 @@ def mnist(
     Source:
         Y. LeCun, C. Cortes, C. Burges, The MNIST database of handwritten digits, 1998.
     """
-    return _idx_task("mnist", "MNIST", as_path(root, "root"), norm, train, validation, verify, recipe)
+    return _idx_task("mnist", "MNIST", as_path(root, "root"), model, norm, train, validation, verify, recipe)
 
 
 @renamed("batch", "optimiser")
 def fashion_mnist(
     root: str | Path,
     *,
+    model: Callable[[], nn.Module] | None = None,
     norm: Norm = None,
     train: int | None = None,
     validation: int | None = None,
@@ -108,7 +111,9 @@ def fashion_mnist(
     Source:
         H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST" (arXiv 1708.07747).
     """
-    return _idx_task("fashion_mnist", "FashionMNIST", as_path(root, "root"), norm, train, validation, verify, recipe)
+    return _idx_task(
+        "fashion_mnist", "FashionMNIST", as_path(root, "root"), model, norm, train, validation, verify, recipe
+    )
 
 
 @renamed("batch", "optimiser")
@@ -159,6 +164,7 @@ def _idx_task(
     name: str,
     folder: str,
     root: Path,
+    model: Callable[[], nn.Module] | None,
     norm: Norm,
     train: int | None,
     validation: int | None,
@@ -177,7 +183,7 @@ def _idx_task(
     fields = {"batch_size": 128, "epochs": 10, "lr": 0.1, **recipe}
     fields = {"peak_epoch": fields["epochs"] / 5, **fields}
     factory = partial(small_cnn, size=splits[0][0].shape[3], norm=norm)
-    return _image_task(name, splits[0], splits[1], train, validation, factory, fields)
+    return _image_task(name, splits[0], splits[1], train, validation, model or factory, fields)
 
 
 def _image_task(

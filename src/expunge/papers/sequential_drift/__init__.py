@@ -15,6 +15,8 @@ def paper() -> dict[str, Any]:
 
     return {
         "presets": tuple(study.PRESETS),
+        "default": "cpu",
+        "options": (),
         "plan": study.plan,
         "run": study.run,
         "draw": report.draw,

@@ -61,7 +61,7 @@ SIDES = 4
 def audit(
     task: Task,
     *,
-    forget: Sequence[ForgetSet | str | Path],
+    forget: Sequence[ForgetSet | Choice | str | Path],
     methods: Sequence[str | Method] | None = None,
     pretrained: Models | None = None,
     oracles: Models | Mapping[str, Models] | None = None,
@@ -119,7 +119,7 @@ def audit(
         out,
         _request(task, choices, runs, members, seed, tolerance, row_tolerance, forecasts, given),
         resume=True,  # checked above, before subset models were kept in it
-        command=command or python_call("audit", task.name, forget, methods, asked, audit),
+        command=command or python_call("audit", task.name, [*map(_set_of, forget)], methods, asked, audit),
         device=where,
         console=console,
         work=_work(task, choices, runs, forecasts),
@@ -159,6 +159,10 @@ def audit(
     return out, run.record
 
 
+def _set_of(given: ForgetSet | Choice | str | Path) -> ForgetSet | str | Path:
+    return given.forget if isinstance(given, Choice) else given
+
+
 def _tolerances(tolerance: float | None, row_tolerance: float | None) -> tuple[float, float]:
     """Return both, checked, with defaults for those that were left out."""
     tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
@@ -184,7 +188,7 @@ class _Ready:
 
 def _prepare(
     task: Task,
-    forget: Sequence[ForgetSet | str | Path],
+    forget: Sequence[ForgetSet | Choice | str | Path],
     methods: Sequence[str | Method] | None,
     models: tuple[Any, Any, Any],
     members: int,

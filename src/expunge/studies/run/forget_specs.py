@@ -108,7 +108,7 @@ def stand_in(task: Task, item: ForgetSet | str | Path, seed: int) -> ForgetSet |
 
 def choose_all(
     task: Task,
-    forget: Sequence[ForgetSet | str | Path],
+    forget: Sequence[ForgetSet | Choice | str | Path],
     out: Path,
     *,
     seed: int,
@@ -120,7 +120,7 @@ def choose_all(
 
     Args:
         task: The task to choose from.
-        forget: What was asked for.
+        forget: What was asked for; a choice brings its calibration set with it.
         out: The run's folder, where the subset models of component sets are kept.
         seed: The study's seed.
         device: `auto`, `cpu` or `cuda`.
@@ -137,7 +137,7 @@ def choose_all(
         if is_component(item):
             parse_component(str(item), len(task.train))
         else:
-            chosen[place] = choose(task, item, seed=seed)
+            chosen[place] = item if isinstance(item, Choice) else choose(task, item, seed=seed)
     missing = [place for place in range(len(forget)) if place not in chosen]
     if missing:
         reporter = Reporter(console).start(1.0)
@@ -145,7 +145,7 @@ def choose_all(
             reporter.step("training subset models for components")
             share = Share(reporter, 1.0)
             for place in missing:
-                chosen[place] = resolve(task, forget[place], out, seed, device=device, chunk=chunk, progress=share)
+                chosen[place] = resolve(task, str(forget[place]), out, seed, device=device, chunk=chunk, progress=share)
     choices = [chosen[place] for place in range(len(forget))]
     names = [choice.forget.name for choice in choices]
     if len(set(names)) < len(names):

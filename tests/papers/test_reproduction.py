@@ -1,0 +1,257 @@
+"""The paper whole: its items, their forget sets and tables, resuming, refusing, and the page."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from expunge.core import DamagedFileError, InputError
+from expunge.dependence import Components
+from expunge.metrics.klom import klom
+from expunge.papers.ascent_fails_to_forget.finding import Table
+from expunge.papers.ascent_fails_to_forget.report import reproduction as report
+from expunge.papers.ascent_fails_to_forget.reproduction import data, grid, paper, plan, sets, study
+from expunge.papers.ascent_fails_to_forget.reproduction.item import Found, Item
+from expunge.papers.ascent_fails_to_forget.reproduction.items import klom as klom_item
+from expunge.papers.ascent_fails_to_forget.reproduction.items import table_1
+from expunge.papers.ascent_fails_to_forget.reproduction.names import ITEMS
+from expunge.papers.ascent_fails_to_forget.reproduction.presets import PAPER_GRID, PRESETS, SHARES, Images
+from expunge.papers.ascent_fails_to_forget.reproduction.record import (
+    Chart,
+    ItemRecord,
+    Panel,
+    ReproductionRecord,
+    Series,
+)
+from expunge.tasks import digits
+
+DIGITS = Images("digits", "small_cnn", (2, 4), epochs=1, batch_size=128, lr=0.2, train=200)
+SMALL = replace(
+    PRESETS["tiny"],
+    figures=DIGITS,
+    tables=(DIGITS,),
+    shares=(0.01, 0.1),
+    table_members=20,
+    members=20,
+    subsets=20,
+    grid=replace(PRESETS["tiny"].grid, ascent_rates=(5e-2,), ascent_stop=2, joint_rates=(), joint_stop=1),
+    sets=(1,),
+)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "PRESETS", {**PRESETS, "tiny": SMALL})
+    monkeypatch.setattr(plan, "PRESETS", {**PRESETS, "tiny": SMALL})
+    monkeypatch.setattr(grid, "UPWARD_JOINT", ())
+
+
+def findings(record: ReproductionRecord) -> list[dict[str, Any]]:
+    return [each.model_dump(mode="json", exclude={"seconds"}) for each in record.items]
+
+
+def test_every_row_of_the_list_has_an_item_and_every_item_says_what_it_is() -> None:
+    items = study.wanted(())
+    assert list(items) == list(ITEMS)
+    rows = {row for each in items.values() for row in each.rows}
+    assert rows >= {f"P{number}" for number in range(1, 18)}
+    for each in items.values():
+        assert each.title
+        assert each.claim.endswith((".", "?"))
+    assert set(paper()["presets"]) == set(PRESETS)
+
+
+def test_presets_hold_the_papers_grid_and_sizes() -> None:
+    preset = PRESETS["paper"]
+    assert (preset.figures.network, preset.figures.widths, preset.figures.epochs) == ("resnet9", (64,), 24)
+    assert (preset.figures.batch_size, preset.figures.lr, preset.members) == (512, 0.4, 100)
+    assert preset.sets == tuple(range(1, 10))
+    assert preset.grid is PAPER_GRID
+    recipe = data.load(DIGITS, None).recipe
+    runs = grid.methods(PAPER_GRID, replace(recipe, lr=grid.PEAK))
+    ascents = [run for run in runs if run.name == "gradient_ascent"]
+    rates = [1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 1e-2, 5e-2, 0.2]
+    assert [run.options()["lr"] for run in ascents] == pytest.approx(rates, rel=1e-12)
+    joint = [run for run in runs if run.name == "gradient_descent_ascent"]
+    assert {(run.options()["ascent_epochs"], run.options()["forget_batch_size"]) for run in joint} == {
+        (3, 32), (3, 64), (5, 32), (5, 64)
+    }  # fmt: skip
+    assert all(run.options()["batch_size"] == 64 and run.options()["epochs"] == 10 for run in joint)
+    half = grid.ascents(PAPER_GRID, replace(recipe, lr=grid.PEAK / 2))
+    assert [run.options()["lr"] for run in half] == pytest.approx([rate / 2 for rate in rates], rel=1e-12)
+    assert grid.upward(0.2, "gradient_ascent", PAPER_GRID, replace(recipe, lr=grid.PEAK))
+    assert not grid.upward(0.05, "gradient_ascent", PAPER_GRID, replace(recipe, lr=grid.PEAK))
+    assert SHARES == (12 / 60_000, 120 / 60_000, 6_000 / 60_000)
+
+
+def test_the_nine_sets_have_the_papers_sizes_and_calibration_sets_of_their_kind() -> None:
+    assert [sets.size_of(number, 50_000) for number in sets.NINE] == [10, 100, 500] * 3
+    task = digits()
+    scores = np.random.default_rng(0).normal(size=(len(task.train), 2))
+    made = Components(scores, np.array([0.1, 0.05]))
+    found = {number: sets.choice(number, task, 0, lambda: made, Path) for number in sets.NINE}
+    for number, choice in found.items():
+        assert choice.forget.name == f"set-{number}"
+        assert len(choice.forget) == len(choice.calibration) == sets.size_of(number, len(task.train))
+        assert not set(choice.forget.indices) & set(choice.calibration.indices)
+    order = np.argsort(-scores[:, 1])
+    assert set(found["7"].forget.indices) == set(order[:10])
+    assert set(found["8"].calibration.indices) == set(order[20:40])
+    assert set(found["9"].forget.indices) == {*order[:20], *order[-20:]}
+    assert sets.read_sets(["9", "1", "published-3"]) == ("1", "9", "published-3")
+    with pytest.raises(InputError, match="forget set '10' is unknown, expected 1 to 9"):
+        sets.read_sets(["10"])
+    with pytest.raises(InputError, match="rows of all 50,000 images of CIFAR-10"):
+        sets.choice("published-2", task, 0, lambda: made, Path)
+
+
+def test_what_two_sets_of_models_of_one_kind_read_is_known() -> None:
+    # Golden values: 20 cells of equal width, shares plus 1e-5, normal margins of one law.
+    assert klom_item.floors(100, 0)["published (EasyDUB)"] == pytest.approx((0.34, 0.66), rel=0.12)
+    assert klom_item.floors(20, 0)["published (EasyDUB)"] == pytest.approx((3.0, 5.0), rel=0.12)
+
+
+def test_table_1_reads_what_is_apart_and_the_floor_where_nothing_is() -> None:
+    task, rng = digits(), np.random.default_rng(0)
+    forget = data_forget(task, 30)
+    n, every = len(task.train), len(task.train) + len(task.validation)
+    sides = {role: rng.normal(size=(60, every)) for role in ("pretrained", "oracle", "held-out oracle")}
+    nothing = table_1.read(sides, forget, n, 0)
+    assert nothing["told"] == 0
+    for split in ("forget", "retain", "validation"):
+        assert nothing[split]["value"] == pytest.approx(nothing[split]["floor"], abs=0.15)
+    moved = dict(sides, pretrained=sides["pretrained"].copy())
+    moved["pretrained"][:, forget.indices] += 2.0
+    apart = table_1.read(moved, forget, n, 0)
+    assert apart["told"] == 30
+    assert apart["forget"]["low"] > apart["forget"]["floor_high"]
+    assert apart["retain"] == nothing["retain"]
+    assert apart["validation"] == nothing["validation"]
+    values = klom(moved["pretrained"][:, forget.indices], sides["oracle"][:, forget.indices], variant="easydub")
+    assert apart["public"]["forget"] == pytest.approx(np.percentile(values, 95))
+    assert [table_1.size_of(share, 60_000) for share in SHARES] == [12, 120, 6_000]
+
+
+def data_forget(task: Any, size: int) -> Any:
+    from expunge.tasks import random_forget_set
+
+    return random_forget_set(task, size, seed=0)
+
+
+def test_a_killed_run_goes_on_and_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only = ("klom", "fig-2", "table-1", "cross-influence")
+    folder, whole = study.run("tiny", only=only, out=tmp_path / "whole")
+    assert [each.name for each in whole.items] == [name for name in ITEMS if name in only]
+    verdicts = {each.name: each.verdict for each in whole.items}
+    assert verdicts["cross-influence"] == "not run at this preset"
+    table = next(each for each in whole.items if each.name == "table-1").tables[0]
+    assert len(table.rows) == 6
+    fig_2 = next(each for each in whole.items if each.name == "fig-2")
+    assert (folder / fig_2.pages["audit of set 1"]).is_file()
+    page = report.draw(folder).read_text()
+    assert "default-src 'none'" in page
+    assert "Table 1" in page
+    assert page.count("<figure") == 3
+
+    measured, calls = table_1.measured, []
+
+    def stops(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measured(*given)
+
+    monkeypatch.setattr(table_1, "measured", stops)
+    with pytest.raises(KeyboardInterrupt):
+        study.run("tiny", only=only, out=tmp_path / "killed")
+    report.draw(tmp_path / "killed")
+    with pytest.raises(InputError, match="--resume"):
+        study.run("tiny", only=only, out=tmp_path / "killed")
+    _, again = study.run("tiny", only=only, out=tmp_path / "killed", resume=True)
+    assert findings(again) == findings(whole)
+    _, more = study.run("tiny", only=("table-1",), out=tmp_path / "killed", resume=True)
+    assert findings(more) == findings(whole)  # what was asked for before stays
+
+
+def test_what_is_wrong_is_refused_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from expunge.papers.ascent_fails_to_forget.reproduction import context
+
+    def never(*given: Any, **options: Any) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr(context, "train", never)
+    for given, message in (
+        ({"preset": "large"}, "preset"),
+        ({"preset": "tiny", "only": ("fig-9",)}, "fig-9"),
+        ({"preset": "tiny", "sets": ("0",)}, "expected 1 to 9"),
+        ({"preset": "tiny", "sets": ("published-1",), "only": ("fig-3",)}, "rows of all 50,000 images"),
+        ({"preset": "cpu"}, "no folder with data was given.*cifar-10-python.tar.gz"),
+        ({"preset": "cpu", "only": ("table-1",), "data": tmp_path}, r"holds no MNIST, expected .*MNIST/raw"),
+        ({"preset": "tiny", "seed": -1}, "seed"),
+    ):
+        with pytest.raises(InputError, match=message):
+            study.run(**given, out=tmp_path / "out")  # type: ignore[arg-type]
+    raw = tmp_path / "mnist" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes((0, 0, 8, 3)) + bytes(12))[:20])
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte.*damaged"):
+        study.run("cpu", only=("table-1",), data=tmp_path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_says_what_a_run_takes_and_writes_nothing(tmp_path: Path) -> None:
+    found = plan.plan("tiny", only=("table-1", "lemma-1", "forget-sets"), out=tmp_path / "out")
+    assert set(found.seconds) == {"figures: models and forget sets", "table 1, digits", "theory"}
+    assert all(seconds > 0 for seconds in found.seconds.values())
+    assert "small CNN 2-4" in str(found)
+    assert "table-1" in str(found)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_new_item_is_a_file_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = Item(("P1",), "A toy", "It claims nothing.", lambda context: Found("holds", ["Nothing was claimed."]))
+    monkeypatch.setattr(klom_item, "TOY", toy, raising=False)
+    monkeypatch.setitem(ITEMS, "toy", "klom.TOY")
+    folder, record = study.run("tiny", only=("toy",), out=tmp_path / "toy")
+    assert record.items[0].sentences == ["Nothing was claimed."]
+    assert "A toy" in report.draw(folder).read_text()
+
+
+def test_the_page_of_a_strangers_record_runs_nothing_and_leads_nowhere(tmp_path: Path) -> None:
+    attack = "<script>alert(1)</script>"
+    item = ItemRecord(
+        name="klom",
+        rows=[attack],
+        title=attack,
+        claim=attack,
+        verdict="holds",
+        sentences=[attack],
+        size=attack,
+        tables=[Table(title=attack, columns=[attack], rows=[[attack]])],
+        charts=[Chart(caption=attack, panels=[Panel(title=attack, x=attack, y=attack, series=[points(attack)])])],
+        pages={attack: "javascript:alert(1)", "up": "../up.html", "root": "/etc/passwd", "inside": "a b/report.html#x"},
+    )
+    record = ReproductionRecord(
+        status="complete", started="2026-01-01T00:00:00+00:00", seconds=1.0, command=attack, request={}, environment={},
+        preset="tiny", declared={"x": attack}, items=[item],
+    )  # fmt: skip
+    record.save(tmp_path)
+    page = report.draw(tmp_path).read_text()
+    assert "<script" not in page
+    assert re.findall(r'href="([^"#][^"]*)"', page) == ["a%20b/report.html#x"]
+    content = json.loads((tmp_path / "reproduction.json").read_text())
+    content["items"][0]["name"] = "../../up"
+    (tmp_path / "reproduction.json").write_text(json.dumps(content))
+    with pytest.raises(DamagedFileError, match="name"):
+        report.draw(tmp_path)
+
+
+def points(label: str) -> Series:
+    return Series(label=label, x=[1.0, 2.0], y=[1.0, 2.0], low=[0.5, 1.5], high=[1.5, 2.5], mark="line")
