@@ -194,7 +194,7 @@ def test_what_is_wrong_is_refused_before_anything_is_trained(tmp_path: Path, mon
         ({"preset": "tiny", "sets": ("published-1",), "only": ("fig-3",)}, "rows of all 50,000 images"),
         ({"preset": "cpu"}, "no folder with data was given.*cifar-10-python.tar.gz"),
         ({"preset": "cpu", "only": ("table-1",), "data": tmp_path}, r"holds no MNIST, expected .*MNIST/raw"),
-        ({"preset": "tiny", "seed": -1}, "seed"),
+        ({"preset": "tiny", "seed": 1.5}, "seed"),
     ):
         with pytest.raises(InputError, match=message):
             study.run(**given, out=tmp_path / "out")  # type: ignore[arg-type]
