@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from expunge.ensembles.layers import Unsupported
 from expunge.ensembles.network import LayerNetwork
 from expunge.ensembles.pooling import Pooling
 from expunge.ensembles.products import LARGE, affine, input_gradient, separate, weight_gradient
+from expunge.tasks.models import resnet9
 from reference.one_by_one import stack, train_one
-from reference.problems import SmallResNet, small_task
+from reference.problems import small_task
 
 ROW, IMAGE = (6,), (2, 7, 6)
 
@@ -54,6 +56,43 @@ class Functions(nn.Module):
     def forward(self, x):
         x = F.silu(F.relu(torch.relu(self.first(x)).tanh(), inplace=False))
         return F.gelu(self.head(torch.flatten(x, 1).sigmoid()), approximate="tanh")
+
+
+class Residual(nn.Module):
+    """Skips of every kind: of the inputs, of a normed value, around nothing that learns, and by a convolution."""
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+
+        def step(inputs, outputs, kernel, stride=1):
+            layers = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=not norm)]
+            return nn.Sequential(*layers, *[nn.BatchNorm2d(outputs)] * norm)
+
+        self.first, self.second, self.third = step(2, 2, 3), step(2, 2, 3), step(2, 3, 3, 2)
+        self.shortcut, self.last, self.head = step(2, 3, 1, 2), step(3, 3, 3), nn.Linear(36, 3)
+
+    def forward(self, x):
+        x = x + torch.relu(self.first(x))
+        x = torch.relu(torch.add(self.second(x), x))
+        x = F.relu(self.third(x) + self.shortcut(x) * 0.5)
+        y = self.last(x)
+        y += x
+        return self.head(torch.flatten(1 - torch.tanh(y) + torch.sigmoid(y), 1))
+
+
+class Frozen(nn.Module):
+    """A skip below which nothing learns, and one that carries the only gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.first.requires_grad_(False)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = x + torch.relu(self.second(x))
+        x = torch.tanh(x) + x
+        return self.head(x) / 2
 
 
 CHAINS = {
@@ -92,6 +131,11 @@ CHAINS = {
     "dropout-2d": (images(nn.Dropout(0.3), nn.Conv2d(2, 4, 3), nn.Dropout(0.5), nn.Conv2d(4, 3, 3)), IMAGE),
     "dropout-of-everything": (sequential(nn.Linear(6, 8), nn.Dropout(1.0), nn.Linear(8, 3)), ROW),
     "functions": (Functions, IMAGE),
+    "residual": (partial(Residual, norm=False), IMAGE),
+    "residual-with-norm": (partial(Residual, norm=True), IMAGE),
+    "frozen-below-a-sum": (Frozen, ROW),
+    "global-max-pool": (images(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1)), IMAGE),
+    "resnet9": (partial(resnet9, 3, width=2), (3, 16, 16)),
 }
 if library() is None:
     CHAINS = {name: chain for name, chain in CHAINS.items() if "-pool" not in name}
@@ -302,9 +346,28 @@ class Shares(nn.Module):
         return self.head(self.layer(self.layer(x)))
 
 
-NONE = "without compiled kernels"
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(x * torch.sigmoid(self.layer(x)))
+
+
+class Unread(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        torch.relu(x)
+        return self.head(x)
+
+
 UNWRITTEN = {
-    "residual": (SmallResNet, "not a chain"),
+    "product-of-tensors": (Gated, "no written-out gradient"),
+    "nothing-reads-it": (Unread, "nothing reads"),
     "used-twice-and-not-at-all": (Shares, "twice or not at all"),
     "pooling": (
         sequential(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2, ceil_mode=True), nn.Flatten()),

@@ -62,7 +62,7 @@ def measured(monkeypatch, cost):
 
 def test_the_fastest_chunk_a_member_is_found(monkeypatch):
     # Cheap up to 12 members, then steeply dearer: 12 has the least time a member.
-    cost = {4: 0.006, 12: 0.008, 25: 0.040, 50: 0.120}
+    cost = {1: 0.004, 4: 0.006, 12: 0.008, 25: 0.040, 50: 0.120}
     assert measured(monkeypatch, lambda number, size: cost[size])[0] == even(100, 12, 2)
 
 
@@ -79,7 +79,7 @@ def test_a_round_in_which_another_program_had_the_core_does_not_decide(monkeypat
 
 
 def test_of_sizes_that_are_as_good_the_largest_is_taken(monkeypatch):
-    cost = {4: 1.2, 12: 1.0, 25: 1.04, 50: 1.1}
+    cost = {1: 1.5, 4: 1.2, 12: 1.0, 25: 1.04, 50: 1.1}
     assert measured(monkeypatch, lambda number, size: size * cost[size])[0] == 25
 
 

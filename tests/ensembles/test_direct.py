@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from expunge.ensembles import by_hand, direct
 from expunge.ensembles.columns import ColumnConvolution
 from expunge.ensembles.direct import DirectConvolution
+from expunge.ensembles.normalised import DirectBatchNorm
 from expunge.ensembles.written import Setting
 
 compiled = pytest.mark.skipif(direct.library() is None, reason="installed without a C compiler")
@@ -164,16 +165,15 @@ def test_frozen_weights_have_no_gradient():
 @compiled
 def test_a_relu_after_a_convolution_is_done_by_it():
     chain = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
-    layers = [make() for make in by_hand.write_out(chain)]
-    kinds = [type(one).__name__ for one in by_hand.Pass(layers, Setting({}, {}, {})).layers]
-    assert kinds == ["DirectConvolution", "Flatten", "DirectLinear"]
+    layers = by_hand.Pass(by_hand.made(by_hand.write_out(chain)), Setting({}, {}, {})).layers
+    assert [type(one).__name__ for one in layers] == ["DirectConvolution", "Flatten", "DirectLinear"]
     assert layers[0].clamp
 
 
 def test_without_the_library_products_are_used(monkeypatch):
     monkeypatch.setattr(by_hand, "library", lambda: None)
-    makers = by_hand.write_out(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)))
-    assert type(makers[0]()) is ColumnConvolution
+    layers = by_hand.write_out(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)))
+    assert type(layers[0].make()) is ColumnConvolution
     code = "from expunge.ensembles.direct import describe, library; print(library(), describe())"
     env = {**os.environ, "EXPUNGE_COMPILED": "0"}
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=env)
@@ -207,3 +207,59 @@ def test_the_geometry_is_what_the_kernels_read():
     convolution.place((1, 1, 2, 2, 1), torch.zeros(1))
     described = convolution._described(torch.zeros(1, 1, 2, 2, 1))
     assert ctypes.sizeof(described) == 8 * (count + 2 * 3)  # x and y have four numbers each
+
+
+@compiled
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("images", [False, True])
+@settings(max_examples=40, deadline=None)
+@given(
+    channels=st.integers(1, 5),
+    batch=st.integers(8, 70),
+    clamp=st.booleans(),
+    affine=st.booleans(),
+    update=st.booleans(),
+    apart=st.booleans(),
+)
+def test_batch_norm_is_that_of_pytorch(dtype, width, images, channels, batch, clamp, affine, update, apart):
+    members, inner = 2, ((3, 4) if images else ())
+    module = (nn.BatchNorm2d if images else nn.BatchNorm1d)(channels, affine=affine, momentum=0.3).to(dtype)
+    norm = DirectBatchNorm("c", module, width)
+    norm.clamp = clamp
+    g = torch.Generator().manual_seed(0)
+    setting = setting_for(members, module, dtype, g)
+    setting.update = update
+    setting.buffers = {
+        "c.running_mean": torch.randn(members, channels, generator=g, dtype=dtype),
+        "c.running_var": torch.rand(members, channels, generator=g, dtype=dtype) + 0.5,
+        "c.num_batches_tracked": torch.zeros(members, dtype=torch.int64),
+    }
+    before = {name: tensor.clone() for name, tensor in setting.buffers.items()}
+    # Far from 0, where a difference of squares would be rounding alone.
+    x = torch.randn(members, channels, *inner, batch, generator=g, dtype=dtype) + 30
+    slope = torch.randn(x.shape, generator=g, dtype=dtype)
+    padded = x.new_full((members, channels, *(n + 2 for n in inner), batch), float("nan"))
+    place = padded[:, :, 1:-1, 1:-1] if images else padded
+    y = norm.forward(setting, x, place if apart else None)
+    dx = norm.backward(setting, slope.clone(), True)
+    close = {"rtol": 1e-3, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-9}
+    for m in range(members):
+        own = {name: tensor[m].double() for name, tensor in setting.params.items()}
+        weight, bias = (own[name].requires_grad_(True) if affine else None for name in ("c.weight", "c.bias"))
+        mean, variance = (before[f"c.running_{kind}"][m].double() for kind in ("mean", "var"))
+        first = x[m].movedim(-1, 0).double().requires_grad_(True)
+        expected = F.batch_norm(first, mean, variance, weight, bias, update, 0.3, module.eps)
+        expected = F.relu(expected) if clamp else expected
+        torch.testing.assert_close(y[m].movedim(-1, 0).double(), expected.detach(), **close)
+        # At the kink rounding decides; there any slope will do.
+        near = expected.detach().abs() < close["atol"] if clamp else torch.zeros_like(expected, dtype=torch.bool)
+        if not bool((near & (expected > 0)).any()):
+            expected.backward(slope[m].movedim(-1, 0).double())
+            torch.testing.assert_close(dx[m].movedim(-1, 0).double(), first.grad, **close)
+            for name, tensor in (("c.weight", weight), ("c.bias", bias)):
+                if tensor is not None:
+                    torch.testing.assert_close(setting.gradients[name][m].double(), tensor.grad, **close)
+        torch.testing.assert_close(setting.buffers["c.running_mean"][m].double(), mean, **close)
+        torch.testing.assert_close(setting.buffers["c.running_var"][m].double(), variance, **close)
+    assert not images or bool(padded[:, :, 0].isnan().all())

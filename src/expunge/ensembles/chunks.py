@@ -29,7 +29,7 @@ from expunge.core.stopping import Pool, check_stopped
 P = TypeVar("P")
 T = TypeVar("T")
 
-CANDIDATES = (4, 12, 25, 50, 100)
+CANDIDATES = (1, 4, 12, 25, 50, 100)
 """Chunk sizes that are tried on the CPU."""
 
 TRIAL_SECONDS = 0.02

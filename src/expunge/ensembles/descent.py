@@ -4,8 +4,8 @@ The losses of the members are added before differentiating; since a member's los
 gradient of the sum is the stack of the members' own gradients. Optimisers are PyTorch's: their updates are elementwise,
 so a stack of members is updated exactly as each would be alone. Nothing here mixes members.
 
-On a CPU, networks that are chains of known layers are differentiated by written-out formulas (see `by_hand.py`), all
-others by autograd.
+On a CPU, networks of known layers, in chains or with sums, are differentiated by written-out formulas (see
+`by_hand.py`), all others by autograd.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from expunge.core.renamed import renamed
 from expunge.core.stopping import check_stopped
 from expunge.core.tree import State
 from expunge.ensembles.batches import gather
-from expunge.ensembles.by_hand import Make, Pass
+from expunge.ensembles.by_hand import Pass, Written, made
 from expunge.ensembles.chain import Chain, Known
 from expunge.ensembles.dense import KINDS, Update, move
 from expunge.ensembles.direct import at, library
@@ -86,8 +86,8 @@ class Descent:
         wanted = {name for name, p in self.network.template.named_parameters() if p.requires_grad}
         wanted &= wanted if self.only is None else set(self.only)
         self.flat = {name: padded(tensor.detach()) for name, tensor in self.params.items() if name in wanted}
-        makers = self._makers()
-        if makers:
+        written = self._written()
+        if written:
             # One block for all parameters, so that the optimiser has one tensor to update.
             block = torch.cat(list(self.flat.values()))
             self.flat = self._parts(block)
@@ -99,12 +99,12 @@ class Descent:
                 self.params[name] = tensor.detach()
         self.trainable = {name: tensor for name, tensor in self.params.items() if name in wanted}
         self._updated = self.flat
-        if makers:
+        if written:
             block.grad = torch.zeros_like(block)
             parts = self._parts(block.grad)
             gradients = {name: parts[name][: own.numel()].view(own.shape) for name, own in self.trainable.items()}
             weights = {name: tensor.detach() for name, tensor in self.params.items()}
-            self.written = Pass([make() for make in makers], Setting(weights, gradients, self.buffers))
+            self.written = Pass(made(written), Setting(weights, gradients, self.buffers))
             self._updated = {WHOLE: block}
             ends = itertools.accumulate(len(tensor) for tensor in self.flat.values())
             places = {name: end - len(self.flat[name]) for name, end in zip(self.flat, ends, strict=True)}
@@ -126,7 +126,7 @@ class Descent:
 
         self.rule = LaidOut(rule, self.trainable, lay_out)
 
-    def _makers(self) -> Sequence[Make]:
+    def _written(self) -> Sequence[Written]:
         """Return what makes the layers with written-out gradients, or nothing where autograd is to be used."""
         kinds = {(tensor.dtype, tensor.device.type) for tensor in self.params.values()}
         known = len(kinds) == 1 and kinds <= {(torch.float32, "cpu"), (torch.float64, "cpu")}

@@ -38,6 +38,12 @@ typedef struct {
     int64_t members, inputs, outputs, batch;
 } linear;
 
+/* Channels of many numbers each, in rows; y are distances between members, channels and rows of what is written. */
+typedef struct {
+    int64_t members, channels, rows, numbers;
+    int64_t y[3];
+} planes;
+
 /* How weights move: `Update` in `dense.py` says what each is. Null pointers stand for nothing. */
 enum { SGD, ADAM, ADAMW };
 typedef struct {
@@ -170,7 +176,7 @@ int expunge_direct_width(void) {
 }
 
 /* Changes whenever `direct.py` and this file must change together. */
-int expunge_direct_version(void) { return 8; }
+int expunge_direct_version(void) { return 9; }
 #endif
 
 static void *memory_for(const geometry *g, size_t size) {
@@ -209,8 +215,12 @@ static void *numbers_in(const geometry *g, void *memory) {
                 for (int64_t i = 0; i < g->in_h; i++) { \
                     const type *from = images + m * member + (c * g->in_h + i) * g->in_w; \
                     type *to = inner + m * g->x[0] + c * g->x[1] + i * g->x[2]; \
-                    for (int64_t j = 0; j < g->in_w; j++) \
-                        for (int64_t b = 0; b < g->batch; b++) to[j * g->x[3] + b] = from[b * example + j]; \
+                    /* As many examples at once as there are numbers in a line of the cache. */ \
+                    for (int64_t start = 0; start < g->batch; start += 16) { \
+                        const int64_t end = start + 16 < g->batch ? start + 16 : g->batch; \
+                        for (int64_t j = 0; j < g->in_w; j++) \
+                            for (int64_t b = start; b < end; b++) to[j * g->x[3] + b] = from[b * example + j]; \
+                    } \
                 } \
     }
 
@@ -535,6 +545,18 @@ CHAIN(double, 2, 4, 8)
         const geometry *g, const type *dy, type *dx, const WHOLE_##type *which, int padding_counts, int width) { \
         WIDE(type, lanes, own, unpool, (g, dy, dx, which, padding_counts)) \
         unpool_##type##_##base(g, dy, dx, which, padding_counts); \
+    } \
+    void expunge_normalise_##type( \
+        const planes *p, const type *x, const type *weight, const type *bias, type *found, type *y, double eps, int update, \
+        int clamp, int width) { \
+        WIDEST_OF(type, lanes, own, normalise, (p, x, weight, bias, found, y, eps, update, clamp)) \
+        normalise_##type##_##base(p, x, weight, bias, found, y, eps, update, clamp); \
+    } \
+    void expunge_denormalise_##type( \
+        const planes *p, const type *x, const type *weight, const type *bias, const type *found, type *dy, type *dw, \
+        type *db, int update, int clamp, int width) { \
+        WIDEST_OF(type, lanes, own, denormalise, (p, x, weight, bias, found, dy, dw, db, update, clamp)) \
+        denormalise_##type##_##base(p, x, weight, bias, found, dy, dw, db, update, clamp); \
     }
 
 #define WHOLE_float int32_t

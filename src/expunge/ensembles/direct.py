@@ -20,7 +20,7 @@ from expunge.ensembles.convolution import Convolution
 from expunge.ensembles.written import Layer, Setting
 
 LIBRARY = Path(__file__).with_name("_direct.so")
-VERSION = 8
+VERSION = 9
 """What `expunge_direct_version` in `direct.c` returns; a library that was compiled from another file is not used."""
 NUMBERS = {torch.float32: "float", torch.float64: "double"}
 """Types of numbers that there are kernels for."""
@@ -47,6 +47,11 @@ def library() -> ctypes.CDLL | None:
         for name, pointers in (("forward", 5), ("backward", 8)):
             function = getattr(found, f"expunge_linear_{name}_{kind}")
             function.argtypes, function.restype = [ctypes.c_void_p] * pointers + [ctypes.c_int] * 3, ctypes.c_int
+        normalise = getattr(found, f"expunge_normalise_{kind}")
+        normalise.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_double] + [ctypes.c_int] * 3
+        denormalise = getattr(found, f"expunge_denormalise_{kind}")
+        denormalise.argtypes = [ctypes.c_void_p] * 8 + [ctypes.c_int] * 3
+        normalise.restype = denormalise.restype = None
         step = getattr(found, f"expunge_move_{kind}")
         step.argtypes = [ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 2, ctypes.c_double, ctypes.c_int]
         step.restype = None

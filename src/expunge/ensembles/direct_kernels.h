@@ -12,6 +12,12 @@
 #define VECTORS 2  /* vectors of each row that a tile holds */
 #define OUTPUTS 4  /* rows and columns of weights whose gradients are summed at once */
 #define COLUMNS 3
+/* Compilers read a factor from memory anew for each product, and loads are what they wait for. */
+#if defined(__x86_64__) && LANES * 4 >= 16
+#define IN_REGISTER(value) __asm__("" : "+v"(value))
+#else
+#define IN_REGISTER(value) (void)(value)
+#endif
 
 /* What a tile reads: for each tap an image of `inner` channels, and as many times ROWS weights. */
 typedef struct {
@@ -124,29 +130,34 @@ TARGET static void NAME(cut)(const geometry *g, const REAL *y, REAL *dy, REAL *d
     }
 }
 
+/* Numbers of a row of outputs whose inputs lie side by side: of the whole row where windows are neighbours, else of one
+   pixel. */
+INLINE int64_t NAME(run)(const geometry *g) { return g->stride_w * g->x[3] == g->batch ? g->width * g->batch : g->batch; }
+
 /* Add dy * x over one row of outputs to the sums of OUTPUTS x `columns` weights. */
 INLINE TARGET void NAME(row_products)(
     const geometry *g, const REAL *x, const REAL *const *dy, NAME(vector) *sums, NAME(vector) mask, const int columns) {
     NAME(vector) sum[OUTPUTS][COLUMNS];
     for (int r = 0; r < OUTPUTS; r++)
         for (int c = 0; c < columns; c++) sum[r][c] = sums[c * OUTPUTS + r];
-    const int64_t rest = g->batch % LANES;
-    for (int64_t j = 0; j < g->width; j++) {
-        const REAL *from = x + j * g->stride_w * g->x[3];
-        for (int64_t b = 0; b < g->batch - rest; b += LANES) {
+    const int64_t run = NAME(run)(g), whole = run / LANES * LANES, next = g->apart_w * g->x[3];
+    for (int64_t start = 0; start < g->width * g->batch; start += run) {
+        const REAL *from = x + start / g->batch * g->stride_w * g->x[3];
+        for (int64_t b = 0; b < whole; b += LANES) {
             NAME(vector) values[COLUMNS];
-            for (int c = 0; c < columns; c++) values[c] = LOAD(from + c * g->apart_w * g->x[3] + b);
+            for (int c = 0; c < columns; c++) values[c] = LOAD(from + c * next + b);
             for (int r = 0; r < OUTPUTS; r++) {
-                const NAME(vector) slope = LOAD(dy[r] + j * g->batch + b);
+                NAME(vector) slope = LOAD(dy[r] + start + b);
+                IN_REGISTER(slope);
                 for (int c = 0; c < columns; c++) sum[r][c] += slope * values[c];
             }
         }
-        if (rest) {
+        if (whole < run) {
             /* The last vector overlaps the one before; what has been added already is left out. */
-            const int64_t b = g->batch - LANES;
+            const int64_t b = run - LANES;
             for (int r = 0; r < OUTPUTS; r++) {
-                const NAME(vector) slope = mask * LOAD(dy[r] + j * g->batch + b);
-                for (int c = 0; c < columns; c++) sum[r][c] += slope * LOAD(from + c * g->apart_w * g->x[3] + b);
+                const NAME(vector) slope = mask * LOAD(dy[r] + start + b);
+                for (int c = 0; c < columns; c++) sum[r][c] += slope * LOAD(from + c * next + b);
             }
         }
     }
@@ -158,7 +169,7 @@ INLINE TARGET void NAME(row_products)(
 TARGET static void NAME(weights)(const geometry *g, const REAL *x, const REAL *dy, REAL *dw, REAL *memory) {
     const int64_t taps = g->kernel_h * g->kernel_w, count = g->channels * taps;
     NAME(vector) *sums = (NAME(vector) *)memory, mask = {0};
-    for (int64_t lane = LANES - g->batch % LANES; lane < LANES; lane++) mask[lane] = 1;
+    for (int64_t lane = LANES - NAME(run)(g) % LANES; lane < LANES; lane++) mask[lane] = 1;
     for (int64_t first = 0; first < g->outputs; first += OUTPUTS) {
         memset(sums, 0, sizeof(NAME(vector)) * count * OUTPUTS);
         for (int64_t i = 0; i < g->height; i++) {
@@ -316,11 +327,100 @@ TARGET void NAME(unpool)(const geometry *g, const REAL *dy, REAL *dx, const WHOL
             }
 }
 
+/* Batch norm: what `normalised.py` writes down. x and dy lie without gaps; of found, three numbers a channel: its mean,
+   one over its standard deviation and its variance. */
+
+/* The sums of g and of g (x - mean) over a row, with g = dy where the output was not cut off; without dy the sums of
+   x - mean and its square. */
+INLINE TARGET void NAME(row_sums)(
+    const REAL *x, const REAL *dy, int64_t count, REAL mean, REAL scale, REAL shift, int clamp, double *sums) {
+    const NAME(vector) zero = {0};
+    int64_t j = 0;
+    while (j + LANES <= count) {
+        /* Short sums of vectors, long ones of doubles: rounding does not grow with the number of pixels. */
+        NAME(vector) first = zero, second = zero;
+        for (const int64_t end = j + 64 * LANES; j < end && j + LANES <= count; j += LANES) {
+            const NAME(vector) away = LOAD(x + j) - mean;
+            NAME(vector) g = dy ? LOAD(dy + j) : away;
+            if (clamp) g = ZERO_WHERE(away * scale + shift <= zero, g);
+            first += g;
+            second += g * away;
+        }
+        for (int lane = 0; lane < LANES; lane++) sums[0] += first[lane], sums[1] += second[lane];
+    }
+    for (; j < count; j++) {
+        const REAL away = x[j] - mean, g = dy ? dy[j] : away;
+        if (clamp && away * scale + shift <= 0) continue;
+        sums[0] += g, sums[1] += g * away;
+    }
+}
+
+TARGET void NAME(normalise)(
+    const planes *p, const REAL *x, const REAL *weight, const REAL *bias, REAL *found, REAL *y, double eps, int update,
+    int clamp) {
+    const int64_t all = p->members * p->channels, count = p->rows * p->numbers;
+    const NAME(vector) zero = {0};
+    for (int64_t k = 0; k < all; k++, x += count) {
+        if (update) {
+            double sums[2] = {0, 0}, rest[2] = {0, 0};
+            NAME(row_sums)(x, 0, count, 0, 0, 0, 0, sums);
+            const double guess = (REAL)(sums[0] / count);
+            NAME(row_sums)(x, 0, count, (REAL)guess, 0, 0, 0, rest);
+            const double variance = rest[1] / count - rest[0] / count * (rest[0] / count);
+            found[k] = (REAL)(guess + rest[0] / count);
+            found[all + k] = (REAL)(1 / sqrt(variance + eps));
+            found[2 * all + k] = (REAL)variance;
+        }
+        const REAL mean = found[k], scale = (weight ? weight[k] : 1) * found[all + k], shift = bias ? bias[k] : 0;
+        for (int64_t r = 0; r < p->rows; r++) {
+            const REAL *from = x + r * p->numbers;
+            REAL *to = y + k / p->channels * p->y[0] + k % p->channels * p->y[1] + r * p->y[2];
+            int64_t j = 0;
+            for (; j + LANES <= p->numbers; j += LANES) {
+                const NAME(vector) value = (LOAD(from + j) - mean) * scale + shift;
+                STORE(to + j, clamp ? ZERO_WHERE(value < zero, value) : value);
+            }
+            for (; j < p->numbers; j++) {
+                const REAL value = (from[j] - mean) * scale + shift;
+                to[j] = clamp && value < 0 ? 0 : value;
+            }
+        }
+    }
+}
+
+TARGET void NAME(denormalise)(
+    const planes *p, const REAL *x, const REAL *weight, const REAL *bias, const REAL *found, REAL *dy, REAL *dw, REAL *db,
+    int update, int clamp) {
+    const int64_t all = p->members * p->channels, count = p->rows * p->numbers;
+    const NAME(vector) zero = {0};
+    for (int64_t k = 0; k < all; k++, x += count, dy += count) {
+        const REAL mean = found[k], over = found[all + k], scale = (weight ? weight[k] : 1) * over, shift = bias ? bias[k] : 0;
+        double sums[2] = {0, 0};
+        NAME(row_sums)(x, dy, count, mean, scale, shift, clamp, sums);
+        if (db) db[k] = (REAL)sums[0];
+        if (dw) dw[k] = (REAL)(sums[1] * over);
+        const REAL each = update ? (REAL)(sums[0] / count) : 0;
+        const REAL slope = update ? (REAL)(sums[1] * over * over / count) : 0;
+        int64_t j = 0;
+        for (; j + LANES <= count; j += LANES) {
+            const NAME(vector) away = LOAD(x + j) - mean;
+            NAME(vector) g = LOAD(dy + j);
+            if (clamp) g = ZERO_WHERE(away * scale + shift <= zero, g);
+            STORE(dy + j, scale * (g - each - away * slope));
+        }
+        for (; j < count; j++) {
+            const REAL away = x[j] - mean, g = clamp && away * scale + shift <= 0 ? 0 : dy[j];
+            dy[j] = scale * (g - each - away * slope);
+        }
+    }
+}
+
 #undef LOAD
 #undef STORE
 #undef ZERO_WHERE
 #undef VECTORS
 #undef OUTPUTS
 #undef COLUMNS
+#undef IN_REGISTER
 #undef LANES
 #undef SUFFIX

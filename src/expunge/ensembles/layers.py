@@ -80,6 +80,8 @@ ARITHMETIC = {
     operator.iadd,
     operator.imul,
 }
+PLAIN: dict[Any, Any] = {operator.iadd: operator.add, operator.imul: operator.mul}
+"""By an operation that works in place the one that does not."""
 
 
 def to_rows(value: Value, members: int) -> Tensor:
@@ -287,8 +289,7 @@ def _elementwise(function: Callable[[Tensor], Tensor]) -> Step:
 def _arithmetic(node: fx.Node) -> Step:
     function: Any = node.target
     arguments = node.args
-    plain = {operator.iadd: operator.add, operator.imul: operator.mul}
-    function = plain.get(function, function)
+    function = PLAIN.get(function, function)
     if not all(isinstance(argument, fx.Node | int | float) for argument in arguments):
         raise Unsupported(f"no stacked form of {node.format_node()}")
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from expunge.core import Interface, Outcome, Statistics
 from expunge.core.modules import copied, hooked, plain_attributes
 from expunge.core.outcomes import Classes
-from expunge.ensembles.by_hand import Make, joined, write_out
+from expunge.ensembles.by_hand import Written, joined, made, write_out
 from expunge.ensembles.chain import linear_layers, outputs
+from expunge.ensembles.direct import library
 from expunge.ensembles.layers import Context, Unsupported, compile_layers
 from expunge.ensembles.skeleton import Skeleton, Traits
 
@@ -48,13 +49,13 @@ class LayerNetwork:
             raise Unsupported(f"{where} has a {kind} hook")
         self._run = compile_layers(copied(template))
         self.widest = widest_activation(template, example, self.interface)
-        self.columns = _columns(template, example, self.interface)
+        self.kept = _kept(template, example, self.interface)
         self.noisy = any(isinstance(layer, nn.Dropout) for layer in template.modules())
-        self.by_hand: list[Make] | None = None
+        self.by_hand: list[Written] | None = None
         """What makes the layers of a pass with written-out gradients, where there is one (see `by_hand.py`)."""
         with contextlib.suppress(Unsupported):
             self.by_hand = write_out(copied(template))
-        self.chain = linear_layers(joined([make() for make in self.by_hand or ()]))
+        self.chain = linear_layers([layer for layer, _ in joined(made(self.by_hand or ()))])
         """The layers that compiled kernels take as a chain, or none."""
 
     def __call__(
@@ -164,15 +165,22 @@ class VmapNetwork(ModuleNetwork):
         return logits
 
 
-def _columns(module: nn.Module, example: Tensor, interface: Interface) -> int:
-    """Return how many numbers the convolutions of one example read in all, each as often as it is read."""
+def _kept(module: nn.Module, example: Tensor, interface: Interface) -> int:
+    """Return how many numbers a written-out step keeps for one example.
+
+    Each layer's output and its gradient, but of a ReLU, which is done in place; without compiled kernels also the
+    inputs of each convolution, three times (see `columns.py`), each as often as it is read.
+    """
     total = 0
 
     def note(layer: nn.Module, _: object, output: object) -> None:
         nonlocal total
-        if isinstance(layer, nn.Conv2d) and isinstance(output, Tensor):
+        if not isinstance(output, Tensor) or next(layer.children(), None) is not None or isinstance(layer, nn.ReLU):
+            return
+        total += 2 * output[0].numel()
+        if isinstance(layer, nn.Conv2d) and library() is None:
             reads = layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
-            total += reads * output[0, 0].numel()
+            total += 3 * reads * output[0, 0].numel()
 
     _observe(module, example, interface, note)
     return total

@@ -77,6 +77,21 @@ class Pooling(Layer):
         return self.padding_counts, self.compiled.expunge_direct_width()
 
 
+class GlobalLargest(Pooling):
+    """The largest pixel of each channel (`AdaptiveMaxPool2d(1)`): one window over the whole image."""
+
+    def __init__(self, module: nn.AdaptiveMaxPool2d) -> None:
+        """Check that one number is left of each channel."""
+        if _pair(module.output_size) != (1, 1):
+            raise Unsupported("adaptive pooling to more than one pixel has no written-out gradient")
+        super().__init__(nn.MaxPool2d(1))
+
+    def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """One pixel is left."""
+        self.kernel = (shape[2], shape[3])
+        return super().shape(shape)
+
+
 class GlobalAverage(Layer):
     """The mean of each channel over the whole image (`AdaptiveAvgPool2d(1)`)."""
 

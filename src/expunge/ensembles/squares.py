@@ -7,7 +7,7 @@ the outer product g_i x_i^T, so that the sum of its squares needs no gradient of
     convolution   sum_i (sum_p g_ip cols(x)_ip^T)^2                              p positions: one product an example
     batch norm    sum_i (sum_p g_ip (x_ip - mean) / sd)^2                        statistics stored
 
-All members go through together where the network is a chain of such layers (see `by_hand.py`); in any other, every
+All members go through together where the network consists of such layers (see `by_hand.py`); in any other, every
 example has a gradient of its own, member by member (see `example_gradients.py`), which takes many times as long.
 
 Source: the identity for linear layers is used by Goodfellow, "Efficient Per-Example Gradient Computations" (arXiv
@@ -24,13 +24,14 @@ from torch import Tensor, nn
 from expunge.core import Ensemble, InputError
 from expunge.core.stopping import check_stopped
 from expunge.core.tree import State
-from expunge.ensembles.by_hand import BatchNorm, Pass
+from expunge.ensembles.by_hand import Node, Pass, made
 from expunge.ensembles.columns import ColumnConvolution
 from expunge.ensembles.dense import DirectLinear
 from expunge.ensembles.example_gradients import CHUNK, Cotangent, check_separable, gradient_batches, trainable
 from expunge.ensembles.linear import Linear
 from expunge.ensembles.network import LayerNetwork
-from expunge.ensembles.written import Layer, Setting
+from expunge.ensembles.normalised import BatchNorm
+from expunge.ensembles.written import Setting
 
 ROWS = 64
 """Examples that go through together at most: what lies between the products stays in the cache."""
@@ -52,8 +53,8 @@ def squared_gradients(ensemble: Ensemble, x: Tensor, y: Tensor, cotangent: Cotan
         raise InputError("x has no examples, expected at least one.")
     check_separable(ensemble.network)
     found = {name: torch.zeros_like(ensemble.params[name]) for name in trainable(ensemble)}
-    network, layers = ensemble.network, _layers(ensemble)
-    if layers is None or not isinstance(network, LayerNetwork):
+    network, nodes = ensemble.network, _nodes(ensemble)
+    if nodes is None or not isinstance(network, LayerNetwork):
         for member in range(len(ensemble)):
             for batch in gradient_batches(ensemble, member, x, y, cotangent):
                 for name, own in batch.items():
@@ -61,10 +62,10 @@ def squared_gradients(ensemble: Ensemble, x: Tensor, y: Tensor, cotangent: Cotan
         return found
     weights = {name: tensor.detach() for name, tensor in ensemble.params.items()}
     gradients = {name: torch.zeros_like(tensor) for name, tensor in found.items()}
-    run = Pass(layers, Setting(weights, gradients, dict(ensemble.buffers)))
+    run = Pass(nodes, Setting(weights, gradients, dict(ensemble.buffers)))
     precision = next(iter(weights.values())).dtype
     # Convolutions form the gradients of single examples; all else is as wide as an activation.
-    formed = [found[layer.weight][0].numel() for layer in layers if isinstance(layer, SquaredConvolution)]
+    formed = [found[layer.weight][0].numel() for layer in run.layers if isinstance(layer, SquaredConvolution)]
     rows = min(ROWS, max(1, CHUNK // (max(network.widest, *formed, 1) * len(ensemble))))
     for start in range(0, len(x), rows):
         check_stopped()
@@ -138,17 +139,16 @@ class SquaredBatchNorm(BatchNorm):
             setting.gradients = own
 
 
-def _layers(ensemble: Ensemble) -> Sequence[Layer] | None:
-    """Return the chain's layers with those that learn in their squared form, or None where there is no such chain."""
+def _nodes(ensemble: Ensemble) -> Sequence[Node] | None:
+    """Return the layers with those that learn in their squared form, or None where one has none."""
     network = ensemble.network
     kinds = {(tensor.dtype, tensor.device.type) for tensor in ensemble.params.values()}
     if not isinstance(network, LayerNetwork) or not network.by_hand:
         return None
     if len(kinds) != 1 or not kinds <= {(torch.float32, "cpu"), (torch.float64, "cpu")}:
         return None
-    layers: list[Layer] = []
-    for make in network.by_hand:
-        layer = make()
+    nodes: list[Node] = []
+    for layer, sources in made(network.by_hand):
         if layer.parameters or isinstance(layer, BatchNorm):
             name = layer.name if isinstance(layer, BatchNorm) else layer.parameters[0].rpartition(".")[0]
             module = network.template.get_submodule(name)
@@ -160,5 +160,5 @@ def _layers(ensemble: Ensemble) -> Sequence[Layer] | None:
                 layer = SquaredBatchNorm(name, module)
             else:
                 return None
-        layers.append(layer)
-    return layers
+        nodes.append(Node(layer, sources))
+    return nodes

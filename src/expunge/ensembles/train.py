@@ -548,10 +548,10 @@ def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device
         return lambda: void(descent.step(gather(data.x, index), gather(data.y, index), 0.0, noise=noise))
 
     numbers = sum(tensor[0].numel() for tensor in params.values())
-    # Weights, gradients and optimiser state, and about a dozen activations of the widest layer, at 4 bytes each; the
-    # columns of a convolution can be more than that.
-    widest = max(12 * network.widest, 3 * getattr(network, "columns", 0))
-    bytes_each = 4 * (4 * numbers + batch * widest)
+    # Weights, gradients and optimiser state, and about a dozen activations of the widest layer, at 4 bytes each; what a
+    # written-out step keeps can be more than that.
+    kept = max(12 * network.widest, getattr(network, "kept", 0))
+    bytes_each = 4 * (4 * numbers + batch * kept)
     gpu = device.type == "cuda"
     free = int(0.6 * torch.cuda.mem_get_info(device)[0]) if gpu else 4 * 2**30 // workers
     return measure_chunk(trial, len(plan.ids), device, workers, limit=max(1, free // bytes_each))
