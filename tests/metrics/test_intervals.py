@@ -102,6 +102,13 @@ def test_the_test_of_no_excess_keeps_its_level(members, shared):
     assert stats.kstest(p, "uniform").statistic < 0.2
 
 
+@pytest.mark.parametrize("members", [2, 5, 100, 4001])
+def test_weights_of_members_are_the_quantiles_of_a_poisson_law(members):
+    law = stats.poisson.ppf((np.arange(members) + 0.5) / members, 1)
+    drawn = np.sort(member_weights(np.random.default_rng(0), members, 1)[0])
+    assert drawn == pytest.approx(1 + (law - law.mean()) / law.std(), rel=1e-6)
+
+
 def test_the_spread_of_a_mean_is_the_unbiased_one():
     rng = np.random.default_rng(0)
     for members in (5, 20, 100):

@@ -88,7 +88,7 @@ def interval(
     least = min(variance, float(null.var(ddof=1)))
     deviation = np.sqrt(np.maximum(variance + steep * away, least))
     skew = (third + 1.5 * np.maximum(steep, 0) ** 2 * away) / deviation**3
-    z = float(scipy.stats.t.ppf(0.5 + confidence / 2, max(1.0, freedom)))
+    z = float(scipy.special.stdtrit(max(1.0, freedom), 0.5 + confidence / 2))
     above = away + gamma_quantile(z, skew) * deviation  # 97.5th percentile of readings, less the value
     below = away + gamma_quantile(-z, skew) * deviation
     middle = STEPS // 2
@@ -129,7 +129,7 @@ def spread_of(replicates: Array, confidence: float = 0.95) -> tuple[float, float
     mean, deviation = float(replicates.mean()), float(replicates.std(ddof=1))
     if deviation == 0:
         return mean, mean
-    z, skew = float(scipy.stats.norm.ppf(0.5 + confidence / 2)), np.array([_third(replicates) / deviation**3])
+    z, skew = float(scipy.special.ndtri(0.5 + confidence / 2)), np.array([_third(replicates) / deviation**3])
     low, high = (mean + float(gamma_quantile(sign * z, skew)[0]) * deviation for sign in (-1, 1))
     return low, high
 

@@ -193,7 +193,7 @@ class Ruler:
         if self.held_out is not None:
             floor = self.replicate_floor(members, summary)
             # A step of the reading and the noise of the floor come together as independent errors do.
-            noise = float(scipy.stats.norm.ppf(0.5 + confidence / 2)) * float(floor.std(ddof=1))
+            noise = float(scipy.special.ndtri(0.5 + confidence / 2)) * float(floor.std(ddof=1))
             step = (step[0] and float(np.hypot(step[0], noise)), step[1] and float(np.hypot(step[1], noise)))
             replicates = replicates - floor
             null = null - self.null(members, summary, stream=1)
