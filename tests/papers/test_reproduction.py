@@ -20,7 +20,7 @@ from expunge.papers.ascent_fails_to_forget.report import reproduction as report
 from expunge.papers.ascent_fails_to_forget.reproduction import data, grid, paper, plan, sets, study
 from expunge.papers.ascent_fails_to_forget.reproduction.item import Found, Item
 from expunge.papers.ascent_fails_to_forget.reproduction.items import klom as klom_item
-from expunge.papers.ascent_fails_to_forget.reproduction.items import table_1
+from expunge.papers.ascent_fails_to_forget.reproduction.items import published_table, table_1
 from expunge.papers.ascent_fails_to_forget.reproduction.names import ITEMS
 from expunge.papers.ascent_fails_to_forget.reproduction.presets import PAPER_GRID, PRESETS, SHARES, Images
 from expunge.papers.ascent_fails_to_forget.reproduction.record import (
@@ -178,6 +178,72 @@ def test_a_killed_run_goes_on_and_finds_the_same(tmp_path: Path, monkeypatch: py
     assert findings(again) == findings(whole)
     _, more = study.run("tiny", only=("table-1",), out=tmp_path / "killed", resume=True)
     assert findings(more) == findings(whole)  # what was asked for before stays
+
+
+def public_table(root: Path, **changed: float) -> Path:
+    """A table like the benchmark's, with what is known of it: ascent is rate-free but at 5e-2, SCRUB always."""
+    lines = [",".join(published_table.COLUMNS)]
+    for key in published_table.expected():
+        at = key.method, key.forget_set, key.rate
+        kept, forget = {"do_nothing": (0.65, 9.0), "ascent_forget": (4.0, 8.5)}.get(key.method, (0.9, 8.0))
+        kept += 2.0 * (at[::2] == ("ascent_forget", 5e-2)) + changed.get("ascent", 0.0) * (at[2] == 1e-5)
+        kept += changed.get("scrub", 0.0) * (at == ("scrubnew", "7", 5e-3)) * (key.epoch == 10)
+        forget = 3.0 if at == ("scrub", "2", 5e-3) else forget + key.rate * (key.method == "scrub")
+        values = [kept if "forget" not in name else forget for name in published_table.COLUMNS[6:]]
+        numbers = "" if key.rate == 0 else key.rate, key.epoch, key.forget_set, key.ascent_epochs or ""
+        lines.append(",".join(map(str, ["cifar10", key.method, *numbers, *values])))
+    path = root / "unlearning-bench" / "klom_results.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_the_public_table_is_read_to_the_digit(tmp_path: Path) -> None:
+    cells, _ = published_table.read(public_table(tmp_path / "as-it-is"))
+    assert len(cells) == 9 + 9 * 7 * 5 + 2 * 9 * 4 * 3 * 2
+    assert {split: max(values) for split, values in published_table.differences(cells).items()} == {
+        "forget": 0.0, "retain": 0.0, "validation": 0.0
+    }  # fmt: skip
+    assert published_table.differences(cells, (1e-5, 5e-2))["retain"] == [2.0] * 45
+    assert published_table.unchanged(cells, "scrubnew") == (54, 54)
+    assert published_table.unchanged(cells, "scrub") == (0, 54)
+    found = published_table.useful(cells, "scrub")
+    assert {(key.forget_set, key.rate) for key in found} == {("2", 5e-3)}
+    assert len(found) == 6
+    assert published_table.useful(cells, "ascent_forget") == []
+    _, record = study.run("tiny", only=("published-table",), data=tmp_path / "as-it-is", out=tmp_path / "out")
+    assert record.items[0].verdict == "holds under conditions"
+    assert "54 of 54" in record.items[0].sentences[1]
+    assert "6 of them have the largest rate" in record.items[0].sentences[3]
+    other, _ = published_table.read(public_table(tmp_path / "other", ascent=0.5, scrub=1e-12))
+    assert published_table.differences(other)["validation"] == [0.5] * 45
+    assert published_table.unchanged(other, "scrubnew") == (52, 54)
+    _, record = study.run("tiny", only=("published-table",), data=tmp_path / "other", out=tmp_path / "out-other")
+    assert record.items[0].verdict == "holds"
+
+
+def test_without_the_public_table_the_rest_runs_and_a_wrong_one_is_named_first(tmp_path: Path) -> None:
+    _, record = study.run("tiny", only=("published-table", "klom"), data=tmp_path, out=tmp_path / "without")
+    assert [each.verdict for each in record.items] == ["holds under conditions", "not run at this preset"]
+    assert "data-unlearning-bench" in record.items[1].sentences[0]
+    path = public_table(tmp_path)
+    whole = path.read_text()
+    for wrong, message in (
+        (whole[: len(whole) // 2], "expected a number"),
+        ("\n".join(whole.splitlines()[:-3]), "lacks 3 of 756 rows, such as SCRUB at rate"),
+        (whole.replace("retain_klom_95", "retain"), "has no column 'retain_klom_95'"),
+        (whole + whole.splitlines()[-1], "is a second row of SCRUB"),
+        (whole.replace(",9.0,", ",nan,", 1), "line 2: forget_klom_95 is 'nan'"),
+        ("", "has no column 'dataset'"),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(InputError, match=message):
+            study.run("tiny", only=("published-table",), data=tmp_path, out=tmp_path / "wrong")
+    path.write_bytes(b"\xff\xfe" + whole.encode("utf-16-le"))
+    with pytest.raises(InputError, match="cannot be read as text"):
+        study.run("tiny", only=("published-table",), data=tmp_path, out=tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+    study.run("tiny", only=("klom",), data=tmp_path, out=tmp_path / "not-asked")  # nobody asked for it
 
 
 def test_what_is_wrong_is_refused_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,3 +45,5 @@ class Item:
     """Forget sets whose audits it reads; empty reads all that are asked for."""
     absent: Callable[[Preset], str] = lambda preset: ""
     """Why it cannot be run at a preset; nothing where it can."""
+    prepare: Callable[[Context], None] = lambda context: None
+    """Refuses data of its own that cannot be used, before anything is trained."""

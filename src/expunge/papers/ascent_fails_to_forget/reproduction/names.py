@@ -21,6 +21,7 @@ ITEMS = {
     "cross-influence": "cross_influence.ITEM",
     "checklist": "checklist.ITEM",
     "resnet-9": "resnet_9.ITEM",
+    "published-table": "published_table.ITEM",
 }
 """Module of `items` and what it calls the item."""
 

@@ -84,6 +84,8 @@ def prepare(
         for number in context.numbers:
             if number in sets.PUBLISHED:
                 context.choice(chosen.figures, "figures", number)
+    for each in items.values():
+        each.prepare(context)
     return context, items
 
 
