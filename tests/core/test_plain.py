@@ -93,6 +93,32 @@ def test_numbers_that_are_not_finite_or_out_of_range_are_refused(check, value):
         check(option=value)
 
 
+@pytest.mark.parametrize("kind", [Recipe, *METHODS.values()], ids=lambda kind: kind.__name__)
+def test_every_option_its_own_or_inherited_is_of_the_kind_that_it_is_declared_with(kind):
+    for field in dataclasses.fields(kind):
+        for value in (object(), "nonsense", b"sgd", ["sgd"], 1j):
+            with pytest.raises(InputError, match=field.name):
+                kind(**{field.name: value})
+
+
+@pytest.mark.parametrize("value", [1e-320, -1e-310, 1e39, 1e300, 10**40])
+def test_sizes_of_options_with_which_weights_cannot_be_computed_are_refused(value):
+    for kind, name in ((ex.methods.Scrub, "alpha"), (ex.methods.EvidentialRepair, "annealing"), (Recipe, "lr")):
+        with pytest.raises(InputError, match=f"{name} = "):
+            kind(**{name: value})
+    assert ex.methods.Scrub(alpha=1e38).alpha == 1e38
+    assert ex.methods.Scrub(alpha=1e-300).alpha == 1e-300
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_no_momentum_as_a_whole_number_is_no_momentum(optimizer):
+    one, other = (
+        ex.train(small_task("cnn", optimizer=optimizer, momentum=zero, precision="bfloat16", lr=0.01), members=1)
+        for zero in (0, 0.0)
+    )
+    assert all(torch.equal(one.params[name], other.params[name]) for name in one.params)
+
+
 def test_plain_keeps_everything_else():
     items = [np.ones(3), torch.ones(2), "text", None, [np.int64(1)], torch.zeros((), device="meta")]
     assert all(plain(item) is item for item in items)

@@ -34,6 +34,8 @@ from expunge.core.errors import InputError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+LEAST, MOST = sys.float_info.min, float(np.finfo(np.float32).max)
+"""Sizes of options: below, workers take a number for 0; above, single precision has none."""
 LONGEST_TEXT = 60
 """Characters of a text that a message repeats."""
 
@@ -65,10 +67,25 @@ def plain_fields(options: Any) -> None:
 
 
 def typed_fields(options: Any) -> None:
-    """Raise unless every field of a dataclass is of the kind that it is declared with (see `of_kind`)."""
-    names = vars(sys.modules[type(options).__module__])
+    """Raise unless every field of a dataclass is of the kind that it is declared with, of a size that can be used.
+
+    Args:
+        options: Methods, recipes; see `of_kind` for the kinds.
+    """
+    # A field that is inherited is declared in the words of the module that declares it.
+    names = {
+        field: vars(sys.modules[kind.__module__])
+        for kind in reversed(type(options).__mro__)
+        for field in vars(kind).get("__annotations__", ())
+    }
     for field in dataclasses.fields(options):
-        of_kind(kinds_of(field.type, names), **{field.name: getattr(options, field.name)})
+        value = getattr(options, field.name)
+        of_kind(kinds_of(field.type, names[field.name]), **{field.name: value})
+        if isinstance(value, int | float) and 0 < abs(value) < math.inf and not LEAST <= abs(value) <= MOST:
+            raise InputError(
+                f"{field.name} = {_shown(value)}, expected 0 or a number of a size from {LEAST:.2g} to {MOST:.2g}, "
+                "with which weights can be computed."
+            )
 
 
 def plain_arguments(function: Callable[P, T]) -> Callable[P, T]:

@@ -433,5 +433,5 @@ def _optimizer(tensors: list[Tensor], steps: Steps) -> torch.optim.Optimizer:
     if steps.optimizer == "sgd":
         return torch.optim.SGD(tensors, lr=1.0, momentum=steps.momentum, weight_decay=steps.weight_decay, fused=True)
     kind = torch.optim.Adam if steps.optimizer == "adam" else torch.optim.AdamW
-    betas = (steps.momentum, SQUARES)
+    betas = (float(steps.momentum), SQUARES)  # both of one type
     return kind(tensors, lr=1.0, betas=betas, eps=LEAST, weight_decay=steps.weight_decay, fused=True)
