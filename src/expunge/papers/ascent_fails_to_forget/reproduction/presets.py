@@ -126,8 +126,8 @@ PRESETS: Mapping[str, Preset] = {
         members=50,
         subsets=300,
         tables=(
-            Images("mnist", "small_cnn", (8, 16), epochs=5, batch_size=128, lr=0.1, norm=None),
-            Images("fashion_mnist", "small_cnn", (8, 16), epochs=5, batch_size=128, lr=0.1, norm=None),
+            Images("mnist", "small_cnn", (8, 16), epochs=4, batch_size=128, lr=0.1, norm=None),
+            Images("fashion_mnist", "small_cnn", (8, 16), epochs=4, batch_size=128, lr=0.1, norm=None),
         ),
         shares=SHARES,
         table_members=100,
