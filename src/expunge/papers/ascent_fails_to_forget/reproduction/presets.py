@@ -114,7 +114,7 @@ PRESETS: Mapping[str, Preset] = {
         sets=(1, 4),
     ),
     "cpu": Preset(
-        figures=Images("cifar10", "small_cnn", (16, 32), epochs=8, batch_size=128, lr=0.2),
+        figures=Images("cifar10", "small_cnn", (8, 16), epochs=8, batch_size=128, lr=0.1, norm=None),
         grid=Grid(
             ascent_rates=PAPER_GRID.ascent_rates,
             ascent_stop=10,
