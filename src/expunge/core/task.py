@@ -326,6 +326,10 @@ class Task:
             voting = replace(voting, task=voting.task.with_labels(indices, labels, name))
         return self._changed(name=name, train=Split(self.train.x, y), voting=voting)
 
+    def with_data(self, train: Split, validation: Split) -> Task:
+        """Return a copy of the task with other examples, such as some of its own."""
+        return self._changed(train=train, validation=validation, ids=None, overlap="")
+
     def with_fit(self, fit: Fit) -> Task:
         """Return a copy of the task that trains by another `fit`."""
         if self.voting is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from expunge.core.checks import non_negative
@@ -20,13 +21,15 @@ from expunge.dependence.linearised import Linearised, combine
 Operator = Callable[[State], State]
 
 
-def damped(linearised: Linearised, x: Tensor, ridge: float) -> Operator:
-    """Return v -> (Gauss-Newton matrix of the examples + ridge) v.
+def damped(linearised: Linearised, x: Tensor, ridge: float, each: float = 1.0) -> Operator:
+    """Return v -> (each * Gauss-Newton matrix of the examples + ridge) v.
 
     Args:
         linearised: The stack.
         x: Inputs (examples, ...) of the examples that the matrix sums over.
         ridge: Added to the diagonal, at least 0: weight decay times the number of examples, plus damping.
+        each: How many examples each stands for, at least 1 (see `representatives`).
     """
     non_negative(ridge=ridge)
-    return lambda v: combine(linearised.curvature(x, v), v, ridge)
+    weights = None if each == 1 else torch.full((len(x),), each)
+    return lambda v: combine(linearised.curvature(x, v, weights), v, ridge)

@@ -141,6 +141,7 @@ class Kernel:
         damping: Added to the diagonal, in units of the summed loss, at least 0.
         members: Use the first so many members; None uses all.
         loss: `CrossEntropy()` by default; `SquaredError()` for regression with one output.
+        counts: How many examples each training example stands for (examples,); None is each for itself.
 
     Raises:
         InputError: If the kernels would not fit in memory (use `Projection`), decay and damping are both 0, or no
@@ -158,10 +159,13 @@ class Kernel:
         damping: float = 0.0,
         members: int | None = None,
         loss: Loss | None = None,
+        counts: Tensor | None = None,
     ) -> None:
         non_negative(damping=damping)
         self.data: Data = read_data(data, decay)
-        self.ridge = check_ridge(self.data.decay * len(self.data) + damping)
+        self.counts = counts
+        total = len(self.data) if counts is None else float(counts.sum())
+        self.ridge = check_ridge(self.data.decay * total + damping)
         if others is None and isinstance(data, Task):
             others = (data.validation.x, data.validation.y)
         x, y = self.data.x, self.data.y
@@ -228,6 +232,8 @@ class Kernel:
         gradients = example_gradients(linearised.ensemble, member, self.x, self.y, self._cotangent)
         kernel = gram(gradients, gradients).cpu()
         slope, weight = margin_derivatives(linearised, member, self.x, self.y)
+        if self.counts is not None:
+            weight[:n] *= self.counts
         root = weight[:n].sqrt()
         system = root[:, None] * kernel[:n, :n] * root
         system.diagonal().add_(self.ridge)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -166,7 +166,9 @@ def default_damping(task: Task) -> float:
     return training_ridge(task.recipe, len(task.train)) if task.recipe.optimizer == "sgd" else 0.0
 
 
-def measure_kernel(ensemble: Ensemble, task: Task, *, members: int = 20, damping: float | None = None) -> Kernel:
+def measure_kernel(
+    ensemble: Ensemble, task: Task, *, members: int = 20, damping: float | None = None, counts: Tensor | None = None
+) -> Kernel:
     """Return the kernel that `measure_dependence` uses; make it once to measure many forget sets of one ensemble.
 
     Args:
@@ -174,9 +176,11 @@ def measure_kernel(ensemble: Ensemble, task: Task, *, members: int = 20, damping
         task: Its data, and the recipe's weight decay.
         members: Members that the expensive measures use, at least 1.
         damping: Added to the diagonal, at least 0; None takes `default_damping`.
+        counts: How many examples each training example stands for; None is each for itself.
     """
     whole(members=members)
-    return Kernel(ensemble, task, members=members, damping=default_damping(task) if damping is None else damping)
+    damping = default_damping(task) if damping is None else damping
+    return Kernel(ensemble, task, members=members, damping=damping, counts=counts)
 
 
 def measure_dependence(
@@ -227,7 +231,7 @@ def measure_dependence(
     def one(position: int) -> tuple[dict[str, float], Tensor]:
         member = members_used[position]
         columns = member.columns(index)
-        own, block = _in_example_space(member, index, columns, deviation, epsilon)
+        own, block = _in_example_space(member, index, columns, deviation, epsilon, kernel.counts)
         return own | _in_feature_space(usable, position, task, index, permutations, seed), block
 
     found = each_member(one, len(members_used), usable.device)
@@ -251,12 +255,14 @@ def measure_dependence(
 
 
 def _in_example_space(
-    member: MemberKernel, index: Tensor, columns: Tensor, deviation: Tensor, epsilon: float
+    member: MemberKernel, index: Tensor, columns: Tensor, deviation: Tensor, epsilon: float, counts: Tensor | None
 ) -> tuple[dict[str, float], Tensor]:
     """Return influence, leverage, ascent and angles of one member, and its block R <- F."""
     n = member.examples
     rest = complement(index, n)
     cross = blocks(member, index, columns)
+    if counts is not None:  # a row that stands for k rows alike is k times as long in squares
+        cross = replace(cross, retain=counts[rest].sqrt()[:, None] * cross.retain)
     shift = member.removal(index, "newton", columns)
     lever = leverage(member, index, columns)
     canonical = canonical_correlations(member, index, epsilon, columns)
@@ -314,6 +320,17 @@ def _in_feature_space(
     }
 
 
+def trivial(task: Task, index: Tensor) -> dict[str, float]:
+    """Return what sizes and labels alone say of a forget set."""
+    classes = torch.bincount(task.train.y, minlength=task.classes).double() / len(task.train)
+    own = torch.bincount(task.train.y[index], minlength=task.classes).double() / len(index)
+    return {
+        "size": float(len(index)),
+        "share": len(index) / len(task.train),
+        "class_skew": float((own - classes).abs().sum() / 2),
+    }
+
+
 def _shared(
     usable: Ensemble, task: Task, index: Tensor, margins: Tensor, permutations: int, seed: int
 ) -> dict[str, float]:
@@ -321,19 +338,14 @@ def _shared(
     x, y = task.train.x[index], task.train.y[index]
     logits = usable.logits(x).double()
     losses = F.cross_entropy(logits.flatten(0, 1), y.repeat(len(usable)))
-    classes = torch.bincount(task.train.y, minlength=task.classes).double() / len(task.train)
-    own = torch.bincount(y, minlength=task.classes).double() / len(y)
     enough = len(margins) >= 4
     rest = complement(index, len(task.train))
     joint = (
         member_dependence(margins[:, index], margins[:, rest], permutations=permutations, seed=seed) if enough else None
     )
-    return {
-        "size": float(len(index)),
-        "share": len(index) / len(task.train),
+    return trivial(task, index) | {
         "mean_loss": float(losses),
         "mean_margin": float(margins_from_logits(logits, y).mean()),
-        "class_skew": float((own - classes).abs().sum() / 2),
         "member_hsic": joint.value if joint is not None else float("nan"),
     }
 

@@ -33,6 +33,7 @@ from expunge.dependence.curvature import damped
 from expunge.dependence.krylov import krylov_basis
 from expunge.dependence.linearised import Linearised, margin_cotangent
 from expunge.dependence.members import by_members
+from expunge.dependence.representatives import represent
 
 DIMENSIONS = 24
 """Coordinates of the reduced model."""
@@ -140,7 +141,8 @@ def reduce_model(
     forget.check(task)
     x, y = task.train.x, task.train.y
     gone, kept = torch.from_numpy(forget.indices), torch.from_numpy(forget.retain)
-    used = _room_for(kept, gone, splits, len(pretrained) * dimensions * task.classes, table, seed)
+    represented, each = represent(kept)
+    used = _room_for(represented, gone, splits, len(pretrained) * dimensions * task.classes, table, seed)
     rows_of = torch.cat([x[gone], x[used], *(split.x for split in splits.values())])
 
     def work(part: slice) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,7 +150,7 @@ def reduce_model(
         cotangent = margin_cotangent(linearised.logits(x[gone]), y[gone])
         starts = [linearised.gradient(x[gone], y[gone]), linearised.pullback(x[gone], cotangent)]
         starts += [take(direction, part) for direction in directions]
-        operator = damped(linearised, x[kept], task.recipe.weight_decay * len(kept))
+        operator = damped(linearised, x[represented], task.recipe.weight_decay * len(kept), each)
         basis = krylov_basis(linearised, operator, starts, dimensions)
         origin = torch.einsum("mkp,mp->mk", basis, linearised.flatten(linearised.params))
         return *_table(linearised, rows_of, basis), origin

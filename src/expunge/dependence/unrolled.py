@@ -37,6 +37,7 @@ from expunge.dependence.curvature import damped
 from expunge.dependence.krylov import matrix_function
 from expunge.dependence.linearised import Linearised, combine
 from expunge.dependence.members import by_members
+from expunge.dependence.representatives import represent
 
 STEPS = 16
 """Products with the curvature for each function of it."""
@@ -110,10 +111,11 @@ def _unroll(segments: Sequence[Segment], part: slice, task: Task, forget: Forget
     x, y = task.train.x, task.train.y
     gone, kept = torch.from_numpy(forget.indices), torch.from_numpy(forget.retain)
     decay, size = task.recipe.weight_decay, len(kept)
+    rows, each = represent(kept)
     moved: State | None = None
     for segment in segments:
         linearised = Linearised(segment.ensemble[part])
-        operator = damped(linearised, x[kept], decay * size)
+        operator = damped(linearised, x[rows], decay * size, each)
         pull = combine(linearised.gradient(x[gone], y[gone]), linearised.params, decay * len(gone))
         rate = segment.time / size
         step = matrix_function(linearised, operator, pull, functools.partial(_approach, rate=rate), steps)

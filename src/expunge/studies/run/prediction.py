@@ -33,8 +33,9 @@ from expunge.core.stopping import Pool
 from expunge.core.tree import State
 from expunge.dependence.kernel import Kernel
 from expunge.dependence.linearised import Linearised
-from expunge.dependence.measures import MEASURES, measure_dependence, measure_kernel
+from expunge.dependence.measures import MEASURES, default_damping, measure_dependence, measure_kernel, trivial
 from expunge.dependence.reduced import DIMENSIONS, ReducedModel, reduce_model
+from expunge.dependence.representatives import SAMPLE, represent, smaller
 from expunge.dependence.unrolled import STEPS, Segment, segment_plan, unrolled_removal
 from expunge.ensembles import train
 from expunge.ensembles.chunks import one_thread_each, worker_count
@@ -150,7 +151,7 @@ class Forecast:
     """Predicted margins of the same members had they never seen the forget set, (members, examples)."""
     targets: Tensor
     """Predicted oracle margins of every member on all training examples, (members, train examples): what
-    `margin_matching` aims at."""
+    `margin_matching` aims at; empty where no run needs them."""
     targets_cost: float
     """What these cost a member, relative to retraining it on R (`prediction_cost`)."""
 
@@ -194,7 +195,8 @@ def forecast(
         followed, task, forget, parts.by_name(), directions=[removal], dimensions=dimensions, seed=seed
     )
     kept = forecastable(runs, task)
-    targets = _targets(task, linearised, removal, pretrained)
+    aimed = any("targets" in run.needs for run in runs)
+    targets = _targets(task, linearised, removal, pretrained) if aimed else torch.empty(0)
     cost = prediction_cost(subject, forget)
     nothing = scale.point("do_nothing", 0, 0.0, {name: np.zeros_like(moved[name]) for name in SPLITS})
     paths: list[list[PathPoint]] = []
@@ -253,8 +255,9 @@ def prediction_cost(subject: Subject, forget: ForgetSet, *, steps: int = STEPS) 
 
     Counted for each followed member, in examples through forward and backward (a pass forward, or of derivatives along
     a direction, is a third): the epochs that lead to its earlier states; for every segment, a gradient on F and
-    products with the curvature of R (two passes forward, then forward and backward), `steps` of them for what is
-    pulled now and, after the first segment, as many for what was moved before; and the change of all training margins.
+    products with the curvature of R, or of what stands for it (two passes forward, then forward and backward), `steps`
+    of them for what is pulled now and, after the first segment, as many for what was moved before; and the change of
+    all training margins.
     All members pay for these, and each for its own margins.
 
     Args:
@@ -266,7 +269,8 @@ def prediction_cost(subject: Subject, forget: ForgetSet, *, steps: int = STEPS) 
     segments = len(subject.segments)
     earlier = sum(epoch for epoch, _ in _segment_facts(subject) if epoch < epochs)
     product = 1 + 2 * FORWARD_SHARE
-    each = earlier * examples + segments * len(forget) + (2 * segments - 1) * steps * product * retain
+    passed = len(represent(torch.from_numpy(forget.retain)).rows)
+    each = earlier * examples + segments * len(forget) + (2 * segments - 1) * steps * product * passed
     each += 2 * FORWARD_SHARE * examples
     return (each * len(subject.followed) / len(subject.pretrained) + FORWARD_SHARE * examples) / (retain * epochs)
 
@@ -445,13 +449,21 @@ def _not_retraceable(task: Task, ensemble: Ensemble) -> str:
 
 def _measures(subject: Subject, forget: ForgetSet, seed: int) -> tuple[list[MeasureRecord], list[str]]:
     """Return the measures of dependence, or why there are none."""
+    whole, index = subject.task, torch.from_numpy(forget.indices)
+    task, inside, counts = smaller(whole, index)
     try:
-        found = measure_dependence(subject.pretrained, subject.task, forget, kernel=subject.kernel, seed=seed)
+        if counts is None:
+            kernel = subject.kernel
+        else:
+            members = min(MEASURED, len(subject.pretrained))
+            damping = default_damping(whole)
+            kernel = measure_kernel(subject.pretrained, task, members=members, damping=damping, counts=counts)
+        found = measure_dependence(subject.pretrained, task, inside, kernel=kernel, seed=seed)
     except InputError as error:
         return [], [f"Dependence was not measured: {error}"]
+    values = {**found.values, **trivial(whole, index)}
     return [
-        MeasureRecord(name=name, value=value, description=MEASURES[name].sentence)
-        for name, value in found.values.items()
+        MeasureRecord(name=name, value=value, description=MEASURES[name].sentence) for name, value in values.items()
     ], []
 
 
@@ -484,5 +496,10 @@ def _notes(reduced: ReducedModel, forget: ForgetSet, deviations: Mapping[SplitNa
         notes.append(
             f"The reduced model holds {reduced.sampled} of {len(forget.retain)} retain examples; the others borrow the "
             "row of one with their label."
+        )
+    if represent(torch.from_numpy(forget.retain)).each > 1:
+        notes.append(
+            f"Curvature, and the measures of dependence, are those of {SAMPLE:,} random retain examples, which "
+            f"stand for all {len(forget.retain):,}: effects of removal come out too large rather than too small."
         )
     return notes
