@@ -1,5 +1,4 @@
-"""A sample of what is retained that stands for all of it, where there are too many examples to pass over again and "
-"again.
+"""A sample of what is retained that stands for all of it, where there are too many to pass over often.
 
 The curvature of R is a sum over its examples; over a random sample S of R,
 
