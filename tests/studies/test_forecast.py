@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import expunge as ex
 from expunge.core.forecast import MethodForecast, PathPoint
 from expunge.core.objective import objective, outlook
 from expunge.core.record import SPLITS
-from expunge.methods import METHODS, FineTune, GradientAscent, GradientDescentAscent
+from expunge.methods import METHODS, FineTune, GradientAscent, GradientDescentAscent, MarginMatching
 from expunge.studies.run.advice import advise
 from expunge.studies.run.prediction import Scale, Subject, _notes, _summary, crossing, forecast
 from reference.problems import forget_set, small_task
@@ -178,7 +179,14 @@ class TestForecast:
                 )
             )
         )
+        assert found.targets.shape == (0,)  # no run aims at them
+
+    def test_targets_are_made_where_a_run_aims_at_them(self, made):
+        task, forget, pretrained = made
+        runs = [MarginMatching(epochs=1)]
+        found = forecast(Subject.of(task, pretrained, followed=4), forget, runs, tolerance=0.125, dimensions=8)
         assert found.targets.shape == (8, 60)
+        assert torch.isfinite(found.targets).all()
 
     def test_rate_zero_goes_nowhere(self, made):
         task, forget, pretrained = made
