@@ -35,7 +35,7 @@ from expunge.dependence.kernel import Kernel
 from expunge.dependence.linearised import Linearised
 from expunge.dependence.measures import MEASURES, default_damping, measure_dependence, measure_kernel, trivial
 from expunge.dependence.reduced import DIMENSIONS, ReducedModel, reduce_model
-from expunge.dependence.representatives import SAMPLE, represent, smaller
+from expunge.dependence.representatives import LARGE, SAMPLE, represent, smaller
 from expunge.dependence.unrolled import STEPS, Segment, segment_plan, unrolled_removal
 from expunge.ensembles import train
 from expunge.ensembles.chunks import one_thread_each, worker_count
@@ -497,7 +497,7 @@ def _notes(reduced: ReducedModel, forget: ForgetSet, deviations: Mapping[SplitNa
             f"The reduced model holds {reduced.sampled} of {len(forget.retain)} retain examples; the others borrow the "
             "row of one with their label."
         )
-    if represent(torch.from_numpy(forget.retain)).each > 1:
+    if len(forget.retain) > LARGE:
         notes.append(
             f"Curvature, and the measures of dependence, are those of {SAMPLE:,} random retain examples, which "
             f"stand for all {len(forget.retain):,}: effects of removal come out too large rather than too small."
