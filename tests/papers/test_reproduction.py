@@ -11,18 +11,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from expunge.core import DamagedFileError, InputError
+from expunge.core.seeds import derive
 from expunge.dependence import Components
+from expunge.methods import GradientAscent
+from expunge.methods.unlearning import unlearn
 from expunge.metrics.klom import klom
 from expunge.papers.ascent_fails_to_forget.finding import Table
 from expunge.papers.ascent_fails_to_forget.report import reproduction as report
 from expunge.papers.ascent_fails_to_forget.reproduction import data, grid, paper, plan, sets, study
 from expunge.papers.ascent_fails_to_forget.reproduction.item import Found, Item
+from expunge.papers.ascent_fails_to_forget.reproduction.items import batch_norm, published_table, table_1
 from expunge.papers.ascent_fails_to_forget.reproduction.items import klom as klom_item
-from expunge.papers.ascent_fails_to_forget.reproduction.items import published_table, table_1
 from expunge.papers.ascent_fails_to_forget.reproduction.names import ITEMS
 from expunge.papers.ascent_fails_to_forget.reproduction.presets import PAPER_GRID, PRESETS, SHARES, Images
+from expunge.papers.ascent_fails_to_forget.reproduction.probe import Probe
 from expunge.papers.ascent_fails_to_forget.reproduction.record import (
     Chart,
     ItemRecord,
@@ -246,6 +251,85 @@ def test_without_the_public_table_the_rest_runs_and_a_wrong_one_is_named_first(t
     study.run("tiny", only=("klom",), data=tmp_path, out=tmp_path / "not-asked")  # nobody asked for it
 
 
+def probe(tmp_path: Path) -> Probe:
+    context, _ = study.prepare("tiny", ("batch-norm",), (), None, 0, "cpu", tmp_path)
+    return Probe(context, DIGITS, "2", "figures")
+
+
+def same(one: Any, other: Any) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_at_rate_0_only_updated_statistics_move(tmp_path: Path) -> None:
+    at = probe(tmp_path)
+    models = at.pretrained
+    frozen = batch_norm.change(at, "frozen", 0.0)(models)
+    assert same(frozen.params, models.params)
+    assert same(frozen.buffers, models.buffers)
+    updated = batch_norm.change(at, "updated", 0.0)(models)
+    assert same(updated.params, models.params)
+    assert not same(updated.buffers, models.buffers)
+    # Ten epochs of one batch of all of F: the first layer's mean goes (1 - .9^10) of the way to that of F.
+    conv = models.network.template[0]
+    key = next(name for name in models.buffers if name.endswith("running_mean"))
+    for member in (0, 7):
+        state = {name: models.params[f"0.{name}"][member] for name, _ in conv.named_parameters()}
+        seen = torch.func.functional_call(conv, state, at.task.train.x[at.forget.indices]).mean((0, 2, 3))
+        before = models.buffers[key][member]
+        torch.testing.assert_close(updated.buffers[key][member], before + (1 - 0.9**10) * (seen - before))
+    moved = batch_norm.change(at, "frozen", 1e-2)(models)
+    assert not same(moved.params, models.params)
+    assert same(moved.buffers, models.buffers)
+
+
+def test_recalibrating_at_the_end_is_what_the_method_does_at_its_last_stop(tmp_path: Path) -> None:
+    at = probe(tmp_path)
+    method = GradientAscent(lr=1e-2, epochs=batch_norm.EPOCHS, statistics="recalibrated", optimizer="sgd")
+    slow = unlearn(at.pretrained, at.task, at.forget, method, seed=derive(0, "batch-norm") % 2**31)
+    fast = batch_norm.change(at, "recalibrated", 1e-2)(at.pretrained)
+    assert same(fast.params, slow.params)
+    for name, tensor in slow.buffers.items():
+        torch.testing.assert_close(fast.buffers[name], tensor)
+
+
+def test_batch_norm_is_told_from_ascent_and_a_killed_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_norm, "RATES", (0.0, 1e-5, 1e-4))
+    _, whole = study.run("tiny", only=("batch-norm",), out=tmp_path / "whole")
+    item = whole.items[0]
+    assert item.verdict == "does not hold"
+    rows = {(kind, row[1]): row for kind, row in zip(kinds(item.tables[0].rows), item.tables[0].rows, strict=True)}
+    assert rows["frozen", "0"][2:] == rows["pretrained", ""][2:]
+    assert rows["no norm", "0"][-1] == rows["frozen", "0"][-1] == "0 / 0 / 0"
+    moved = [float(part) for part in str(rows["updated", "0"][-1]).split(" / ")]
+    climbed = [float(part) for part in str(rows["updated", "0.0001"][-1]).split(" / ")]
+    assert min(moved) > 0.01
+    assert climbed == pytest.approx(moved, rel=0.05)
+
+    change, calls = batch_norm.change, []
+
+    def stops(*given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return change(*given)
+
+    monkeypatch.setattr(batch_norm, "change", stops)
+    with pytest.raises(KeyboardInterrupt):
+        study.run("tiny", only=("batch-norm",), out=tmp_path / "killed")
+    assert len(list((tmp_path / "killed" / "parts").glob("*.part"))) == 5
+    _, again = study.run("tiny", only=("batch-norm",), out=tmp_path / "killed", resume=True)
+    assert findings(again) == findings(whole)
+
+
+def kinds(rows: list[list[Any]]) -> list[str]:
+    found: list[str] = []
+    for row in rows:
+        found.append(row[0] or found[-1])
+    return found
+
+
 def test_what_is_wrong_is_refused_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from expunge.papers.ascent_fails_to_forget.reproduction import context
 
@@ -277,7 +361,9 @@ def test_a_plan_says_what_a_run_takes_and_writes_nothing(tmp_path: Path) -> None
     assert set(found.seconds) == {"figures: models and forget sets", "table 1, digits", "theory"}
     assert all(seconds > 0 for seconds in found.seconds.values())
     assert "small CNN 2-4" in str(found)
-    assert "table-1" in str(found)
+    found = plan.plan("tiny", only=("batch-norm",), out=tmp_path / "out")
+    assert set(found.seconds) == {"one random set: models", "the same without norm"}
+    assert "batch-norm" in str(found)
     assert not (tmp_path / "out").exists()
 
 

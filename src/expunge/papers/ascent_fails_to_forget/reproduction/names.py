@@ -22,6 +22,7 @@ ITEMS = {
     "checklist": "checklist.ITEM",
     "resnet-9": "resnet_9.ITEM",
     "published-table": "published_table.ITEM",
+    "batch-norm": "batch_norm.ITEM",
 }
 """Module of `items` and what it calls the item."""
 

@@ -15,6 +15,8 @@ from expunge.papers.ascent_fails_to_forget.reproduction import data as files
 from expunge.papers.ascent_fails_to_forget.reproduction import grid
 from expunge.papers.ascent_fails_to_forget.reproduction import sets as forget_sets
 from expunge.papers.ascent_fails_to_forget.reproduction.context import RESIDUAL, Context
+from expunge.papers.ascent_fails_to_forget.reproduction.item import Work
+from expunge.papers.ascent_fails_to_forget.reproduction.items.batch_norm import without_norm
 from expunge.papers.ascent_fails_to_forget.reproduction.presets import PRESETS, Grid, Images
 from expunge.papers.ascent_fails_to_forget.reproduction.study import prepare
 from expunge.studies.audit import estimate_audit
@@ -91,6 +93,8 @@ def plan(
         add(
             f"residual network: {len(RESIDUAL)} audits", _audits(context, context.preset.residual, RESIDUAL, "residual")
         )
+    for kind, part in _probes(context, work).items():
+        add(kind, part)
     if "tables" in work:
         for images in context.preset.tables:
             add(f"table 1, {images.data}", _table(context, images))
@@ -156,6 +160,20 @@ def _table(context: Context, images: Images) -> tuple[float, int, int]:
     weights = _weights(trial.ensemble)
     margins = 8 * members * (len(task.train) + len(task.validation))
     return ensembles * members * trial.each, HELD * members * weights + 8 * margins, ensembles * members * weights
+
+
+def _probes(context: Context, work: frozenset[Work]) -> dict[str, tuple[float, int, int]]:
+    """Models of the random set that is read without an audit, with and without norm."""
+    images = context.preset.figures
+    found = {}
+    for name, experiment, kind in (
+        ("probe", images, "one random set: models"),
+        ("plain", without_norm(images), "the same without norm"),
+    ):
+        if name in work:
+            each, memory, disk = _models(context, experiment, ())
+            found[kind] = 3 * each, memory, 3 * disk
+    return found
 
 
 def _weights(ensemble: Ensemble) -> int:

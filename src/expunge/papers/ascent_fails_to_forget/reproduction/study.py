@@ -49,7 +49,11 @@ def wanted(only: Sequence[str]) -> dict[str, Item]:
 def experiments(preset: Preset, items: Sequence[Item]) -> list[Images]:
     """Return the experiments whose data the items read."""
     work = frozenset().union(*(each.work for each in items))
-    found = [preset.figures] if work & {"sets", "audits"} or (not preset.residual and "residual" in work) else []
+    found = (
+        [preset.figures]
+        if work & {"sets", "audits", "probe", "plain"} or (not preset.residual and "residual" in work)
+        else []
+    )
     found += preset.tables if "tables" in work else ()
     found += [preset.residual] if preset.residual and "residual" in work else []
     return list(dict.fromkeys(found))
