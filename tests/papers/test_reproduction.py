@@ -17,13 +17,14 @@ from expunge.core import DamagedFileError, InputError
 from expunge.core.seeds import derive
 from expunge.dependence import Components
 from expunge.methods import GradientAscent
+from expunge.methods.problem import Problem
 from expunge.methods.unlearning import unlearn
 from expunge.metrics.klom import klom
 from expunge.papers.ascent_fails_to_forget.finding import Table
 from expunge.papers.ascent_fails_to_forget.report import reproduction as report
 from expunge.papers.ascent_fails_to_forget.reproduction import data, grid, paper, plan, sets, study
 from expunge.papers.ascent_fails_to_forget.reproduction.item import Found, Item
-from expunge.papers.ascent_fails_to_forget.reproduction.items import batch_norm, published_table, table_1
+from expunge.papers.ascent_fails_to_forget.reproduction.items import batch_norm, published_table, scrub, table_1
 from expunge.papers.ascent_fails_to_forget.reproduction.items import klom as klom_item
 from expunge.papers.ascent_fails_to_forget.reproduction.names import ITEMS
 from expunge.papers.ascent_fails_to_forget.reproduction.presets import PAPER_GRID, PRESETS, SHARES, Images
@@ -271,7 +272,7 @@ def test_at_rate_0_only_updated_statistics_move(tmp_path: Path) -> None:
     assert not same(updated.buffers, models.buffers)
     # Ten epochs of one batch of all of F: the first layer's mean goes (1 - .9^10) of the way to that of F.
     conv = models.network.template[0]
-    key = next(name for name in models.buffers if name.endswith("running_mean"))
+    key = "1.running_mean"
     for member in (0, 7):
         state = {name: models.params[f"0.{name}"][member] for name, _ in conv.named_parameters()}
         seen = torch.func.functional_call(conv, state, at.task.train.x[at.forget.indices]).mean((0, 2, 3))
@@ -321,6 +322,54 @@ def test_batch_norm_is_told_from_ascent_and_a_killed_run_goes_on(
     assert len(list((tmp_path / "killed" / "parts").glob("*.part"))) == 5
     _, again = study.run("tiny", only=("batch-norm",), out=tmp_path / "killed", resume=True)
     assert findings(again) == findings(whole)
+
+
+def test_scrub_as_published_is_the_public_loop_in_which_only_statistics_move(tmp_path: Path) -> None:
+    at = probe(tmp_path)
+    models = at.pretrained
+    method = scrub.AsPublished(lr=0.5, epochs=2, msteps=1, batch_size=64, forget_batch_size=8, optimizer="sgd")
+    found = unlearn(models, at.task, at.forget, method, seed=3)
+    assert same(found.params, models.params)
+    assert not same(found.buffers, models.buffers)
+    assert not found.trace.failed_checks
+    slower = unlearn(models, at.task, at.forget, replace(method, lr=5e-5), seed=3)
+    assert same(slower.buffers, found.buffers)  # bit by bit, over rates 10,000 times apart
+
+    repaired = scrub.Scrub(lr=0.5, epochs=2, msteps=1, batch_size=64, forget_batch_size=8, optimizer="sgd")
+    assert not same(unlearn(models, at.task, at.forget, repaired, seed=3).params, models.params)
+
+    # The slow twin: plain PyTorch, a loop over the same batches, with an optimiser on the teacher's parameters.
+    problem, member = Problem(models, at.task, at.forget, 3, "scrub"), 4
+    teacher, student = models.module(member).eval(), models.module(member).train()
+    optimizer = torch.optim.SGD(teacher.parameters(), lr=0.5)
+    for epoch in (1, 2):
+        batches = list(problem.forget_batches(epoch, 8)) if epoch == 1 else []
+        for x, y, _ in batches + list(problem.retain_batches(epoch, 64)):
+            outputs = student(x[member])
+            with torch.no_grad():
+                towards = teacher(x[member])
+            loss = torch.nn.functional.kl_div(outputs.log_softmax(1), towards.softmax(1), reduction="batchmean")
+            optimizer.zero_grad()
+            (loss + torch.nn.functional.cross_entropy(outputs, y[member])).backward()
+            optimizer.step()
+    for name, tensor in teacher.named_parameters():
+        assert torch.equal(tensor, models.params[name][member])
+    for name, tensor in student.named_parameters():
+        assert torch.equal(tensor, found.params[name][member])
+    for name, tensor in student.named_buffers():
+        torch.testing.assert_close(tensor, found.buffers[name][member], check_dtype=False)
+
+
+def test_the_item_on_scrub_says_what_was_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrub, "UPWARD_JOINT", (1e3,))
+    _, record = study.run("tiny", only=("scrub-published",), out=tmp_path / "out")
+    item = record.items[0]
+    assert item.verdict == "holds under conditions"  # no rate of the grid here, and one above it, where it breaks
+    assert "the same to the last bit at rates 5e-05 and 0.005" in item.sentences[0]
+    assert [row[:2] for row in item.tables[0].rows] == [
+        ["floor (other oracles)", ""], ["pretrained", ""], ["as published", "5e-05"], ["as published", "0.005"],
+        ["repaired", "1000"],
+    ]  # fmt: skip
 
 
 def kinds(rows: list[list[Any]]) -> list[str]:

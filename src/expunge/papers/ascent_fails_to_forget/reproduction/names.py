@@ -23,6 +23,7 @@ ITEMS = {
     "resnet-9": "resnet_9.ITEM",
     "published-table": "published_table.ITEM",
     "batch-norm": "batch_norm.ITEM",
+    "scrub-published": "scrub.ITEM",
 }
 """Module of `items` and what it calls the item."""
 

@@ -16,6 +16,7 @@ from expunge.papers.ascent_fails_to_forget.reproduction import grid
 from expunge.papers.ascent_fails_to_forget.reproduction import sets as forget_sets
 from expunge.papers.ascent_fails_to_forget.reproduction.context import RESIDUAL, Context
 from expunge.papers.ascent_fails_to_forget.reproduction.item import Work
+from expunge.papers.ascent_fails_to_forget.reproduction.items import scrub
 from expunge.papers.ascent_fails_to_forget.reproduction.items.batch_norm import without_norm
 from expunge.papers.ascent_fails_to_forget.reproduction.presets import PRESETS, Grid, Images
 from expunge.papers.ascent_fails_to_forget.reproduction.study import prepare
@@ -173,6 +174,10 @@ def _probes(context: Context, work: frozenset[Work]) -> dict[str, tuple[float, i
         if name in work:
             each, memory, disk = _models(context, experiment, ())
             found[kind] = 3 * each, memory, 3 * disk
+    if "scrub" in work:
+        each, memory, _ = _models(context, images, ())
+        runs = len(scrub.PUBLISHED_RATES) + len(scrub.rates(context))
+        found[f"{runs} runs of SCRUB"] = runs * each * context.preset.grid.joint_stop / images.epochs, memory, 0
     return found
 
 

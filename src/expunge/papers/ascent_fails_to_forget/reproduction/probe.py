@@ -46,10 +46,24 @@ class Reading:
         """Worst P95 of KLoM above the floor."""
         return max(self.scores[split].excess for split in SPLITS)
 
-    def words(self, splits: tuple[SplitName, ...] = SPLITS) -> list[str]:
-        """Return value and interval of each split, as a table shows them."""
-        found = [self.scores[split] for split in splits]
-        return [f"{each.value:.2f} [{each.low:.2f}, {each.high:.2f}]" for each in found]
+    def cells(self) -> list[str]:
+        """Return this as cells of a table with `columns`."""
+        found = [self.scores[split] for split in SPLITS]
+        return [
+            *(f"{each.value:.2f} [{each.low:.2f}, {each.high:.2f}]" for each in found),
+            " / ".join(f"{self.public[split]:.2f}" for split in SPLITS),
+            " / ".join(f"{self.moved[split]:.3g}" for split in SPLITS),
+        ]
+
+    def floor_cells(self) -> list[str]:
+        """Return the floors likewise."""
+        public = " / ".join(f"{self.public_floor[split]:.2f}" for split in SPLITS)
+        return [*(f"{self.scores[split].floor:.2f}" for split in SPLITS), public, ""]
+
+    @staticmethod
+    def columns() -> list[str]:
+        """Return the titles of the cells."""
+        return [*(f"{split} [95 %]" for split in SPLITS), "easydub, F / R / V", "moved, F / R / V"]
 
 
 class Probe:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from expunge.core import Ensemble
 from expunge.core.record import SPLITS, SplitName
@@ -152,26 +152,17 @@ def _sentences(found: Readings, nothing: Reading, drift: bool) -> list[str]:
 
 
 def _table(found: Readings, nothing: Reading, context: Context) -> Table:
-    rows: list[list[str | int | float | None]] = []
-
-    def row(kind: str, rate: str, reading: Reading) -> None:
-        public = " / ".join(f"{reading.public[split]:.2f}" for split in SPLITS)
-        moved = " / ".join(f"{reading.moved[split]:.3g}" for split in SPLITS)
-        rows.append([kind, rate, *reading.words(), public, moved])
-
-    floors = [f"{nothing.scores[split].floor:.2f}" for split in SPLITS]
-    public = " / ".join(f"{nothing.public_floor[split]:.2f}" for split in SPLITS)
-    rows.append(["floor (other oracles)", "", *floors, public, ""])
-    row("pretrained", "", nothing)
+    rows: list[list[Any]] = [
+        ["floor (other oracles)", "", *nothing.floor_cells()],
+        ["pretrained", "", *nothing.cells()],
+    ]
     for kind in KINDS:
-        for rate in RATES:
-            row(kind if rate == RATES[0] else "", f"{rate:g}", found[kind, rate])
+        rows += [[kind if rate == RATES[0] else "", f"{rate:g}", *found[kind, rate].cells()] for rate in RATES]
     scale = context.preset.figures.lr / PEAK
-    header = ["statistics", "rate", *(f"{split} [95 %]" for split in SPLITS), "easydub, F / R / V", "moved, F / R / V"]
     return Table(
         title=f"P95 of KLoM by statistics and rate, nats; rates for a peak of {PEAK:g}, here times {scale:g}; the "
         "network without norm has a floor of its own",
-        columns=header,
+        columns=["statistics", "rate", *Reading.columns()],
         rows=rows,
     )
 
