@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from expunge.core import Task
+from expunge.core import Interface, Task
 from expunge.core.seeds import generator
 from expunge.ensembles import Descent, Steps, build_network, by_hand, train
 from expunge.ensembles.by_hand import write_out
 from expunge.ensembles.columns import ColumnConvolution
 from expunge.ensembles.direct import library
 from expunge.ensembles.layers import Unsupported
-from expunge.ensembles.network import LayerNetwork
+from expunge.ensembles.network import LayerNetwork, _reads
 from expunge.ensembles.pooling import Pooling
 from expunge.ensembles.products import LARGE, affine, input_gradient, separate, weight_gradient
 from expunge.tasks.models import resnet9
@@ -388,6 +388,18 @@ def test_what_is_not_written_out_says_why_and_is_left_to_autograd(name):
     factory, reason = UNWRITTEN[name]
     with pytest.raises(Unsupported, match=reason):
         write_out(factory())
+
+
+@pytest.mark.skipif(library() is None, reason="without compiled kernels products are fast whatever their width")
+def test_convolutions_that_read_much_are_left_to_pytorch():
+    for width, written in ((8, True), (64, False)):
+        network = LayerNetwork(resnet9(width=width), torch.zeros(1, 3, 16, 16))
+        assert (network.by_hand is not None) is written
+    # A 3x3 convolution of 2 channels to 5x5 pixels of 4, and a 2x2 one of these to 4x4 pixels of 3.
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 2))
+    first, second = 18 * 4 * 25, 16 * 3 * 16
+    expected = (18 * first + 16 * second) / (first + second)
+    assert _reads(module, torch.zeros(1, 2, 7, 7), Interface()) == pytest.approx(expected)
 
 
 def test_bfloat16_is_left_to_autograd():
