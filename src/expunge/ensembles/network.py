@@ -22,7 +22,7 @@ from expunge.ensembles.layers import Context, Unsupported, compile_layers
 from expunge.ensembles.skeleton import Skeleton, Traits
 
 WIDE = 600
-"""Numbers that a pixel of a convolution reads, on average over multiplications, from which on PyTorch's own convolutions
+"""Numbers that a pixel of a convolution reads, on average over multiplications, above which PyTorch's own convolutions
 are faster than the compiled kernels. Written out, ResNet-9 of width 16 (385) took 0.87 times as long as by autograd, a
 member at a time; of width 24 (582) as long, of width 32 (779) 1.2 times and of width 64 (1,566) 1.7 times (AVX-512)."""
 
