@@ -4,6 +4,7 @@
     python benchmarks/ensembles.py --tasks own     a loop of one's own: in this process, and on two cores
     python benchmarks/ensembles.py --tasks one     models that run one at a time, beside the same loop
     python benchmarks/ensembles.py --tasks narrow full     ResNet-9 of width 8 and 16, and of full width
+    python benchmarks/ensembles.py --tasks costs   what a member costs on 50,000 images of 32x32, for small networks
     python benchmarks/ensembles.py --out FILE      the numbers as JSON too
 
 What is compared. `expunge.train` makes all members, choosing its chunk size first (that time counts). The loops train
@@ -521,6 +522,30 @@ def show(row: dict[str, Any]) -> None:
     print(f"  {'peak memory (before training)':<52} {row['peak_mib']:8.0f} MiB ({row['peak_mib_before_training']:.0f})")
 
 
+def costs(batch: int, members: int = 4, steps: int = 3) -> dict[str, float]:
+    """Return seconds of a core for a member and an epoch of 50,000 colour images of 32x32, from the fastest step."""
+    cnn = {
+        f"small_cnn(32, 3, widths={widths}, norm={norm!r})": partial(small_cnn, 32, 3, widths=widths, norm=norm)
+        for widths in ((16, 32), (32, 64))
+        for norm in (None, "batch")
+    }
+    found = {}
+    for name, model in {**cnn, **{f"resnet9(width={w})": partial(resnet9, width=w) for w in (8, 16)}}.items():
+        task = image_task(model, name, batch, (3, 32, 32), Recipe(epochs=1, batch_size=batch, lr=0.05))
+
+        def work(_part: range, task: Task = task) -> float:
+            descent = new_descent(task.network, *initialise(task, list(range(members))), task.recipe)
+            index, times = torch.arange(batch).expand(members, batch), []
+            for _ in range(1 + steps):
+                begin = time.thread_time()
+                descent.step(gather(task.train.x, index), gather(task.train.y, index), 0.01)
+                times.append(time.thread_time() - begin)
+            return min(times[1:]) / members * 50_000 / batch
+
+        (found[name],) = run_chunks(work, [range(1)], torch.device("cpu"), 1)
+    return found
+
+
 def shown(value: object) -> str:
     """Return numbers with three digits."""
     if isinstance(value, tuple):
@@ -539,7 +564,7 @@ def main() -> None:
         "--tasks",
         nargs="+",
         default=["mlp", "cnn", "one"],
-        choices=["mlp", "cnn", "one", "own", "narrow", "full", "cuda"],
+        choices=["mlp", "cnn", "one", "own", "narrow", "full", "costs", "cuda"],
     )
     parser.add_argument(
         "--one-thread",
@@ -571,6 +596,11 @@ def main() -> None:
             results[which] = [compare_own(few)] if which == "own" else [compare_one(kind, few) for kind in kinds]
             for row in results[which]:
                 print("\n" + "\n".join(f"  {key:<45} {value}" for key, value in row.items()))
+        elif which == "costs":
+            for batch in (128, 512):
+                results[f"costs, batch {batch}"] = found = costs(batch)
+                print(f"\nbatch {batch}: seconds of a core for a member and 50,000 images")
+                print("\n".join(f"  {name:<52} {seconds:8.1f}" for name, seconds in found.items()), flush=True)
         elif which in ("narrow", "full"):
             results[which] = []
             for width, batch in NARROW if which == "narrow" else [(64, 64)]:
