@@ -130,7 +130,7 @@ PRESETS: Mapping[str, Preset] = {
             Images("fashion_mnist", "small_cnn", (8, 16), epochs=4, batch_size=128, lr=0.1, norm=None),
         ),
         shares=SHARES,
-        table_members=100,
+        table_members=50,
         residual=Images("cifar10", "resnet9", (8,), epochs=10, batch_size=128, lr=0.2, train=10_000),
     ),
     "paper": Preset(
