@@ -135,7 +135,7 @@ CHAINS = {
     "residual-with-norm": (partial(Residual, norm=True), IMAGE),
     "frozen-below-a-sum": (Frozen, ROW),
     "global-max-pool": (images(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1)), IMAGE),
-    "resnet9": (partial(resnet9, 3, width=2), (3, 16, 16)),
+    "resnet9-pooled": (partial(resnet9, 3, width=2), (3, 16, 16)),
 }
 if library() is None:
     CHAINS = {name: chain for name, chain in CHAINS.items() if "-pool" not in name}

@@ -176,7 +176,7 @@ int expunge_direct_width(void) {
 }
 
 /* Changes whenever `direct.py` and this file must change together. */
-int expunge_direct_version(void) { return 9; }
+int expunge_direct_version(void) { return 10; }
 #endif
 
 static void *memory_for(const geometry *g, size_t size) {

@@ -20,7 +20,7 @@ from expunge.ensembles.convolution import Convolution
 from expunge.ensembles.written import Layer, Setting
 
 LIBRARY = Path(__file__).with_name("_direct.so")
-VERSION = 9
+VERSION = 10
 """What `expunge_direct_version` in `direct.c` returns; a library that was compiled from another file is not used."""
 NUMBERS = {torch.float32: "float", torch.float64: "double"}
 """Types of numbers that there are kernels for."""

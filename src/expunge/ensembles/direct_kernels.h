@@ -366,7 +366,8 @@ TARGET void NAME(normalise)(
             NAME(row_sums)(x, 0, count, 0, 0, 0, 0, sums);
             const double guess = (REAL)(sums[0] / count);
             NAME(row_sums)(x, 0, count, (REAL)guess, 0, 0, 0, rest);
-            const double variance = rest[1] / count - rest[0] / count * (rest[0] / count);
+            /* The guess is off by rounding, whose square is nothing beside the variance. */
+            const double variance = rest[1] / count;
             found[k] = (REAL)(guess + rest[0] / count);
             found[all + k] = (REAL)(1 / sqrt(variance + eps));
             found[2 * all + k] = (REAL)variance;

@@ -90,8 +90,9 @@ class DirectBatchNorm(BatchNorm, Compiled):
         call = (at(self.x), *map(at, self.factors), at(self.found), at(y), float(self.eps))
         self._kernel("normalise", x)(self.geometry, *call, self.update, self.clamp, self.width)
         if self.update:
-            mean.lerp_(self.found[0], share)
-            variance.lerp_(self.found[2] * (count / (count - 1)), share)
+            # Not lerp_, which makes an infinite variance NaN.
+            mean.mul_(1 - share).add_(self.found[0], alpha=share)
+            variance.mul_(1 - share).add_(self.found[2], alpha=share * count / (count - 1))
         return y
 
     def backward(self, setting: Setting, g: Tensor, inputs: bool) -> Tensor | None:
