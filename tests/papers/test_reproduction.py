@@ -16,7 +16,7 @@ import torch
 from expunge.core import DamagedFileError, InputError
 from expunge.core.seeds import derive
 from expunge.dependence import Components
-from expunge.methods import GradientAscent
+from expunge.methods import CertifiedRemoval, GradientAscent, Rewind
 from expunge.methods.problem import Problem
 from expunge.methods.unlearning import unlearn
 from expunge.metrics.klom import klom
@@ -24,7 +24,13 @@ from expunge.papers.ascent_fails_to_forget.finding import Table
 from expunge.papers.ascent_fails_to_forget.report import reproduction as report
 from expunge.papers.ascent_fails_to_forget.reproduction import data, grid, paper, plan, sets, study
 from expunge.papers.ascent_fails_to_forget.reproduction.item import Found, Item
-from expunge.papers.ascent_fails_to_forget.reproduction.items import batch_norm, published_table, scrub, table_1
+from expunge.papers.ascent_fails_to_forget.reproduction.items import (
+    batch_norm,
+    promising,
+    published_table,
+    scrub,
+    table_1,
+)
 from expunge.papers.ascent_fails_to_forget.reproduction.items import klom as klom_item
 from expunge.papers.ascent_fails_to_forget.reproduction.names import ITEMS
 from expunge.papers.ascent_fails_to_forget.reproduction.presets import PAPER_GRID, PRESETS, SHARES, Images
@@ -36,7 +42,7 @@ from expunge.papers.ascent_fails_to_forget.reproduction.record import (
     ReproductionRecord,
     Series,
 )
-from expunge.tasks import digits
+from expunge.tasks import digits, logistic
 
 DIGITS = Images("digits", "small_cnn", (2, 4), epochs=1, batch_size=128, lr=0.2, train=200)
 SMALL = replace(
@@ -67,7 +73,7 @@ def test_every_row_of_the_list_has_an_item_and_every_item_says_what_it_is() -> N
     items = study.wanted(())
     assert list(items) == list(ITEMS)
     rows = {row for each in items.values() for row in each.rows}
-    assert rows >= {f"P{number}" for number in range(1, 18)}
+    assert rows >= {f"P{number}" for number in range(1, 19)}
     for each in items.values():
         assert each.title
         assert each.claim.endswith((".", "?"))
@@ -372,6 +378,27 @@ def test_the_item_on_scrub_says_what_was_tested(tmp_path: Path, monkeypatch: pyt
     ]  # fmt: skip
 
 
+def test_what_is_named_as_promising_is_audited_with_its_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = data.load(PRESETS["tiny"].figures, None).recipe
+    assert promising.kept(recipe) == (5, 8)
+    tried = [*promising.of_network(recipe), *promising.of_convex()]
+    assert {method.name for method in tried} == set(promising.NAMES)
+    monkeypatch.setattr(promising, "of_network", lambda recipe: [Rewind(share=0.5)])
+    monkeypatch.setattr(promising, "of_convex", lambda: [CertifiedRemoval(steps=2)])
+    pair = tuple(part[:150].numpy() for part in (digits().train.x.flatten(1), digits().train.y))
+    monkeypatch.setattr(promising, "logistic", lambda name, noise: logistic(pair, noise=noise))
+    folder, record = study.run("tiny", only=("promising",), out=tmp_path / "out")
+    item = record.items[0]
+    rows = {row[2] or f"{row[0]}, nothing": row for row in item.tables[0].rows}
+    # One epoch: half of it, rounded, is the start, and rewinding there is retraining from the same weights.
+    assert rows["rewind/share=0.5@1"][3] == "1"
+    assert rows["certified_removal/steps=2@1"][-1].startswith("epsilon ")
+    assert all((folder / page).is_file() for page in item.pages.values())
+    assert len(item.pages) == 2
+
+
 def kinds(rows: list[list[Any]]) -> list[str]:
     found: list[str] = []
     for row in rows:
@@ -410,8 +437,8 @@ def test_a_plan_says_what_a_run_takes_and_writes_nothing(tmp_path: Path) -> None
     assert set(found.seconds) == {"figures: models and forget sets", "table 1, digits", "theory"}
     assert all(seconds > 0 for seconds in found.seconds.values())
     assert "small CNN 2-4" in str(found)
-    found = plan.plan("tiny", only=("batch-norm",), out=tmp_path / "out")
-    assert set(found.seconds) == {"one random set: models", "the same without norm"}
+    found = plan.plan("tiny", only=("batch-norm", "promising"), out=tmp_path / "out")
+    assert set(found.seconds) == {"one random set: models", "the same without norm", "what is named as promising"}
     assert "batch-norm" in str(found)
     assert not (tmp_path / "out").exists()
 

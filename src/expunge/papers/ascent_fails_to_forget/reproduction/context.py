@@ -107,12 +107,18 @@ class Context:
             self.components[images] = task_components(trained)
         return self.components[images]
 
-    def pretrained(self, images: Images, part: str) -> Ensemble:
-        """Return the models of all training examples."""
-        return self.models(images, self.folder / part / "pretrained", "pretrained", self.preset.members)
+    def pretrained(self, images: Images, part: str, keep: Sequence[int] = ()) -> Ensemble:
+        """Return the models of all training examples, with the states of their training after some epochs."""
+        return self.models(images, self.folder / part / "pretrained", "pretrained", self.preset.members, keep=keep)
 
     def models(
-        self, images: Images, store: Path, role: str, members: int, without: ForgetSet | None = None
+        self,
+        images: Images,
+        store: Path,
+        role: str,
+        members: int,
+        without: ForgetSet | None = None,
+        keep: Sequence[int] = (),
     ) -> Ensemble:
         """Return models of an experiment, of all training examples or of those that are left without a forget set.
 
@@ -122,12 +128,14 @@ class Context:
             role: What they are for; others are independent.
             members: How many.
             without: What none of them sees.
+            keep: Epochs after which the state of training is kept.
         """
         with self.progress(f"{members} models of {images.data}, {role}") as share:
             return train(
                 self.task(images),
                 members=members,
                 without=without,
+                keep=keep,
                 seed=derive(self.seed, "reproduction", role) % 2**31,
                 store=store,
                 device=self.device,
@@ -160,34 +168,70 @@ class Context:
         )
 
     def audited(
-        self, images: Images, part: str, numbers: Sequence[str], methods: Callable[..., list[Method]]
+        self,
+        images: Images,
+        part: str,
+        numbers: Sequence[str],
+        methods: Callable[..., list[Method]],
+        keep: Sequence[int] = (),
+        forecast: bool = True,
     ) -> dict[str, ForgetRecord]:
-        """Return what the audit of each forget set found; each lies in a folder of its own."""
+        """Return what the audit of each forget set found; each lies in a folder of its own.
+
+        Args:
+            images: The experiment.
+            part: Folder of its models and audits, in the run's folder.
+            numbers: Forget sets.
+            methods: From grid and recipe to what is tried.
+            keep: Epochs of training whose state the methods need.
+            forecast: Whether there is a forecast beforehand.
+        """
         models: list[Ensemble] = []
         for number in numbers:
             if (part, number) in self.audits:
                 continue
             choice = self.choice(images, part, number)
             if not models:
-                models.append(self.pretrained(images, part))
-            out = self.folder / part / choice.forget.name
+                models.append(self.pretrained(images, part, keep))
             self.say(f"{images.data}, forget set {sets.words(number)}")
-            _, record = audit(
-                choice.task,
-                forget=[choice],
-                methods=methods(self.preset.grid, choice.task.recipe),
-                pretrained=models[0],
-                members=self.preset.members,
-                out=out,
-                seed=self.seed,
-                resume=True,
-                device=self.device.type,
-                console=self.console,
-                command="part of a reproduction",
-            )
-            draw_audit(out)
-            self.audits[part, number] = record
+            tried = methods(self.preset.grid, choice.task.recipe)
+            self.audits[part, number] = self.audit(choice, part, tried, models[0], forecast)
         return {number: self.audits[part, number].forget_sets[0] for number in numbers}
+
+    def audit(
+        self,
+        choice: Choice,
+        part: str,
+        methods: list[Method],
+        pretrained: Ensemble | None = None,
+        forecast: bool = True,
+    ) -> Record:
+        """Return what an audit of one forget set found; its folder and page are named after the set.
+
+        Args:
+            choice: Task, forget set and calibration set.
+            part: Folder in the run's folder.
+            methods: What is tried.
+            pretrained: Models of all training examples; None trains them there.
+            forecast: Whether there is a forecast beforehand.
+        """
+        out = self.folder / part / choice.forget.name
+        _, record = audit(
+            choice.task,
+            forget=[choice],
+            methods=methods,
+            pretrained=pretrained,
+            members=self.preset.members,
+            out=out,
+            seed=self.seed,
+            resume=True,
+            forecast=forecast,
+            device=self.device.type,
+            console=self.console,
+            command="part of a reproduction",
+        )
+        draw_audit(out)
+        return record
 
     def page(self, part: str, number: str) -> str:
         """Return where the page of an audit is, relative to the run's folder."""

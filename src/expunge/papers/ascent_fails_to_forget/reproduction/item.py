@@ -13,10 +13,10 @@ from expunge.papers.ascent_fails_to_forget.reproduction.record import Chart, Ver
 if TYPE_CHECKING:
     from expunge.papers.ascent_fails_to_forget.reproduction.context import Context
 
-Work = Literal["sets", "audits", "probe", "plain", "scrub", "tables", "residual", "theory", "public"]
+Work = Literal["sets", "audits", "probe", "plain", "scrub", "promising", "tables", "residual", "theory", "public"]
 """What an item reads: the nine forget sets (and the models on halves of the data that they come from), their audits,
-one random set without an audit, the same for the network without norm, runs of SCRUB there, the models of Table 1,
-those of the residual network, the theory study, the benchmark's published tables."""
+one random set without an audit, the same for the network without norm, runs of SCRUB there, audits of what is named as
+promising, the models of Table 1, those of the residual network, the theory study, the benchmark's published tables."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ ITEMS = {
     "published-table": "published_table.ITEM",
     "batch-norm": "batch_norm.ITEM",
     "scrub-published": "scrub.ITEM",
+    "promising": "promising.ITEM",
 }
 """Module of `items` and what it calls the item."""
 

@@ -11,13 +11,14 @@ from typing import Any
 from expunge.core import Ensemble
 from expunge.core.reading import available_memory
 from expunge.core.seeds import derive
+from expunge.methods import Method
 from expunge.papers.ascent_fails_to_forget.reproduction import data as files
 from expunge.papers.ascent_fails_to_forget.reproduction import grid
 from expunge.papers.ascent_fails_to_forget.reproduction import sets as forget_sets
 from expunge.papers.ascent_fails_to_forget.reproduction.context import RESIDUAL, Context
 from expunge.papers.ascent_fails_to_forget.reproduction.item import Work
-from expunge.papers.ascent_fails_to_forget.reproduction.items import scrub
-from expunge.papers.ascent_fails_to_forget.reproduction.items.batch_norm import without_norm
+from expunge.papers.ascent_fails_to_forget.reproduction.items import promising, scrub
+from expunge.papers.ascent_fails_to_forget.reproduction.items.batch_norm import SET, without_norm
 from expunge.papers.ascent_fails_to_forget.reproduction.presets import PRESETS, Grid, Images
 from expunge.papers.ascent_fails_to_forget.reproduction.study import prepare
 from expunge.studies.audit import estimate_audit
@@ -96,6 +97,9 @@ def plan(
         )
     for kind, part in _probes(context, work).items():
         add(kind, part)
+    if "promising" in work:
+        tried = promising.of_network(context.task(context.preset.figures).recipe)
+        add("what is named as promising", _audits(context, context.preset.figures, (SET,), "promising", tried))
     if "tables" in work:
         for images in context.preset.tables:
             add(f"table 1, {images.data}", _table(context, images))
@@ -129,7 +133,9 @@ def _models(context: Context, images: Images, numbers: Sequence[str]) -> tuple[f
     return trial.each * (members + 0.5 * subsets), HELD * members * weights + margins, members * weights + margins
 
 
-def _audits(context: Context, images: Images, numbers: Sequence[str], part: str) -> tuple[float, int, int]:
+def _audits(
+    context: Context, images: Images, numbers: Sequence[str], part: str, tried: list[Method] | None = None
+) -> tuple[float, int, int]:
     task = context.task(images)
     sizes = [
         len(context.choice(images, part, number).forget)
@@ -145,7 +151,7 @@ def _audits(context: Context, images: Images, numbers: Sequence[str], part: str)
     found = estimate_audit(
         task,
         forget=likewise,
-        methods=methods(context.preset.grid, task.recipe),
+        methods=tried or methods(context.preset.grid, task.recipe),
         members=context.preset.members,
         out=context.folder / part,
         seed=context.seed,

@@ -51,7 +51,7 @@ def experiments(preset: Preset, items: Sequence[Item]) -> list[Images]:
     work = frozenset().union(*(each.work for each in items))
     found = (
         [preset.figures]
-        if work & {"sets", "audits", "probe", "plain"} or (not preset.residual and "residual" in work)
+        if work & {"sets", "audits", "probe", "plain", "promising"} or (not preset.residual and "residual" in work)
         else []
     )
     found += preset.tables if "tables" in work else ()
