@@ -399,6 +399,18 @@ def test_what_is_named_as_promising_is_audited_with_its_certificates(
     assert len(item.pages) == 2
 
 
+def test_living_17_goes_the_whole_way_on_made_up_images_and_says_so(tmp_path: Path) -> None:
+    _, record = study.run("tiny", only=("living-17",), out=tmp_path / "out")
+    item = record.items[0]
+    assert item.verdict == "not run at this preset"
+    assert "made-up images" in item.sentences[0]
+    assert [row[0] for row in item.tables[0].rows] == ["pretrained", "ascent", "floor"]
+    _, again = study.run("tiny", only=("living-17",), out=tmp_path / "again")
+    assert findings(again) == findings(record)
+    assert "ILSVRC2012" in study.item("living-17").absent(PRESETS["cpu"])
+    assert study.item("living-17").absent(PRESETS["tiny"]) == ""
+
+
 def kinds(rows: list[list[Any]]) -> list[str]:
     found: list[str] = []
     for row in rows:

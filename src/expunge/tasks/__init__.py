@@ -9,6 +9,7 @@ from expunge.tasks.names import CHOOSERS
 
 if TYPE_CHECKING:
     from expunge.tasks import augment
+    from expunge.tasks.breeds import living17
     from expunge.tasks.convex import logistic
     from expunge.tasks.estimators import from_estimator
     from expunge.tasks.forget_sets import (
@@ -43,6 +44,7 @@ __all__ = [
     "from_estimator",
     "from_file",
     "geometric_skew",
+    "living17",
     "load_task",
     "logistic",
     "mislabelled",
@@ -62,6 +64,7 @@ __getattr__ = reader(
     __name__,
     {
         "command": "trained_by_command",
+        "living17": "breeds",
         "logistic": "convex",
         "from_estimator": "estimators",
         "Choice": "forget_sets",

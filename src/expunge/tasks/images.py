@@ -206,12 +206,12 @@ def _image_task(
     if unknown:
         known = ", ".join(Recipe.__dataclass_fields__)
         raise InputError(f"{name}() got {', '.join(sorted(unknown))}, expected fields of Recipe: {known}.")
-    mean, scale = _moments(pairs[0][0])
-    inputs = [(_standardised(x, mean, scale), torch.from_numpy(y.astype(np.int64))) for x, y in pairs]
+    mean, scale = moments(pairs[0][0])
+    inputs = [(standardised(x, mean, scale), torch.from_numpy(y.astype(np.int64))) for x, y in pairs]
     return Task(name=name, train=inputs[0], validation=inputs[1], model=model, recipe=Recipe(**fields), classes=10)
 
 
-def _moments(x: Bytes) -> tuple[Tensor, Tensor]:
+def moments(x: Bytes) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel, both (channels, 1, 1), from counts of the 256 values."""
     means, scales = [], []
     for channel in range(x.shape[1]):
@@ -224,7 +224,8 @@ def _moments(x: Bytes) -> tuple[Tensor, Tensor]:
     return torch.tensor(means).view(-1, 1, 1), torch.tensor(scales).view(-1, 1, 1)
 
 
-def _standardised(x: Bytes, mean: Tensor, scale: Tensor) -> Tensor:
+def standardised(x: Bytes, mean: Tensor, scale: Tensor) -> Tensor:
+    """Return pixels from 0 to 255 divided by 255, less the mean, in units of the scale, each of a channel."""
     # In place, because CIFAR-10 takes 0.6 GB as float32.
     return torch.from_numpy(x.astype(np.float32)).div_(255.0).sub_(mean).div_(scale)
 

@@ -114,7 +114,7 @@ def resnet9(classes: int = 10, channels: int = 3, norm: Norm = "batch", width: i
     )
 
 
-def resnet18(classes: int = 10, channels: int = 3, norm: Norm = "batch") -> nn.Module:
+def resnet18(classes: int = 10, channels: int = 3, norm: Norm = "batch", width: int = 64) -> nn.Module:
     """Return a ResNet-18 with the 3x3 stem that is usual on 32x32 images (no max-pool after the stem).
 
     He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385), table 1, with the stem replaced by a
@@ -124,16 +124,17 @@ def resnet18(classes: int = 10, channels: int = 3, norm: Norm = "batch") -> nn.M
         classes: Outputs K, at least 2.
         channels: Channels of the inputs, 3 for colour.
         norm: Normalisation after each convolution; with None the convolutions have a bias.
+        width: Channels of the stem; those of the blocks are in proportion.
     """
-    whole(channels=channels)
+    whole(channels=channels, width=width)
     whole(2, classes=classes)
     _check_norm(norm)
-    layers: list[nn.Module] = [*_convolution(channels, 64, norm), nn.ReLU()]
-    inputs = 64
-    for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-        layers += [_BasicBlock(inputs, width, stride, norm), _BasicBlock(width, width, 1, norm)]
-        inputs = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten(), nn.Linear(512, classes))
+    layers: list[nn.Module] = [*_convolution(channels, width, norm), nn.ReLU()]
+    inputs = width
+    for outputs, stride in ((width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)):
+        layers += [_BasicBlock(inputs, outputs, stride, norm), _BasicBlock(outputs, outputs, 1, norm)]
+        inputs = outputs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten(), nn.Linear(inputs, classes))
 
 
 class _Residual(nn.Module):

@@ -25,6 +25,7 @@ ITEMS = {
     "batch-norm": "batch_norm.ITEM",
     "scrub-published": "scrub.ITEM",
     "promising": "promising.ITEM",
+    "living-17": "living_17.ITEM",
 }
 """Module of `items` and what it calls the item."""
 
