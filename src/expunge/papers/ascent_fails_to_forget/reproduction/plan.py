@@ -155,6 +155,7 @@ def _audits(
         members=context.preset.members,
         out=context.folder / part,
         seed=context.seed,
+        forecast=tried is None,
         device=context.device.type,
     )
     return sum(found.seconds.values()), found.memory, found.disk
