@@ -289,6 +289,21 @@ def test_at_rate_0_only_updated_statistics_move(tmp_path: Path) -> None:
     assert same(moved.buffers, models.buffers)
 
 
+def test_a_preset_without_norm_gets_one_for_the_items_that_are_about_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = replace(SMALL, figures=replace(DIGITS, norm=None))
+    monkeypatch.setattr(study, "PRESETS", {**PRESETS, "tiny": plain})
+    context, _ = study.prepare("tiny", ("batch-norm",), (), None, 0, "cpu", tmp_path)
+    norm, without = (make(plain.figures) for make in (batch_norm.with_norm, batch_norm.without_norm))
+    assert (norm, without) == (DIGITS, plain.figures)
+    probes = [batch_norm.probe_of(context, images) for images in (norm, without)]
+    assert [each.part for each in probes] == ["norm", "figures"]
+    np.testing.assert_array_equal(probes[0].forget.indices, probes[1].forget.indices)
+    assert batch_norm.with_norm(DIGITS) == DIGITS
+    assert batch_norm.without_norm(DIGITS) == replace(DIGITS, norm=None, lr=DIGITS.lr / 4)
+
+
 def test_recalibrating_at_the_end_is_what_the_method_does_at_its_last_stop(tmp_path: Path) -> None:
     at = probe(tmp_path)
     method = GradientAscent(lr=1e-2, epochs=batch_norm.EPOCHS, statistics="recalibrated", optimizer="sgd")

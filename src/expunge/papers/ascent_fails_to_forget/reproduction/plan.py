@@ -18,7 +18,7 @@ from expunge.papers.ascent_fails_to_forget.reproduction import sets as forget_se
 from expunge.papers.ascent_fails_to_forget.reproduction.context import RESIDUAL, Context
 from expunge.papers.ascent_fails_to_forget.reproduction.item import Work
 from expunge.papers.ascent_fails_to_forget.reproduction.items import promising, scrub
-from expunge.papers.ascent_fails_to_forget.reproduction.items.batch_norm import SET, without_norm
+from expunge.papers.ascent_fails_to_forget.reproduction.items.batch_norm import SET, with_norm, without_norm
 from expunge.papers.ascent_fails_to_forget.reproduction.presets import PRESETS, Grid, Images
 from expunge.papers.ascent_fails_to_forget.reproduction.study import prepare
 from expunge.studies.audit import estimate_audit
@@ -175,14 +175,14 @@ def _probes(context: Context, work: frozenset[Work]) -> dict[str, tuple[float, i
     images = context.preset.figures
     found = {}
     for name, experiment, kind in (
-        ("probe", images, "one random set: models"),
+        ("probe", with_norm(images), "one random set: models"),
         ("plain", without_norm(images), "the same without norm"),
     ):
         if name in work:
             each, memory, disk = _models(context, experiment, ())
             found[kind] = 3 * each, memory, 3 * disk
     if "scrub" in work:
-        each, memory, _ = _models(context, images, ())
+        each, memory, _ = _models(context, with_norm(images), ())
         runs = len(scrub.PUBLISHED_RATES) + len(scrub.rates(context))
         found[f"{runs} runs of SCRUB"] = runs * each * context.preset.grid.joint_stop / images.epochs, memory, 0
     return found

@@ -48,9 +48,20 @@ ALIKE = 0.05
 Readings = dict[tuple[Kind, float], Reading]
 
 
+def with_norm(images: Images) -> Images:
+    """Return the experiment with batch norm."""
+    return images if images.norm else replace(images, norm="batch")
+
+
 def without_norm(images: Images) -> Images:
     """Return the experiment without batch norm, at a rate at which it trains."""
-    return replace(images, norm=None, lr=images.lr / 4)
+    return replace(images, norm=None, lr=images.lr / 4) if images.norm else images
+
+
+def probe_of(context: Context, images: Images) -> Probe:
+    """Return the set in one of the two; the models of the figures are taken where they are of that kind."""
+    part = "figures" if images == context.preset.figures else "norm" if images.norm else "plain"
+    return Probe(context, images, SET, part)
 
 
 def change(probe: Probe, kind: Kind, rate: float) -> Callable[[Ensemble], Ensemble]:
@@ -76,10 +87,7 @@ def change(probe: Probe, kind: Kind, rate: float) -> Callable[[Ensemble], Ensemb
 def readings(context: Context) -> tuple[Readings, Reading]:
     """Return what is read of every kind and rate, and of the pretrained models."""
     images = context.preset.figures
-    probes = {
-        "norm": Probe(context, images, SET, "figures"),
-        "plain": Probe(context, without_norm(images), SET, "plain"),
-    }
+    probes = {"norm": probe_of(context, with_norm(images)), "plain": probe_of(context, without_norm(images))}
     found: Readings = {}
     for kind in KINDS:
         probe = probes["plain" if kind == "no norm" else "norm"]
@@ -99,7 +107,7 @@ def check(context: Context) -> Found:
     return Found(
         "does not hold" if drift else "holds",
         _sentences(found, nothing, drift),
-        size=context.setting(images, context.preset.members)
+        size=context.setting(with_norm(images), context.preset.members)
         + f"; forget set {sets.words(SET)}, {sets.size_of(SET, len(context.task(images).train))} rows; {EPOCHS} epochs"
         + (f"; {lost} retrained models without norm did not train and are left out" if lost else ""),
         tables=[_table(found, nothing, context)],

@@ -26,7 +26,7 @@ from expunge.papers.ascent_fails_to_forget.reproduction import sets
 from expunge.papers.ascent_fails_to_forget.reproduction.context import Context
 from expunge.papers.ascent_fails_to_forget.reproduction.grid import PEAK
 from expunge.papers.ascent_fails_to_forget.reproduction.item import Found, Item
-from expunge.papers.ascent_fails_to_forget.reproduction.items.batch_norm import SET
+from expunge.papers.ascent_fails_to_forget.reproduction.items.batch_norm import SET, probe_of, with_norm
 from expunge.papers.ascent_fails_to_forget.reproduction.presets import UPWARD_JOINT
 from expunge.papers.ascent_fails_to_forget.reproduction.probe import Probe, Reading
 from expunge.papers.ascent_fails_to_forget.reproduction.record import Chart, Panel, Series
@@ -91,7 +91,7 @@ def rates(context: Context) -> tuple[float, ...]:
 
 def check(context: Context) -> Found:
     """Read both, at the same rates, and say what of the published one is a finding about SCRUB."""
-    probe = Probe(context, context.preset.figures, SET, "figures")
+    probe = probe_of(context, with_norm(context.preset.figures))
     nothing = probe.read("pretrained", lambda models: models)
     published = {rate: read(context, probe, AsPublished, rate) for rate in PUBLISHED_RATES}
     repaired = {rate: read(context, probe, Scrub, rate) for rate in rates(context)}
@@ -102,7 +102,7 @@ def check(context: Context) -> Found:
     return Found(
         "does not hold" if within else "holds under conditions" if leaving else "holds",
         _sentences(nothing, ends, repaired, leaving),
-        size=context.setting(context.preset.figures, context.preset.members)
+        size=context.setting(probe.images, context.preset.members)
         + f"; forget set {sets.words(SET)}, {len(probe.forget)} rows; {grid.joint_stop} epochs, "
         f"{min(grid.joint_stop, *grid.ascent_epochs)} of them begin by climbing",
         tables=[_table(nothing, published, repaired, context)],
