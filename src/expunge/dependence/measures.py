@@ -32,6 +32,7 @@ from expunge.dependence.inputs import complement, read_forget, spread
 from expunge.dependence.kernel import Kernel, MemberKernel
 from expunge.dependence.leverage import EPSILON, canonical_correlations, leverage
 from expunge.dependence.members import each_member
+from expunge.dependence.representatives import smaller
 from expunge.dependence.ridge import training_ridge
 from expunge.dependence.two_sample import member_dependence, within_class_classifier, within_class_mmd
 
@@ -181,6 +182,23 @@ def measure_kernel(
     whole(members=members)
     damping = default_damping(task) if damping is None else damping
     return Kernel(ensemble, task, members=members, damping=damping, counts=counts)
+
+
+def kernel_beside(ensemble: Ensemble, task: Task, index: Tensor, *, members: int = 20) -> tuple[Kernel, Task, Tensor]:
+    """Return the kernel on a forget set and what stands for the rest of a large task, and what it belongs to.
+
+    Args:
+        ensemble: Members trained on all of the task.
+        task: A task with more retained examples than `representatives.LARGE`; a smaller one is taken as it is.
+        index: Positions of the forget set.
+        members: Members that the expensive measures use, at least 1.
+
+    Returns:
+        The kernel, the task whose examples it is of, and the positions of the forget set there.
+    """
+    few, inside, counts = smaller(task, index)
+    damping = default_damping(task)
+    return measure_kernel(ensemble, few, members=members, damping=damping, counts=counts), few, inside
 
 
 def measure_dependence(

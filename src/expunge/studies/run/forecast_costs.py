@@ -21,13 +21,16 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.record import SPLITS
 from expunge.core.tree import State
+from expunge.dependence.kernel import Kernel
 from expunge.dependence.linearised import Linearised
-from expunge.dependence.measures import measure_dependence, measure_kernel
+from expunge.dependence.measures import kernel_beside, measure_dependence
 from expunge.dependence.reduced import ReducedModel, TableNetwork, reduce_model
+from expunge.dependence.representatives import LARGE
 from expunge.dependence.unrolled import Segment, segment_plan, unrolled_removal
 from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import Method
@@ -112,20 +115,26 @@ def forecast_cost(
     def move(some: Ensemble) -> None:
         Linearised(some).margins(task.train.x, task.train.y, _rows(removal, len(some)))
 
-    reduced, kernel = reduce(few), measure_kernel(few, task, members=len(few))  # what is done first takes longer
+    index = torch.from_numpy(forget.indices)
+
+    def compare(some: Ensemble) -> tuple[Kernel, Task, Tensor]:
+        return kernel_beside(some, task, index, members=len(some))
+
+    reduced, (kernel, seen, inside) = reduce(few), compare(few)  # what is done first takes longer
     pulling, reducing, moving = (clock.grown(work, few, followed) for work in (pull, reduce, move))
     measured = min(MEASURED, members)
-    making = clock.grown(lambda some: measure_kernel(some, task, members=len(some)), few, measured)
+    making = clock.grown(compare, few, measured)
     try:
-        measuring = clock.of(lambda: measure_dependence(few, task, forget, kernel=kernel, seed=seed))
+        measuring = clock.of(lambda: measure_dependence(few, seen, inside, kernel=kernel, seed=seed))
     except InputError:  # a forecast leaves out the measures
         measuring = 0.0
     aims = max(1, 2 * len(plan) - 1) * pulling + moving
     earlier = sum(epoch for epoch, _ in plan if epoch < epochs)
     following = _paths(task, forget, forecastable(runs, task), few, removal, reduced, parts, members, followed, seed)
+    shared = len(forget.retain) <= LARGE  # one kernel serves all forget sets
     return ForecastCost(
-        once=trial.alone * earlier / epochs + making,
-        each=aims + reducing + measuring * measured / len(few) + following,
+        once=trial.alone * earlier / epochs + making * shared,
+        each=aims + reducing + making * (not shared) + measuring * measured / len(few) + following,
         aims=aims,
     )
 

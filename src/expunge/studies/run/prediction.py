@@ -33,9 +33,9 @@ from expunge.core.stopping import Pool
 from expunge.core.tree import State
 from expunge.dependence.kernel import Kernel
 from expunge.dependence.linearised import Linearised
-from expunge.dependence.measures import MEASURES, default_damping, measure_dependence, measure_kernel, trivial
+from expunge.dependence.measures import MEASURES, kernel_beside, measure_dependence, measure_kernel, trivial
 from expunge.dependence.reduced import DIMENSIONS, ReducedModel, reduce_model
-from expunge.dependence.representatives import LARGE, SAMPLE, represent, smaller
+from expunge.dependence.representatives import LARGE, SAMPLE, represent
 from expunge.dependence.unrolled import STEPS, Segment, segment_plan, unrolled_removal
 from expunge.ensembles import train
 from expunge.ensembles.chunks import one_thread_each, worker_count
@@ -450,14 +450,12 @@ def _not_retraceable(task: Task, ensemble: Ensemble) -> str:
 def _measures(subject: Subject, forget: ForgetSet, seed: int) -> tuple[list[MeasureRecord], list[str]]:
     """Return the measures of dependence, or why there are none."""
     whole, index = subject.task, torch.from_numpy(forget.indices)
-    task, inside, counts = smaller(whole, index)
     try:
-        if counts is None:
-            kernel = subject.kernel
-        else:
+        if len(forget.retain) > LARGE:
             members = min(MEASURED, len(subject.pretrained))
-            damping = default_damping(whole)
-            kernel = measure_kernel(subject.pretrained, task, members=members, damping=damping, counts=counts)
+            kernel, task, inside = kernel_beside(subject.pretrained, whole, index, members=members)
+        else:
+            kernel, task, inside = subject.kernel, whole, index
         found = measure_dependence(subject.pretrained, task, inside, kernel=kernel, seed=seed)
     except InputError as error:
         return [], [f"Dependence was not measured: {error}"]
