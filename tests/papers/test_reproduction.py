@@ -470,6 +470,22 @@ def test_a_plan_says_what_a_run_takes_and_writes_nothing(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
+def test_what_was_found_before_stays_when_a_later_start_stops_or_lacks_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [Found("holds", ["Read."]), Found("not run at this preset", ["No data."])]
+    toy = Item(("P1",), "A toy", "It claims nothing.", lambda context: answers.pop(0))
+    monkeypatch.setattr(klom_item, "TOY", toy, raising=False)
+    monkeypatch.setitem(ITEMS, "toy", "klom.TOY")
+    folder, first = study.run("tiny", only=("toy",), out=tmp_path / "toy")
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(study, "_checked", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        study.run("tiny", only=("klom",), out=folder, resume=True)
+    assert ReproductionRecord.load(folder).items == first.items
+    _, again = study.run("tiny", only=("toy",), out=folder, resume=True)
+    assert again.items == first.items
+
+
 def test_a_new_item_is_a_file_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = Item(("P1",), "A toy", "It claims nothing.", lambda context: Found("holds", ["Nothing was claimed."]))
     monkeypatch.setattr(klom_item, "TOY", toy, raising=False)

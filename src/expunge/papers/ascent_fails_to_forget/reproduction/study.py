@@ -22,9 +22,11 @@ from expunge.papers.ascent_fails_to_forget.reproduction.context import Context
 from expunge.papers.ascent_fails_to_forget.reproduction.item import Found, Item
 from expunge.papers.ascent_fails_to_forget.reproduction.names import ITEMS
 from expunge.papers.ascent_fails_to_forget.reproduction.presets import PRESETS, Images, Preset
-from expunge.papers.ascent_fails_to_forget.reproduction.record import ItemRecord, ReproductionRecord
+from expunge.papers.ascent_fails_to_forget.reproduction.record import ItemRecord, ReproductionRecord, Verdict
 from expunge.studies.run.lifecycle import Run
 from expunge.studies.run.parts import PartStore
+
+NOT_RUN: Verdict = "not run at this preset"
 
 
 def item(name: str) -> Item:
@@ -128,6 +130,8 @@ def run(
     folder = Path(out)
     context, items = prepare(preset, only, sets, None if data is None else Path(data), seed, device, folder, console)
     request = {"preset": preset, "declared": digest_json(context.preset.describe()), "seed": seed}
+    kept = resume and (folder / ReproductionRecord.FILE).is_file()
+    earlier = ReproductionRecord.load(folder).items if kept else []
     with Run.open(
         ReproductionRecord,
         folder,
@@ -139,12 +143,12 @@ def run(
         keep_parts=True,
         preset=preset,
         declared=context.preset.describe(),
+        items=earlier,
     ) as going:
-        earlier = {each.name: each for each in going.earlier.items} if going.earlier else {}
-        found = dict(earlier)
+        found = {each.name: each for each in earlier}
         for place, (name, each) in enumerate(items.items()):
             context.say(f"{each.title} ({place + 1} of {len(items)})")
-            found[name] = _checked(name, each, context, earlier.get(name))
+            found[name] = _checked(name, each, context, found.get(name))
             going.record.items = [found[known] for known in ITEMS if known in found]
             going.save()
     return folder, going.record
@@ -153,7 +157,7 @@ def run(
 def _checked(name: str, each: Item, context: Context, earlier: ItemRecord | None) -> ItemRecord:
     began = time.perf_counter()
     why = each.absent(context.preset)
-    found = Found("not run at this preset", [why]) if why else each.check(context)
+    found = Found(NOT_RUN, [why]) if why else each.check(context)
     record = ItemRecord(
         name=name,
         rows=list(each.rows),
@@ -167,6 +171,8 @@ def _checked(name: str, each: Item, context: Context, earlier: ItemRecord | None
         pages=found.pages,
         seconds=time.perf_counter() - began,
     )
+    if earlier is not None and record.verdict == NOT_RUN != earlier.verdict:
+        return earlier  # such as what was read from data that are not given this time
     if earlier is not None and record.model_dump(exclude={"seconds"}) == earlier.model_dump(exclude={"seconds"}):
         return earlier
     return record
