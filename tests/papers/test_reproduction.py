@@ -478,9 +478,10 @@ def test_what_was_found_before_stays_when_a_later_start_stops_or_lacks_its_data(
     monkeypatch.setattr(klom_item, "TOY", toy, raising=False)
     monkeypatch.setitem(ITEMS, "toy", "klom.TOY")
     folder, first = study.run("tiny", only=("toy",), out=tmp_path / "toy")
-    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as stopped:
         stopped.setattr(study, "_checked", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
-        study.run("tiny", only=("klom",), out=folder, resume=True)
+        with pytest.raises(KeyboardInterrupt):
+            study.run("tiny", only=("klom",), out=folder, resume=True)
     assert ReproductionRecord.load(folder).items == first.items
     _, again = study.run("tiny", only=("toy",), out=folder, resume=True)
     assert again.items == first.items
