@@ -27,7 +27,7 @@ MANY: dict[Verdict, str] = {
 
 
 def draw(folder: Path | str) -> Path:
-    """Draw every chart of a run into `figures/` (PNG, SVG) and the page `report.html`, and return the page.
+    """Draw every chart of a run into `charts/` (PNG, SVG) and the page `report.html`, and return the page.
 
     Raises:
         InputError: If the folder holds no such run.
@@ -69,11 +69,7 @@ def answer(record: ReproductionRecord) -> list[str]:
         return ["No item has been run yet."]
     parts = ", ".join(f"{counts[verdict]} {words}" for verdict, words in MANY.items() if counts[verdict])
     found = [f"Of {len(record.items)} items of the paper, run at preset {record.preset}, {parts}."]
-    found += [
-        f"{each.title}: {each.sentences[0]}"
-        for each in record.items
-        if each.verdict == "does not hold" and each.sentences
-    ]
+    found += [f"{each.title}: {each.sentences[0]}" for each in record.items if each.verdict == "does not hold"]
     return found
 
 

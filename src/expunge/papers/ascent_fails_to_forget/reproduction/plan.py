@@ -26,7 +26,7 @@ from expunge.studies.run.check import span
 from expunge.studies.run.trying import HELD, as_size, room_for, try_training
 from expunge.tasks import random_forget_set
 
-THEORY_SECONDS = 150.0
+THEORY_SECONDS = 30.0
 """About what the theory study takes on two cores; it is the same at every preset."""
 
 

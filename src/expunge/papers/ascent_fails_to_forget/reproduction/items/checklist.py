@@ -59,12 +59,10 @@ def check(context: Context) -> Found:
     return Found(
         "holds" if there else "does not hold",
         [
-            f"There is something to unlearn on {there} of {len(forgets)} forget sets, and on {len(beside)} "
-            "of them the "
+            f"There is something to unlearn on {there} of {len(forgets)} forget sets, and on {len(beside)} of them the "
             "gap on F is more than twice that on R and validation.",
-            "Over rate and stopping time the distance to the oracles spans the ranges of the table: a result "
-            "without its "
-            "selection says nothing.",
+            "Over rate and stopping time the distance to the oracles spans the ranges of the table: a result without "
+            "its selection says nothing.",
         ],
         size=context.setting(context.preset.figures, context.preset.members),
         tables=[
@@ -77,9 +75,8 @@ def check(context: Context) -> Found:
 ITEM = Item(
     ("P14",),
     "App. B: the checklist",
-    "Before anything else: is the gap between pretrained models and oracles larger on F than on R and validation, "
-    "and how "
-    "much hangs on rate and stopping time?",
+    "Before anything else: is the gap between pretrained models and oracles larger on F than on R and validation, and "
+    "how much hangs on rate and stopping time?",
     check,
     work=frozenset({"audits"}),
 )

@@ -46,10 +46,9 @@ def check(context: Context) -> Found:
     return Found(
         "new result",
         [
-            f"Over {len(forgets)} forget sets the spectral norm ranks the best distance that a method reaches with "
-            f"ρ = {_span(known)}, the forecast with {_span([each for each in forecast if not math.isnan(each)])}. "
-            "With so few "
-            "sets a correlation below about 0.7 is within chance.",
+            f"Over {len(forgets)} forget sets the spectral norm ranks the best distance that a method reaches with ρ = "
+            f"{_span(known)}, the forecast with {_span([each for each in forecast if not math.isnan(each)])}. With so "
+            "few sets a correlation below about 0.7 is within chance.",
         ],
         size=context.setting(context.preset.figures, context.preset.members)
         + f"; forget sets {', '.join(sets.words(number) for number in forgets)}",

@@ -29,7 +29,7 @@ from expunge.papers.ascent_fails_to_forget.reproduction.reading import (
     something,
     within,
 )
-from expunge.papers.ascent_fails_to_forget.reproduction.record import Chart, Panel, Series
+from expunge.papers.ascent_fails_to_forget.reproduction.record import Chart, Panel, Series, Verdict
 
 NEAR = 0.25
 """Nats above the floor below which a figure would call a setting successful; twice the tolerance of a verdict."""
@@ -113,22 +113,21 @@ def _gap(value: float, low: float | None, high: float | None) -> str:
     return f"{value:.2f}" if low is None or high is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def told(forgets: Mapping[str, ForgetRecord], context: Context) -> tuple[bool, list[str]]:
-    """Return whether no method gets there, and the sentences that say how far each gets."""
+def told(forgets: Mapping[str, ForgetRecord], context: Context) -> tuple[Verdict, list[str]]:
+    """Return whether it holds that no method gets there, and the sentences that say how far each gets."""
     there = {number: forget for number, forget in forgets.items() if something(forget)}
     every = [(number, forget, each) for number, forget in there.items() for each in reached(forget)]
     if not there:
-        return False, [f"On none of {len(forgets)} forget sets is there anything to unlearn: nothing can be shown."]
+        return "not run at this preset", [
+            f"On none of {len(forgets)} forget sets is there anything to unlearn: nothing can be shown."
+        ]
     passed = [each for _, _, each in every if each.chosen.verdict.name == "indistinguishable"]
     counts = [sum(len(settings) for settings in candidates(forget).values()) for forget in there.values()]
     near = [sum(within(settings, NEAR) for settings in candidates(forget).values()) for forget in there.values()]
     sentences = [
         f"Of {sum(counts):,} settings and stopping times on {len(there)} forget sets with something to unlearn, "
-        f"{sum(near):,} come within "
-        f"{NEAR} nats "
-        f"of the floor on F, R and validation at once; chosen without the oracles, {len(passed)} of {len(every)} "
-        "pass the "
-        "verdict."
+        f"{sum(near):,} come within {NEAR} nats of the floor on F, R and validation at once; chosen without the "
+        f"oracles, {len(passed)} of {len(every)} pass the verdict."
     ]
     for method in dict.fromkeys(each.method for _, _, each in every):
         own = [(forget, each) for _, forget, each in every if each.method == method]
@@ -139,7 +138,16 @@ def told(forgets: Mapping[str, ForgetRecord], context: Context) -> tuple[bool, l
     ]
     if above:
         sentences.append(f"The best rate lies above the paper's grid in {len(above)} of {len(every)} cases.")
-    return not passed, sentences
+    return verdict_of(len(passed), len(every)), sentences
+
+
+def verdict_of(passed: int, tried: int) -> Verdict:
+    """Return whether it holds that no method gets there, from how many of the honest choices do.
+
+    >>> verdict_of(0, 6), verdict_of(1, 6), verdict_of(6, 6)
+    ('holds', 'holds under conditions', 'does not hold')
+    """
+    return "holds" if not passed else "holds under conditions" if passed < tried else "does not hold"
 
 
 def _share_sentence(own: list[tuple[ForgetRecord, Reached]]) -> str:
@@ -150,8 +158,7 @@ def _share_sentence(own: list[tuple[ForgetRecord, Reached]]) -> str:
     honest = sorted(share(each.honest, forget) for forget, each in own)
     return (
         f"{own[0][1].label}: its best setting leaves {_range(best)} of the distance that doing nothing leaves, its "
-        "honest "
-        f"choice {_range(honest)}."
+        f"honest choice {_range(honest)}."
     )
 
 
@@ -165,9 +172,9 @@ def _check(other: SplitName, caption: str, numbers: tuple[str, ...]) -> Any:
         forgets = context.figures(numbers)
         if not forgets:
             return Found("not run at this preset", [f"None of its forget sets ({', '.join(numbers)}) was asked for."])
-        none, sentences = told(forgets, context)
+        verdict, sentences = told(forgets, context)
         return Found(
-            "holds" if none else "holds under conditions",
+            verdict,
             sentences,
             size=context.setting(context.preset.figures, context.preset.members),
             tables=[table(forgets, context)],
@@ -184,18 +191,16 @@ def illusion(context: Context) -> Found:
     if not forgets:
         return Found("not run at this preset", [f"Its forget set ({', '.join(FIG_2_SETS)}) was not asked for."])
     ((number, forget),) = forgets.items()
-    panels, sentences, holds = [], [], []
+    panels, sentences = [], []
     for each in reached(forget):
         curves = runs(candidates(forget)[each.method])
         panels.append(_over_time(each, curves, forget))
         own = [distance(stop) for stop in curves[each.best.run]]
         elsewhere = max(own)
-        holds.append(each.least < NEAR or each.selection.illusion_gap > 0)
         sentences.append(
             f"{each.label}: the best stopping time (epoch {each.best.epoch} of {len(own)}, {_setting(each.best)}) is "
             f"{each.least:.2f} nats above the floor, the worst of the same run {elsewhere:.2f}; what can be chosen "
-            "without "
-            f"the oracles {each.honest:.2f}, doing nothing {apart(forget.pretrained):.2f}. Its illusion gap is "
+            f"without the oracles {each.honest:.2f}, doing nothing {apart(forget.pretrained):.2f}. Its illusion gap is "
             f"{_gap(each.selection.illusion_gap, each.selection.gap_low, each.selection.gap_high)}."
         )
     real = [each.label for each in reached(forget) if each.selection.gap_low is not None and each.selection.gap_low > 0]
@@ -204,8 +209,14 @@ def illusion(context: Context) -> Found:
         if real
         else "No gap between the best setting and the one that can be chosen is larger than chance."
     )
+    verdict: Verdict = "holds" if real else "does not hold"
+    if not something(forget):
+        verdict, first = (
+            "not run at this preset",
+            "There is nothing to unlearn that could be seen: nothing can be shown.",
+        )
     return Found(
-        "holds" if real else "holds under conditions",
+        verdict,
         [first, *sentences],
         size=f"{forget.size} forget rows; " + context.setting(context.preset.figures, context.preset.members),
         charts=[Chart(caption="Distance from the oracles over unlearning time, one line a rate", panels=panels)],
@@ -241,8 +252,7 @@ FIG_1 = Item(
     ("P2", "P4"),
     "Fig. 1: KLoM on the forget set against validation",
     "Ascent-based methods either hardly move the models or break them: no setting is near the oracles on the forget "
-    "set "
-    "and on validation.",
+    "set and on validation.",
     _check("validation", "KLoM on F against validation, a dot a setting and stopping time", FIG_1_SETS),
     work=frozenset({"audits"}),
     sets=FIG_1_SETS,

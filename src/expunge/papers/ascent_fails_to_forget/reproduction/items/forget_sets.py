@@ -45,14 +45,13 @@ def check(context: Context) -> Found:
         parts = " and ".join(f"{share:.1%}" for _, share in sorted(components.items()))
         sentences.append(
             f"The components come from {context.preset.subsets} models on random halves of the data and explain "
-            f"{parts} of "
-            "the variance of the datamodel matrix; with more models they would be less noisy."
+            f"{parts} of the variance of the datamodel matrix; with more models they would be less noisy."
         )
     if published:
         sentences.append(
             "The published lists come from datamodels of another network, so their rows differ. The published third "
-            "set has "
-            "1,000 rows where the text says 500; here it has the text's size, and published-3 runs the list itself."
+            "set has 1,000 rows where the text says 500; here it has the text's size, and published-3 runs the list "
+            "itself."
         )
     return Found(
         "holds",
@@ -82,9 +81,8 @@ def _class_share(labels: np.ndarray) -> str:
 ITEM = Item(
     ("P3",),
     "App. K: nine forget sets",
-    "Three random sets, and three sets on each of the first two principal components of the datamodel matrix, of "
-    "10, 100 "
-    "and 500 of 50,000 examples.",
+    "Three random sets, and three sets on each of the first two principal components of the datamodel matrix, of 10, "
+    "100 and 500 of 50,000 examples.",
     check,
     work=frozenset({"sets"}),
 )

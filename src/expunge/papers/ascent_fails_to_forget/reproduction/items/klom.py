@@ -7,10 +7,12 @@ are read over many examples: where the curve flattens, it flattens towards a num
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from expunge.core.seeds import numpy_seed
-from expunge.metrics.klom import klom
+from expunge.metrics.klom import Variant, klom
 from expunge.papers.ascent_fails_to_forget.finding import Table
 from expunge.papers.ascent_fails_to_forget.reproduction.context import Context
 from expunge.papers.ascent_fails_to_forget.reproduction.item import Found, Item
@@ -18,7 +20,9 @@ from expunge.papers.ascent_fails_to_forget.reproduction.record import Chart, Pan
 
 COUNTS = (20, 35, 50, 80, 100, 150, 200)
 EXAMPLES = 2000
-ESTIMATORS = {"published (EasyDUB)": "easydub", "ours": "expunge"}
+STEADY = 0.1
+"""Share by which the floor may fall from 80 to 100 models and still be called stable."""
+ESTIMATORS: Mapping[str, Variant] = {"published (EasyDUB)": "easydub", "ours": "expunge"}
 
 
 def floors(members: int, seed: int) -> dict[str, tuple[float, float]]:
@@ -32,7 +36,7 @@ def floors(members: int, seed: int) -> dict[str, tuple[float, float]]:
     one, other = rng.normal(size=(2, members, EXAMPLES))
     found = {}
     for label, variant in ESTIMATORS.items():
-        values = klom(one, other, variant=variant)  # type: ignore[arg-type]
+        values = klom(one, other, variant=variant)
         found[label] = float(values.mean()), float(np.percentile(values, 95))
     return found
 
@@ -55,15 +59,15 @@ def check(context: Context) -> Found:
         ],
         levels=[0.0],
     )
+    falls = 1 - public[100][1] / public[80][1]
     return Found(
-        "holds under conditions",
+        "does not hold" if falls > STEADY else "holds",
         [
-            f"What is stable is the floor: two sets of 100 models of one kind read a mean of {public[100][0]:.2f} "
-            "and a "
-            f"95th percentile of {public[100][1]:.2f} nats by the published estimator, and {public[20][1]:.1f} at "
-            "20 models.",
-            f"From 80 to 100 models that percentile falls from {public[80][1]:.2f} to {public[100][1]:.2f}, to "
-            f"{public[200][1]:.2f} at 200: a score means nothing without the floor at its own number of models.",
+            f"Two sets of 100 models of one kind read a mean of {public[100][0]:.2f} and a 95th percentile of "
+            f"{public[100][1]:.2f} nats by the published estimator, and {public[20][1]:.1f} at 20 models: the floor.",
+            f"From 80 to 100 models that percentile falls by {falls:.0%}, from {public[80][1]:.2f} to "
+            f"{public[100][1]:.2f}, and to {public[200][1]:.2f} at 200: a score means nothing without the floor at its "
+            "own number of models.",
         ],
         size=f"{EXAMPLES:,} simulated examples, margins standard normal on both sides; seed {context.seed}",
         tables=[Table(title="KLoM where there is no difference, nats", columns=header, rows=rows)],
@@ -75,7 +79,6 @@ ITEM = Item(
     ("P1", "P15"),
     "KLoM, and from how many models on it is stable",
     "KLoM compares the margins of 100 unlearned and 100 retrained models example by example; it is stable from 80 "
-    "models "
-    "on.",
+    "models on.",
     check,
 )

@@ -6,7 +6,7 @@ from expunge.papers.ascent_fails_to_forget.finding import Table
 from expunge.papers.ascent_fails_to_forget.reproduction import sets
 from expunge.papers.ascent_fails_to_forget.reproduction.context import Context
 from expunge.papers.ascent_fails_to_forget.reproduction.item import Found, Item
-from expunge.papers.ascent_fails_to_forget.reproduction.items.figures import planes
+from expunge.papers.ascent_fails_to_forget.reproduction.items.figures import planes, verdict_of
 from expunge.papers.ascent_fails_to_forget.reproduction.reading import apart, reached
 
 
@@ -44,7 +44,7 @@ def check(context: Context) -> Found:
         "after",
     ]
     return Found(
-        "does not hold" if passed else "holds",
+        verdict_of(passed, len(rows)),
         [
             f"{passed} of {len(rows)} honest choices pass the verdict on {len(forgets)} forget sets.",
             "The best of the grid, which nobody knows in advance, leaves "

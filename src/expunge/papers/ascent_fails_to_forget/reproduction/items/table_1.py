@@ -96,7 +96,7 @@ def check(context: Context) -> Found:
         if Result(**scores["forget"]).low > scores["forget"]["floor_high"]
     ]
     return Found(
-        "holds under conditions" if separated else "holds",
+        "holds" if not separated else "holds under conditions" if len(separated) < len(cells) else "does not hold",
         _sentences(cells, separated),
         size="; ".join(context.setting(images, context.preset.table_members) for images in context.preset.tables)
         + "; all examples read; every forget set random",
@@ -164,8 +164,7 @@ def _sentences(cells: list[tuple[Images, float, Scores]], separated: list[tuple[
     largest = max(cells, key=lambda cell: excess(cell[2], "forget"))
     found = [
         f"On {len(cells) - len(separated)} of {len(cells)} forget sets the models that saw the forget set cannot be "
-        "told "
-        "from retrained ones by the percentile; such data can show nothing about forgetting."
+        "told from retrained ones by the percentile; such data can show nothing about forgetting."
         if len(separated) < len(cells)
         else f"On all {len(cells)} forget sets the models that saw the forget set are above the floor."
     ]
@@ -177,8 +176,7 @@ def _sentences(cells: list[tuple[Images, float, Scores]], separated: list[tuple[
     floors = [scores["public_floor"]["forget"] for _, _, scores in cells]
     found.append(
         f"The published estimator reads {min(floors):.2f} to {max(floors):.2f} for two sets of retrained models: "
-        "numbers of "
-        "that size in the paper's table are its floor."
+        "numbers of that size in the paper's table are its floor."
     )
     return found
 
@@ -213,8 +211,7 @@ ITEM = Item(
     ("P12",),
     "Table 1: MNIST and Fashion-MNIST",
     "On MNIST and Fashion-MNIST pretrained and retrained models are barely apart, so that these data cannot show "
-    "whether "
-    "a method forgets.",
+    "whether a method forgets.",
     check,
     work=frozenset({"tables"}),
 )

@@ -51,8 +51,7 @@ TWO_DIRECTIONS = _item(
     ("P10",),
     "Lemmas 6 to 10 and 12: two correlated directions",
     "Where forget and retain examples share directions, bounds on the solutions show that descent-ascent moves away "
-    "from "
-    "the oracle in both.",
+    "from the oracle in both.",
 )
 FIG_4 = _item(
     "fig-4",
@@ -66,8 +65,7 @@ FIG_5 = _item(
     ("P11",),
     "Fig. 5: the wrong basin",
     "In a network with two parameters descent-ascent falls into another basin, and fine-tuning on the retain set "
-    "cannot "
-    "leave it.",
+    "cannot leave it.",
 )
 APP_J = _item(
     "app-j",
