@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
 import matplotlib
+from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -70,3 +72,20 @@ def inline(svg: bytes, name: str) -> Markup:
 def paper_style() -> Markup:
     """Return the style sheet of the pages of papers."""
     return Markup(resources.files("expunge.report").joinpath("templates/paper.css").read_text(encoding="utf-8"))
+
+
+def paper_page(
+    package: str, template: str, *, filters: Mapping[str, Callable[..., str]] | None = None, **values: Any
+) -> str:
+    """Return the page of a paper as HTML; everything that came from a record is escaped.
+
+    Args:
+        package: The package whose folder `templates` holds the template.
+        template: Its file name.
+        filters: Filters of the template, by name.
+        values: What it shows; `style` is the style sheet of the pages of papers.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(filters or {})
+    text = resources.files(package).joinpath("templates", template).read_text(encoding="utf-8")
+    return environment.from_string(text).render(style=paper_style(), **values)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
 from rich.console import Console
 
 from expunge.core.record import inside, write_atomically
 from expunge.papers.ascent_fails_to_forget.report.charts import ACROSS, figure
 from expunge.papers.ascent_fails_to_forget.report.theory import cell
 from expunge.papers.ascent_fails_to_forget.reproduction.record import ItemRecord, ReproductionRecord, Verdict
-from expunge.report.plots import image, inline, paper_style
+from expunge.report.plots import image, inline, paper_page
 
 MANY: dict[Verdict, str] = {
     "holds": "hold",
@@ -46,10 +44,9 @@ def draw(folder: Path | str) -> Path:
                 write_atomically(inside(folder, f"charts/{name}.{kind}"), content)
             drawn.append((chart.caption, inline(files["svg"], name), 460 * min(ACROSS, len(chart.panels))))
         items.append({"item": each, "charts": drawn, "pages": _pages(each)})
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["cell"] = cell
-    text = resources.files(__package__).joinpath("templates/reproduction.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(text).render(record=record, items=items, answer=answer(record), style=paper_style())
+    page = paper_page(
+        __package__, "reproduction.html.j2", filters={"cell": cell}, record=record, items=items, answer=answer(record)
+    )
     return write_atomically(folder / "report.html", page.encode())
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -13,7 +11,7 @@ from expunge.core.record import inside, write_atomically
 from expunge.papers.ascent_fails_to_forget.finding import TheoryRecord, load_arrays
 from expunge.papers.ascent_fails_to_forget.report.theory_figures import figure
 from expunge.report.fitting import print_fitting
-from expunge.report.plots import image, inline, paper_style
+from expunge.report.plots import image, inline, paper_page
 
 
 def draw(folder: Path | str) -> Path:
@@ -39,10 +37,7 @@ def draw(folder: Path | str) -> Path:
             files[kind] = image(made, kind)
             write_atomically(inside(folder, f"figures/{finding.name}.{kind}"), files[kind])
         items.append({"finding": finding, "svg": inline(files["svg"], finding.name)})
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["cell"] = cell
-    text = resources.files(__package__).joinpath("templates/theory.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(text).render(record=record, items=items, style=paper_style())
+    page = paper_page(__package__, "theory.html.j2", filters={"cell": cell}, record=record, items=items)
     return write_atomically(folder / "report.html", page.encode())
 
 

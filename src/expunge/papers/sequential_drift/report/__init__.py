@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 
 import matplotlib
-from jinja2 import Environment, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -16,7 +14,7 @@ from rich.table import Table
 from expunge.core.record import inside, write_atomically
 from expunge.papers.sequential_drift.record import READINGS, ChainRecord, CurveRecord, DriftRecord, ReadingName
 from expunge.report.fitting import print_fitting
-from expunge.report.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, STYLE, image, inline, paper_style
+from expunge.report.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, STYLE, image, inline, paper_page
 
 WORDS: dict[ReadingName, str] = {
     "spread": "added spread, oracle sd",
@@ -44,14 +42,13 @@ def draw(folder: Path | str) -> Path:
     files = {kind: image(made, kind, 110) for kind in ("png", "svg")}
     for kind, content in files.items():
         write_atomically(inside(folder, f"figures/drift.{kind}"), content)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = resources.files(__package__).joinpath("templates/page.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(text).render(
+    page = paper_page(
+        __package__,
+        "page.html.j2",
         record=record,
         answer=answer(record),
         tables=list(tables(record)),
         svg=inline(files["svg"], "drift"),
-        style=paper_style(),
     )
     return write_atomically(folder / "report.html", page.encode())
 
