@@ -10,7 +10,8 @@ import torch
 
 import expunge as ex
 from expunge.core import InputError
-from expunge.dependence.unrolled import segment_plan
+from expunge.dependence.reduced import DIMENSIONS
+from expunge.dependence.unrolled import STEPS, segment_plan
 from expunge.studies.audit import estimate_audit, reading_costs
 from expunge.studies.forecast import estimate_forecast
 from expunge.studies.run import forecast_costs, trying
@@ -152,10 +153,15 @@ def test_readings_are_followed_by_their_law_and_measured_with_few(monkeypatch, m
     assert seen == [(members, rows)]
 
 
-def test_a_forecast_is_the_sum_of_its_parts(monkeypatch):
-    """Every part counts a second: a function of the curvature for the first segment, two for each after it."""
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_forecast_is_the_sum_of_its_parts(monkeypatch, slow):
+    """Every part counts a second; each segment takes a function of the curvature.
+
+    Of a slow network one product of its many is tried, and some of the coordinates, with one member.
+    """
+    monkeypatch.setattr(forecast_costs, "SLOW", 0.5 if slow else 2.0)
     monkeypatch.setattr(forecast_costs._Clock, "of", lambda clock, work: [work(), 1.0][1])
-    monkeypatch.setattr(forecast_costs._Clock, "grown", lambda clock, work, few, members: [work(few), 1.0][1])
+    monkeypatch.setattr(forecast_costs._Clock, "grown", lambda clock, work, few, members: (work(few), 1.0))
     small = task()
     runs = [ex.methods.GradientAscent(lr=lr, epochs=epochs) for lr, epochs in ((0.01, 2), (0.02, 2), (0.01, 6))]
     trial = try_training(small, 8, torch.device("cpu"), None, 0)
@@ -163,8 +169,9 @@ def test_a_forecast_is_the_sum_of_its_parts(monkeypatch):
     cost = forecast_costs.forecast_cost(small, forget, runs, trial, members=30, followed=6, seed=0)
     segments, few = len(segment_plan(small.recipe, 120)), forecast_costs.FEW
     assert segments > 1
-    aims = 2 * segments - 1 + 1
+    aims = segments * (STEPS if slow else 1) + 1
+    reducing, few = (DIMENSIONS / forecast_costs.FEWEST, 1) if slow else (1, few)
     paths = 10 / 2  # the first run and its two stopping times, for the ten of all runs
     assert cost.aims == aims
-    assert cost.each == pytest.approx(aims + 1 + 10 / few + paths)
+    assert cost.each == pytest.approx(aims + reducing + 10 / few + paths)
     assert cost.once == pytest.approx(trial.alone * 1 / 2 + 1)

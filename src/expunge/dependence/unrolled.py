@@ -10,6 +10,10 @@ of the forget loss and the curvature of the retain loss are taken as constant, a
     g_l   sum over F of the gradients of the loss, + decay |F| theta (without F, the mean over fewer examples)
     t_l   sum of learning rates / (1 - momentum) over the steps of the segment: training time
 
+computed in the form that takes one function of the curvature a segment instead of two:
+
+    d_l = d_(l-1) + (1 - exp(-t_l H_l)) H_l^-1 (g_l / |R| - H_l d_(l-1))
+
 d is the change of the weights, J d the change of margins at the end. One segment that lasts for ever is the Newton step
 on the retain objective, (sum of curvatures over R + ridge)^-1 g: classical influence with the leverage of F taken out.
 
@@ -117,19 +121,13 @@ def _unroll(segments: Sequence[Segment], part: slice, task: Task, forget: Forget
         linearised = Linearised(segment.ensemble[part])
         operator = damped(linearised, x[rows], decay * size, each)
         pull = combine(linearised.gradient(x[gone], y[gone]), linearised.params, decay * len(gone))
-        rate = segment.time / size
-        step = matrix_function(linearised, operator, pull, functools.partial(_approach, rate=rate), steps)
         if moved is not None:
-            left = matrix_function(linearised, operator, moved, functools.partial(_remain, rate=rate), steps)
-            step = combine(left, step, 1.0)
-        moved = step
+            pull = combine(pull, operator(moved), -1.0)
+        approach = functools.partial(_approach, rate=segment.time / size)
+        step = matrix_function(linearised, operator, pull, approach, steps)
+        moved = step if moved is None else combine(moved, step, 1.0)
     assert moved is not None
     return moved
-
-
-def _remain(h: Tensor, rate: float) -> Tensor:
-    """Return exp(-rate h), the share of a displacement that training leaves."""
-    return torch.exp(-rate * h)
 
 
 def _approach(h: Tensor, rate: float) -> Tensor:

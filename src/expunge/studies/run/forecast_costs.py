@@ -1,14 +1,15 @@
 """What a forecast takes: its parts are tried with a few members that were hardly trained, and followed to all.
 
-    removal     one function of the curvature; a segment of training takes two, the first one
+    removal     one function of the curvature, which is what a segment of training takes
     reduced     the reduced model of a few members
     measures    kernel and measures of dependence of a few members
     paths       a run of some methods in the reduced model, with as many members as will be followed and read; the
                 others by their stopping times
 
-The first three grow with the members; all are tried where that takes seconds. On a CPU processor time is taken, so that
-what else the machine does now does not count. `benchmarks/estimates.py --forecasts` puts the sum beside what a forecast
-then takes.
+The first three grow with the members; all are tried where that takes seconds. Of a network for which one product with
+the curvature takes seconds, one member, one product and few coordinates are tried, and followed to their number. On a
+CPU processor time is taken, so that what else the machine does now does not count. `benchmarks/estimates.py
+--forecasts` puts the sum beside what a forecast then takes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,9 +31,9 @@ from expunge.core.tree import State
 from expunge.dependence.kernel import Kernel
 from expunge.dependence.linearised import Linearised
 from expunge.dependence.measures import kernel_beside, measure_dependence
-from expunge.dependence.reduced import ReducedModel, TableNetwork, reduce_model
+from expunge.dependence.reduced import DIMENSIONS, ReducedModel, TableNetwork, reduce_model
 from expunge.dependence.representatives import LARGE
-from expunge.dependence.unrolled import Segment, segment_plan, unrolled_removal
+from expunge.dependence.unrolled import STEPS, Segment, segment_plan, unrolled_removal
 from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import Method
 from expunge.studies.run.grid import by_method
@@ -44,6 +46,12 @@ FEW = 3
 """Members that are tried."""
 METHODS = 4
 """Methods of which a run is tried, at most."""
+SLOW = 2.0
+"""Seconds of a product with the curvature of one member above which no more is tried."""
+FEWEST = 6
+"""Coordinates of the reduced model that is tried then."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,15 +82,18 @@ class _Clock:
             torch.cuda.synchronize()
         return (self._now() - begin) / self._workers
 
-    def grown(self, work: Callable[[Ensemble], object], few: Ensemble, members: int) -> float:
-        """Return what the work takes with so many members, from a few; all are tried where that takes seconds.
+    def grown(self, work: Callable[[Ensemble], T], few: Ensemble, members: int) -> tuple[T, float]:
+        """Return what the work gives for a few members, and what it takes with so many.
 
-        Small work hardly grows with its members.
+        What is done first takes longer, and small work hardly grows with its members: it is done again, and with all.
         """
-        tried = self.of(lambda: work(few)) * members / len(few)
+        found: list[T] = []
+        tried = self.of(lambda: found.append(work(few))) * members / len(few)
+        if tried * self._workers <= PATIENCE * members / len(few):
+            tried = self.of(lambda: work(few)) * members / len(few)
         if tried * self._workers > PATIENCE or members == len(few):
-            return tried
-        return self.of(lambda: work(grown(few, members)))
+            return found[0], tried
+        return found[0], self.of(lambda: work(grown(few, members)))
 
 
 def forecast_cost(
@@ -104,13 +115,20 @@ def forecast_cost(
     plan = segment_plan(task.recipe, len(task.train)) if _retraced(task) else []
     parts = Parts.of(task, forget, seed)
 
-    def pull(some: Ensemble) -> State:
-        return unrolled_removal((Segment(some, training_time(task)),), task, forget)
+    def pull(some: Ensemble, steps: int) -> State:
+        return unrolled_removal((Segment(some, training_time(task)),), task, forget, steps=steps)
 
-    removal = pull(few)
+    steps, dimensions = STEPS, DIMENSIONS
+    if clock.of(lambda: pull(few[:1], 1)) > SLOW:
+        few, steps, dimensions = few[:1], 1, FEWEST
+
+    removal, pulling = clock.grown(partial(pull, steps=steps), few, followed)
 
     def reduce(some: Ensemble) -> ReducedModel:
-        return reduce_model(some, task, forget, parts.by_name(), directions=[_rows(removal, len(some))], seed=seed)
+        directions = [_rows(removal, len(some))]
+        return reduce_model(
+            some, task, forget, parts.by_name(), directions=directions, dimensions=dimensions, seed=seed
+        )
 
     def move(some: Ensemble) -> None:
         Linearised(some).margins(task.train.x, task.train.y, _rows(removal, len(some)))
@@ -120,15 +138,16 @@ def forecast_cost(
     def compare(some: Ensemble) -> tuple[Kernel, Task, Tensor]:
         return kernel_beside(some, task, index, members=len(some))
 
-    reduced, (kernel, seen, inside) = reduce(few), compare(few)  # what is done first takes longer
-    pulling, reducing, moving = (clock.grown(work, few, followed) for work in (pull, reduce, move))
+    reduced, reducing = clock.grown(reduce, few, followed)
+    _, moving = clock.grown(move, few, followed)
     measured = min(MEASURED, members)
-    making = clock.grown(compare, few, measured)
+    (kernel, seen, inside), making = clock.grown(compare, few, measured)
+    pulling, reducing = pulling * STEPS / steps, reducing * DIMENSIONS / dimensions
     try:
         measuring = clock.of(lambda: measure_dependence(few, seen, inside, kernel=kernel, seed=seed))
     except InputError:  # a forecast leaves out the measures
         measuring = 0.0
-    aims = max(1, 2 * len(plan) - 1) * pulling + moving
+    aims = max(1, len(plan)) * pulling + moving
     earlier = sum(epoch for epoch, _ in plan if epoch < epochs)
     following = _paths(task, forget, forecastable(runs, task), few, removal, reduced, parts, members, followed, seed)
     shared = len(forget.retain) <= LARGE  # one kernel serves all forget sets

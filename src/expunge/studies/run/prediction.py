@@ -256,8 +256,7 @@ def prediction_cost(subject: Subject, forget: ForgetSet, *, steps: int = STEPS) 
     Counted for each followed member, in examples through forward and backward (a pass forward, or of derivatives along
     a direction, is a third): the epochs that lead to its earlier states; for every segment, a gradient on F and
     products with the curvature of R, or of what stands for it (two passes forward, then forward and backward), `steps`
-    of them for what is pulled now and, after the first segment, as many for what was moved before; and the change of
-    all training margins.
+    of them and, after the first segment, one for what was moved before; and the change of all training margins.
     All members pay for these, and each for its own margins.
 
     Args:
@@ -270,7 +269,7 @@ def prediction_cost(subject: Subject, forget: ForgetSet, *, steps: int = STEPS) 
     earlier = sum(epoch for epoch, _ in _segment_facts(subject) if epoch < epochs)
     product = 1 + 2 * FORWARD_SHARE
     passed = len(represent(torch.from_numpy(forget.retain)).rows)
-    each = earlier * examples + segments * len(forget) + (2 * segments - 1) * steps * product * passed
+    each = earlier * examples + segments * len(forget) + (segments * steps + segments - 1) * product * passed
     each += 2 * FORWARD_SHARE * examples
     return (each * len(subject.followed) / len(subject.pretrained) + FORWARD_SHARE * examples) / (retain * epochs)
 

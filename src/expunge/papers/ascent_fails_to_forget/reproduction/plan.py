@@ -155,7 +155,7 @@ def _audits(
         members=context.preset.members,
         out=context.folder / part,
         seed=context.seed,
-        forecast=tried is None,
+        forecast=part == "figures",
         device=context.device.type,
     )
     return sum(found.seconds.values()), found.memory, found.disk
