@@ -6,12 +6,14 @@
 Every case runs in a child with a limit on time and memory; tests/hostile/runner.py says how it can end. An array in
 another dress (types, layouts, libraries) must give the same numbers or be refused; an option is what a slow reader says
 that it is, or refused; a file after an accident is read as what stands in it, or refused; a command ends well or in few
-words. A small fixed part is tests/test_hostile.py.
+words. Stopped (Ctrl-C, SIGTERM) it prints what it knows. A small fixed part is tests/test_hostile.py.
 """
 
 import argparse
 import collections
+import contextlib
 import re
+import signal
 import sys
 import tempfile
 import warnings
@@ -38,6 +40,7 @@ def main():
     parser.add_argument("--each", type=int, default=4, help="cases listed a door and ending")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -48,14 +51,19 @@ def main():
             cases += [*verbs.made(options.verbs // 2), *verbs.commands(options.verbs // 2, folder / "verbs")]
         cases = [case for case in cases if re.search(options.only, case.door)]
         every = max(1, len(cases) // 20)
-        marks = set()
+        marks, endings = set(), []
 
-        def progress(done):
-            if done // every not in marks:
-                marks.add(done // every)
-                print(f"{done} of {len(cases)}", file=sys.stderr, flush=True)
+        def progress(found):
+            endings[:] = found
+            if len(found) // every not in marks:
+                marks.add(len(found) // every)
+                bad = collections.Counter(ending.outcome for ending in found if ending.outcome in BAD)
+                print(f"{len(found)} of {len(cases)}", dict(bad), file=sys.stderr, flush=True)
 
-        endings = run(cases, progress)
+        with contextlib.suppress(KeyboardInterrupt):
+            run(cases, progress)
+    if len(endings) < len(cases):
+        print(f"stopped after {len(endings)} of {len(cases)} cases")
     print(f"{'':32}" + "".join(f"{outcome:>10}" for outcome in ("cases", *OUTCOMES)))
     doors = collections.defaultdict(collections.Counter)
     for ending in endings:

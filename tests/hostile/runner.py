@@ -77,14 +77,14 @@ class Ending:
     text: str = ""
 
 
-def run(cases: Sequence[Case], progress: Callable[[int], None] = lambda done: None) -> list[Ending]:
-    """Run cases in children and return their endings, in order."""
+def run(cases: Sequence[Case], progress: Callable[[list[Ending]], None] = lambda found: None) -> list[Ending]:
+    """Run cases in children and return their endings, in order; `progress` sees all so far, after every child."""
     found: list[Ending] = []
     while len(found) < len(cases):
         first = cases[len(found)]
         several = [case for case in cases[len(found) : len(found) + BATCH] if not case.shell]
         found += _child([first] if first.shell else several)
-        progress(len(found))
+        progress(found)
     return found
 
 
