@@ -184,18 +184,35 @@ def one_thread_each() -> Iterator[None]:
     """
     before = torch.get_num_threads()
     _keep_freed_memory()
+    _wake_autograd(os.getpid())
     try:
         torch.set_num_threads(1)
         with _libraries().limit(limits=1, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)
+        give_back_memory()
 
 
 @functools.cache
 def _libraries() -> ThreadpoolController:
     """Return the loaded libraries that have threads of their own; looking for them takes milliseconds."""
     return ThreadpoolController()
+
+
+@functools.lru_cache(maxsize=1)
+def _wake_autograd(process: int) -> None:
+    """Use autograd once in a process, before several of its threads do.
+
+    PyTorch makes its engine anew in a forked process, at the first use and without a lock: where two threads come to it
+    at the same time it is destroyed twice, and the process dies (one in some thousands of the hostile cases).
+
+    Args:
+        process: The number of this process.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        one = torch.ones((), requires_grad=True)
+        one.mul(one)  # what is kept for the way back asks for the engine
 
 
 def prepare_thread() -> None:
@@ -215,3 +232,27 @@ def _keep_freed_memory() -> None:
         mmap_threshold, trim_threshold = -3, -1
         mallopt(mmap_threshold, 2**30)
         mallopt(trim_threshold, 2**31 - 1)
+
+
+MUCH_FREED = 2**31
+"""Bytes of freed memory that are given back when chunks are done."""
+
+
+class _Allocated(ctypes.Structure):
+    """What glibc's `mallinfo2` says; the ninth number is the bytes that were freed and are kept."""
+
+    _fields_ = [(f"_{place}", ctypes.c_size_t) for place in range(8)] + [
+        ("freed", ctypes.c_size_t),
+        ("_9", ctypes.c_size_t),
+    ]
+
+
+def give_back_memory() -> None:
+    """Give memory that was freed, and that `_keep_freed_memory` keeps, back to the system where it is much."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):  # an older or another C library
+        libc = ctypes.CDLL(None)
+        libc.mallinfo2.restype = _Allocated
+        if libc.mallinfo2().freed > MUCH_FREED:
+            libc.malloc_trim(0)
