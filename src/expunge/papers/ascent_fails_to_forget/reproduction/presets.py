@@ -1,7 +1,7 @@
 """How much is run: three declared sizes of the same study.
 
 tiny     digits, in minutes: shows that everything works, and what small data can show
-cpu      the real images on two cores, overnight
+cpu      the real images on two cores, overnight: one forget set of each kind, to which others can be added
 paper    the paper's own sizes, for a GPU or a cluster
 """
 
@@ -114,13 +114,13 @@ PRESETS: Mapping[str, Preset] = {
         sets=(1, 4),
     ),
     "cpu": Preset(
-        figures=Images("cifar10", "small_cnn", (8, 16), epochs=8, batch_size=128, lr=0.1, norm=None),
+        figures=Images("cifar10", "small_cnn", (8, 16), epochs=4, batch_size=128, lr=0.1, norm=None),
         grid=Grid(
             ascent_rates=PAPER_GRID.ascent_rates,
-            ascent_stop=10,
-            joint_rates=PAPER_GRID.joint_rates,
-            joint_stop=3,
-            ascent_epochs=(2,),
+            ascent_stop=5,
+            joint_rates=PAPER_GRID.joint_rates[1::2],
+            joint_stop=2,
+            ascent_epochs=(1,),
             forget_batch_sizes=(64,),
         ),
         members=50,
@@ -131,7 +131,8 @@ PRESETS: Mapping[str, Preset] = {
         ),
         shares=SHARES,
         table_members=50,
-        residual=Images("cifar10", "resnet9", (8,), epochs=10, batch_size=128, lr=0.2, train=10_000),
+        residual=Images("cifar10", "resnet9", (8,), epochs=8, batch_size=128, lr=0.2, train=4_000),
+        sets=(2, 5, 8),
     ),
     "paper": Preset(
         figures=Images("cifar10", "resnet9", (64,), epochs=24, batch_size=512, lr=0.4),
