@@ -19,6 +19,7 @@ from expunge.core import Record, Task
 from expunge.core.checks import as_path, plain_arguments
 from expunge.core.forecast import ForecastRun
 from expunge.core.schema import write_atomically
+from expunge.ensembles import Runner
 from expunge.methods import Method
 from expunge.report.comparison import Comparison
 from expunge.studies.run.given import Models
@@ -66,6 +67,7 @@ def audit(
     forecast: bool = True,
     device: str = "auto",
     chunk: int | None = None,
+    runner: str | Runner | None = None,
     console: Console | None = None,
     command: str | None = None,
 ) -> Run:
@@ -95,6 +97,8 @@ def audit(
         device: `auto`, `cpu` or `cuda`.
         chunk: Members computed together; None measures the fastest. Two runs with the same chunk have identical
             numbers; with another they agree to rounding (and exactly for fully connected models on a CPU).
+        runner: Where models are trained and unlearned: `local`, or `ray`, `ray:ADDRESS` or an
+            `expunge.ensembles.RayRunner` for a cluster whose machines all see `out`. The numbers are the same.
         console: Where progress is shown; None is silent.
         command: The shell command to put into the record; None writes the Python call.
 
@@ -121,6 +125,7 @@ def audit(
         forecast=forecast,
         device=device,
         chunk=chunk,
+        runner=runner,
         console=console,
         command=command,
     )

@@ -22,6 +22,7 @@ from expunge.cli.options import (
     Quiet,
     Resume,
     RowTolerance,
+    RunOn,
     Seed,
     TaskName,
     Tolerance,
@@ -69,6 +70,7 @@ def audit(
     ] = True,
     device: Device = "auto",
     chunk: Chunk = None,
+    runner: RunOn = "local",
     train: Train = None,
     config: Config = None,
     fail_unless: Annotated[
@@ -120,6 +122,7 @@ def audit(
     run = run_audit(
         chosen,
         **asked,
+        runner=runner,
         tolerance=tolerance,
         row_tolerance=row_tolerance,
         console=console,

@@ -109,6 +109,15 @@ Chunk = Annotated[
         "the last digit.",
     ),
 ]
+RunOn = Annotated[
+    str,
+    typer.Option(
+        "--runner",
+        metavar="local|ray[:ADDRESS]",
+        help="Where models are trained and unlearned: here, or on a Ray cluster whose machines all see the run's "
+        "folder. The numbers are the same.",
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(

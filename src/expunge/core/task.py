@@ -222,6 +222,10 @@ class Task:
         assert Task.network_builder is not None, "import expunge.ensembles, which says how models are computed"
         return Task.network_builder(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process is made of; how its models are computed is found again there."""
+        return {name: value for name, value in vars(self).items() if name != "network"}
+
     def _probe(self) -> Tensor:
         """Return a fresh model's outputs for the first two training examples."""
         module = self.build(0)

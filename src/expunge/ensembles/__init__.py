@@ -11,7 +11,9 @@ from expunge.ensembles.losses import (
     cross_entropy_with_gradient,
     weighted,
 )
+from expunge.ensembles.on_ray import RayRunner
 from expunge.ensembles.rule import Rule
+from expunge.ensembles.runners import Runner
 from expunge.ensembles.statistics import recalibrate
 from expunge.ensembles.train import train
 from expunge.ensembles.trial import build_network
@@ -22,7 +24,9 @@ __all__ = [
     "Descent",
     "Loss",
     "Objective",
+    "RayRunner",
     "Rule",
+    "Runner",
     "Steps",
     "Weighted",
     "WrittenLoss",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 from expunge.core import Ensemble, InputError, Network, Task
 from expunge.core.checkpoints import Architecture
 from expunge.core.checks import described
-from expunge.core.digest import digest_tensors
 from expunge.core.errors import told
 from expunge.core.examples import Examples
 from expunge.core.outputs_alone import read_outputs
@@ -25,6 +25,7 @@ from expunge.core.seeds import derive
 from expunge.core.task import seeded
 from expunge.core.tree import State
 from expunge.ensembles.processes import run_each
+from expunge.ensembles.runners import Runner
 from expunge.ensembles.store import Shelf
 
 FITTER = 1
@@ -57,6 +58,7 @@ def fit_ensemble(
     purpose: str = "",
     store: Path | None = None,
     workers: int = 1,
+    runner: Runner | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Ensemble:
     """Train members by the task's own `fit`, and return them; weights lie in a mapped file, not in memory.
@@ -71,6 +73,7 @@ def fit_ensemble(
         purpose: Tells specifications apart that have their seeds otherwise.
         store: Folder in which finished members are kept and found again; None uses one for the time being.
         workers: Processes at once.
+        runner: Trains members elsewhere, into the store.
         progress: Called with members done and in all.
 
     Raises:
@@ -91,21 +94,9 @@ def fit_ensemble(
         missing = [place for place, member in enumerate(ids) if member not in shelf.members()]
         if missing:
             shelf.begin(1)
+            work = _Work(task, ids, rows, seeds, shelf.folder.parent, specification)
             made: dict[str, int] = {}
             left = missing
-
-            def work(place: int) -> str:
-                member = ids[place]
-                with shelf.claim([member]) as mine:
-                    if not mine:  # another run with this store was faster, or is at it
-                        return ""
-                    who = f"member {member}"
-                    data = Examples(task.train[rows[place]], task.interface, rows[place].numpy())
-                    state = fitted(task, like, run_fit(task, data, seeds[place], who), who)
-                    one = {name: tensor.unsqueeze(0) for name, tensor in state.items()}
-                    buffers = {name: one[name] for name in like.buffers}
-                    shelf.save([member], {name: one[name] for name in one if name not in buffers}, buffers)
-                return digest_tensors(state) + digests[place]
 
             def finished(place: int, result: str) -> None:
                 if result in made:
@@ -115,8 +106,16 @@ def fit_ensemble(
                 if progress is not None:
                     progress(len(ids) - len(missing) + len(made), len(ids))
 
+            def read(place: int) -> None:
+                shelf.refresh()
+                found = shelf.digest(ids[place])
+                finished(place, found and found + digests[place])
+
             while left:
-                run_each(work, left, workers, finished, steps=task.model is not None)
+                if runner is None:
+                    run_each(work, left, workers, finished, steps=task.model is not None)
+                else:
+                    runner.run(work, left, name=lambda place: f"member {ids[place]} of {task.name}", finished=read)
                 others = shelf.left(ids)  # by another process, which ended
                 left = [place for place in left if ids[place] in others]
         params, buffers = shelf.load(ids, mapped=True, like=(like.params, like.buffers))
@@ -128,6 +127,33 @@ def fit_ensemble(
         "device": "cpu",
     }
     return Ensemble(network, params, buffers, tuple(ids), seed, provenance)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The training of one member into a store, in this process or in another."""
+
+    task: Task
+    ids: Sequence[int]
+    rows: Sequence[Tensor]
+    seeds: Sequence[int]
+    root: Path
+    specification: Mapping[str, Any]
+
+    def __call__(self, place: int) -> str:
+        """Train the member at a place; return the digest of what is in the store, or nothing where others are at it."""
+        task, member, shelf = self.task, self.ids[place], Shelf(self.root, self.specification)
+        like = Architecture.of(task)
+        with shelf.claim([member]) as mine:
+            if not mine:  # another run with this store was faster, or is at it
+                return ""
+            who = f"member {member}"
+            data = Examples(task.train[self.rows[place]], task.interface, self.rows[place].numpy())
+            state = fitted(task, like, run_fit(task, data, self.seeds[place], who), who)
+            one = {name: tensor.unsqueeze(0) for name, tensor in state.items()}
+            buffers = {name: one[name] for name in like.buffers}
+            shelf.save([member], {name: one[name] for name in one if name not in buffers}, buffers)
+            return shelf.digest(member) + row_digest(self.rows[place])
 
 
 def _same(task: Task, one: int, other: int) -> str:

@@ -194,6 +194,10 @@ class Shelf:
         """Return the indices of the members that are complete on disk."""
         return {member for shard in self._shards for member in shard["ids"]}
 
+    def digest(self, member: int) -> str:
+        """Return the SHA-256 of the shard that holds a member, or nothing where there is none."""
+        return next((str(shard["sha256"]) for shard in self._shards if member in shard["ids"]), "")
+
     def load(
         self, ids: Sequence[int], *, mapped: bool = False, like: tuple[State, State] | None = None
     ) -> tuple[State, State]:

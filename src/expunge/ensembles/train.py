@@ -28,8 +28,10 @@ from expunge.ensembles.descent import Descent
 from expunge.ensembles.initialise import initialise
 from expunge.ensembles.own_loop import fit_ensemble, member_seeds, row_digest
 from expunge.ensembles.processes import may_fork, run_each
+from expunge.ensembles.runners import Runner, read_runner
 from expunge.ensembles.states import new_descent, snapshot
 from expunge.ensembles.store import Shelf
+from expunge.ensembles.trial import build_network
 from expunge.ensembles.voting import VotingNetwork, joined, voter_plans
 
 TRAINER = 1
@@ -103,6 +105,7 @@ def train(
     device: str | torch.device = "auto",
     chunk: int | None = None,
     workers: int | None = None,
+    runner: str | Runner | None = None,
     network: Network | None = None,
     progress: Progress | None = None,
 ) -> Ensemble:
@@ -125,6 +128,8 @@ def train(
         device: `auto`, `cpu`, `cuda`, or a torch device.
         chunk: Members that go through together; None measures the fastest.
         workers: Chunks that run at once on the CPU; None uses every core.
+        runner: Where members are trained: `local`, or `ray`, `ray:ADDRESS` or a `RayRunner` for a cluster that shares
+            the store. The numbers are the same wherever they come from.
         network: How the stack is evaluated; None is the task's own (see `build_network`).
         progress: Called with member-epochs done and in all; with members, where the task has its own `fit`.
             What it raises ends the training and comes through as it is, with a note; the store keeps what is finished.
@@ -162,6 +167,11 @@ def train(
         raise InputError(f"network is {described(network)}, expected what build_network returns; leave it out.")
     network = network or task.network
     store = None if store is None else as_path(store, "store")
+    elsewhere = read_runner(runner)
+    if elsewhere is not None:
+        if store is None:
+            raise InputError("runner was given and no store, expected store=FOLDER that all machines see.")
+        elsewhere.check(store)
     own = task.model is None or (task.fit is not None and epochs != 0)
     if not own:
         check_size(task, network, members)
@@ -169,7 +179,9 @@ def train(
     sets = _example_sets(task, members, without, examples)
     keep = _check_keep(task, keep, length)
     if own:
-        return _train_own(task, network, sets, first, seed, recipe, epochs, store, where, workers, progress, begin)
+        return _train_own(
+            task, network, sets, first, seed, recipe, epochs, store, where, workers, elsewhere, progress, begin
+        )
     groups = _groups(sets)
     plans = [
         Plan(
@@ -191,9 +203,9 @@ def train(
         report = None if progress is None else (lambda done, _, before=offset: progress(before + done, total))
         with _states(plan, keep, store) as states:
             if task.voting is not None:
-                one = _run_voters(plan, network, store, where, chunk, workers, report)
+                one = _run_voters(plan, network, store, where, chunk, workers, elsewhere, report)
             else:
-                one = run_plan(plan, network, shelf, where, chunk, workers, report, states)
+                one = run_plan(plan, network, shelf, where, chunk, workers, report, states, elsewhere)
             kept = {epoch: each.load(list(plan.ids), mapped=store is not None)[0] for epoch, each in states.items()}
         made.append(replace(one, states=kept))
         offset += len(plan.ids) * length
@@ -212,6 +224,7 @@ def _train_own(
     store: Path | str | None,
     device: torch.device,
     workers: int | None,
+    runner: Runner | None,
     progress: Progress | None,
     begin: float,
 ) -> Ensemble:
@@ -232,6 +245,7 @@ def _train_own(
         member_seeds(seed, sets, ids),
         store=None if store is None else Path(store),
         workers=worker_count(device, workers),
+        runner=runner,
         progress=progress,
     )
     return _finished(ensemble.to(device), task, "lower the rate in its fit, or check the data", begin)
@@ -289,6 +303,7 @@ def run_plan(
     workers: int | None,
     progress: Progress | None,
     states: Mapping[int, Shelf] | None = None,
+    runner: Runner | None = None,
 ) -> Ensemble:
     """Train the members of a plan that the store lacks, and return all of them.
 
@@ -301,6 +316,7 @@ def run_plan(
         workers: Chunks at once on the CPU; None uses every core.
         progress: Called with member-epochs done and in all.
         states: By an epoch, where the state after it is kept. Members that are there without are trained again so far.
+        runner: Trains members elsewhere, into the shelf.
     """
     states = states or {}
     at_once = worker_count(device, workers)
@@ -339,7 +355,9 @@ def run_plan(
             # Members that are kept are never made again, so asking for more leaves those there are as they are.
             parts = [[position for position in part if position in wanted] for part in split(len(plan.ids), size)]
             chunks = [part for part in parts if part]
-            if processes:
+            if runner is not None:
+                _by_runner(runner, plan, network, shelf, states, chunks, counter)
+            elif processes:
                 _in_processes(work, chunks, at_once, lambda part: counter.add(len(part) * plan.epochs))
             else:
                 results = run_chunks(work, chunks, device, at_once)
@@ -374,6 +392,7 @@ def _run_voters(
     device: torch.device,
     chunk: int | None,
     workers: int | None,
+    runner: Runner | None,
     progress: Progress | None,
 ) -> Ensemble:
     """Train the voters of all members, one after another, each as a stack; the arguments are those of `run_plan`."""
@@ -387,12 +406,59 @@ def _run_voters(
             # Of a model's epochs, what its voters have done so far, shared among them.
             report = None if progress is None else (lambda n, _, before=done: progress((before + n) // len(plans), 0))
             own = network.voter if isinstance(network, VotingNetwork) else part.task.network
-            parts.append(run_plan(part, own, shelf, device, chunk, workers, report))
+            parts.append(run_plan(part, own, shelf, device, chunk, workers, report, runner=runner))
             # One size for all voters, so that a voter which is trained again alone shares its kernels with as many.
             chunk = chunk or parts[-1].provenance["chunk"]
             done += len(part.ids) * part.epochs
         made.append(parts[0] if len(parts) == 1 else _in_order(parts))
     return joined(plan, network, made)
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """The training of some members into a store, for a runner."""
+
+    plan: Plan
+    form: str
+    """How the stack is evaluated where this was asked for."""
+    root: Path
+    specification: Mapping[str, Any]
+    """Of the shelf."""
+    states: Mapping[int, Mapping[str, Any]]
+    """Of the shelves of kept states, by epoch."""
+    device: torch.device
+
+    def __call__(self, positions: Sequence[int]) -> None:
+        """Train the members at these places of the plan, unless they are there, or somebody is at them."""
+        plan, shelf = self.plan, Shelf(self.root, self.specification)
+        network = plan.task.network if plan.task.network.kind == self.form else build_network(plan.task, self.form)
+        data = Split(plan.task.train.x.to(self.device), plan.task.train.y.to(self.device))
+        states = {epoch: Shelf(self.root, each) for epoch, each in self.states.items()}
+        with shelf.claim([plan.ids[position] for position in positions]) as mine:
+            own = [position for position in positions if plan.ids[position] in mine]
+            if own:
+                _train_chunk(plan, network, data, own, plan.member_seeds(), shelf, _Counter(0, None), states)
+
+
+def _by_runner(
+    runner: Runner,
+    plan: Plan,
+    network: Network,
+    shelf: Shelf | None,
+    states: Mapping[int, Shelf],
+    chunks: Sequence[Sequence[int]],
+    counter: _Counter,
+) -> None:
+    """Have a runner train every chunk into the shelf."""
+    assert shelf is not None
+    kept = {epoch: each.specification for epoch, each in states.items()}
+    work = _Elsewhere(plan, network.kind, shelf.folder.parent, shelf.specification, kept, runner.device)
+
+    def name(part: Sequence[int]) -> str:
+        return f"members {plan.ids[part[0]]} to {plan.ids[part[-1]]} of {plan.task.name}"
+
+    runner.run(work, chunks, name=name, finished=lambda part: counter.add(len(part) * plan.epochs))
+    shelf.refresh()
 
 
 def _in_processes(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from expunge.ensembles.own_loop import row_digest
 from expunge.ensembles.train import TASK_EXPECTED
 from expunge.methods.checks import run_checks
 from expunge.methods.method import Method, check_complete, lacking
-from expunge.methods.problem import Checkpoint, Problem
+from expunge.methods.problem import Problem
 from expunge.methods.retrain import FromScratch
 
 Models = TypeVar("Models", Ensemble, nn.Module)
@@ -215,12 +215,9 @@ def unlearn(
     aims = _check_targets(targets, pretrained, task, forget) if "targets" in method.needs else None
     at_once = worker_count(device, workers)
     kept = None if store is None else Path(store)
-    chunk = 1 if pretrained.network.kind == "one" else chunk
-    trained = int(pretrained.provenance.get("chunk", 0))
-    # Voters that stay and voters that are retrained must come from kernels of one size to be those of one training.
-    size = chunk or (trained if "voters" in method.needs else 0) or even(members, trained or LARGEST_CHUNK, at_once)
+    size = members_at_once(pretrained, method, chunk, workers)
 
-    def work(part: range) -> tuple[list[tuple[Checkpoint, Mapping[str, Tensor]]], Ensemble]:
+    def work(part: range) -> tuple[list[Stop], Ensemble]:
         start = pretrained[part.start : part.stop]
         own = None if aims is None else aims[part.start : part.stop]
         problem = Problem(start, task, forget, seed, method.order or method.name, own, targets_cost, kept, at_once)
@@ -234,31 +231,59 @@ def unlearn(
             if before is not None:
                 facts |= {"forget-margins-start": before, "forget-margins": problem.forget_margins(last)}
             # Only the last state is kept; a caller that wants others measures or copies them in `evaluate`.
-            seen.append((replace(checkpoint, ensemble=start, facts=facts), measured))
+            seen.append(Stop(checkpoint.epoch, checkpoint.cost, measured, facts, (), checkpoint.claim))
             if checkpoint.epoch == stop:
                 break
-        if stop is not None and seen[-1][0].epoch != stop:
-            times = ", ".join(str(each.epoch) for each, _ in seen)
+        if stop is not None and seen[-1].epoch != stop:
+            times = ", ".join(str(each.epoch) for each in seen)
             raise InputError(f"stop = {stop}, and {method.describe()} stops at {times}; choose one of these, or none.")
         return seen, last
 
     # Plain modules, and a task's own fit, have processes of their own, which are no chunks' threads to start.
-    alone = "modules" in method.needs or (task.fit is not None and isinstance(method, FromScratch))
-    parts = [work(range(members))] if alone else run_chunks(work, split(members, size), device, at_once)
-    stops = []
-    for row in zip(*(seen for seen, _ in parts), strict=True):
-        facts = {name: torch.cat([c.facts[name] for c, _ in row]) for name in row[0][0].facts}
-        measured = {name: torch.cat([m[name] for _, m in row]) for name in row[0][1]}
-        claims = [c.claim for c, _ in row if c.claim is not None]
-        claim = worst(claims) if claims else None
-        stops.append(Stop(row[0][0].epoch, row[0][0].cost, measured, facts, tuple(run_checks(method, facts)), claim))
+    parts = (
+        [work(range(members))]
+        if all_together(method, task)
+        else run_chunks(work, split(members, size), device, at_once)
+    )
+    stops = joined_stops(method, [seen for seen, _ in parts])
     finals = [last for _, last in parts]
     return pretrained.with_state(
         concatenate([final.params for final in finals]),
         concatenate([final.buffers for final in finals]) if finals[0].buffers else {},
-        trace=Trace(method, tuple(stops)),
+        trace=Trace(method, stops),
         provenance={"method": method.name, "options": method.options(), "seed": seed, "from": pretrained.provenance},
     )
+
+
+def members_at_once(pretrained: Ensemble, method: Method, chunk: int | None = None, workers: int | None = None) -> int:
+    """Return how many members of an ensemble go through a method together; see `unlearn`."""
+    chunk = 1 if pretrained.network.kind == "one" else chunk
+    trained = int(pretrained.provenance.get("chunk", 0))
+    # Voters that stay and voters that are retrained must come from kernels of one size to be those of one training.
+    fixed = chunk or (trained if "voters" in method.needs else 0)
+    return fixed or even(len(pretrained), trained or LARGEST_CHUNK, worker_count(pretrained.device, workers))
+
+
+def all_together(method: Method, task: Task) -> bool:
+    """Return whether a method takes all members at once, because it shares them among processes by itself."""
+    return "modules" in method.needs or (task.fit is not None and isinstance(method, FromScratch))
+
+
+def joined_stops(method: Method, parts: Sequence[Sequence[Stop]]) -> tuple[Stop, ...]:
+    """Return the stopping times of all members, checked, from those of some members each.
+
+    Args:
+        method: What was run.
+        parts: Of each group of members, in order; checks are made anew from the facts of all.
+    """
+    stops = []
+    for row in zip(*parts, strict=True):
+        facts = {name: torch.cat([stop.facts[name] for stop in row]) for name in row[0].facts}
+        measured = {name: torch.cat([stop.measured[name] for stop in row]) for name in row[0].measured}
+        claims = [stop.claim for stop in row if stop.claim is not None]
+        claim = worst(claims) if claims else None
+        stops.append(Stop(row[0].epoch, row[0].cost, measured, facts, tuple(run_checks(method, facts)), claim))
+    return tuple(stops)
 
 
 def _one(module: nn.Module, task: Task, forget: ForgetSet, method: Method, **options: Any) -> nn.Module:

@@ -31,6 +31,7 @@ from expunge.core.limits import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE, FEWEST
 from expunge.core.reading import check_memory
 from expunge.core.record import Record
 from expunge.ensembles.chunks import pick_device
+from expunge.ensembles.runners import Runner, read_runner
 from expunge.ensembles.train import check_members, check_size, train
 from expunge.ensembles.trial import NAMES
 from expunge.methods import METHODS, Method, check_fits, unlearn
@@ -75,6 +76,7 @@ def audit(
     forecast: bool = True,
     device: str = "auto",
     chunk: int | None = None,
+    runner: str | Runner | None = None,
     console: Console | None = None,
     command: str | None = None,
 ) -> tuple[Path, Record]:
@@ -91,6 +93,7 @@ def audit(
         "row_tolerance": row_tolerance,
         "device": device,
         "chunk": chunk,
+        "runner": runner,
         "pretrained": pretrained,
         "oracles": oracles,
         "held_out": held_out,
@@ -110,6 +113,9 @@ def audit(
         chunk,
         console,
     )
+    elsewhere = read_runner(runner)
+    if elsewhere is not None:
+        elsewhere.check(out / "ensembles")
     choices, runs, given, forecasts, where = ready.choices, ready.runs, ready.given, ready.forecasts, ready.device
     if not (out / Record.FILE).exists():
         _try_fit(task, console)
@@ -146,6 +152,7 @@ def audit(
             run.parts,
             forecasts,
             given,
+            elsewhere,
             kept_epochs(runs, task),
         )
         for choice in choices:

@@ -31,7 +31,7 @@ from expunge.core.record import (
 )
 from expunge.core.seeds import derive
 from expunge.core.stopping import Pool
-from expunge.ensembles import train
+from expunge.ensembles import Runner, train
 from expunge.ensembles.chunks import one_thread_each, worker_count
 from expunge.methods import Method, Stop, unlearn
 from expunge.studies.audit.checklist import check_recipe, run_checklist
@@ -39,6 +39,7 @@ from expunge.studies.audit.illusion import Halves
 from expunge.studies.audit.judging import Bench
 from expunge.studies.audit.pictures import names, pictures
 from expunge.studies.audit.selection import best_of_runs, select_all
+from expunge.studies.run.elsewhere import UnlearningRun, unlearn_elsewhere
 from expunge.studies.run.forecasting import (
     AIMS_WORK,
     FORECAST_WORK,
@@ -80,6 +81,8 @@ class Study:
     """Whether each forget set is forecast before its oracles are trained."""
     given: Given
     """Models that are not trained, because they were given."""
+    runner: Runner | None = None
+    """Where models are trained and unlearned; None is this process."""
     keep: Sequence[int] = ()
     """Epochs after which the state of the pretrained models is kept, for methods that go back to it."""
     notes: list[str] = field(default_factory=list)
@@ -112,6 +115,8 @@ def audit_forget_set(study: Study, choice: Choice, runs: Sequence[Method]) -> Fo
     predicted, aims = _predict(study, task, pretrained, choice, runs)
     target, parts = _bench(study, task, pretrained, forget, forget.name)
     own, _ = _bench(study, task, pretrained, calibration, f"{forget.name}, calibration")
+    if study.runner is not None:
+        _elsewhere(study, study.runner, choice, pretrained, runs, aims)
 
     # What was measured of a setting is read while the next one runs, so that no core waits for the others.
     found: list[Future[Found]] = []
@@ -245,6 +250,7 @@ def _ensemble(study: Study, task: Task, role: str, without: ForgetSet | None) ->
         keep=study.keep if kind == "pretrained" else (),
         device=study.device,
         chunk=study.chunk,
+        runner=study.runner,
         progress=share,
     )
     share.finish(spent=not ensemble.provenance["reused"])
@@ -329,11 +335,34 @@ def _scored(task: Task, method: Method, stop: Stop, other: Stop | None, target: 
     return configuration, margins_of(stop.measured)
 
 
-def _stops(
+def _elsewhere(
+    study: Study,
+    runner: Runner,
+    choice: Choice,
+    pretrained: Ensemble,
+    methods: Sequence[Method],
+    aims: Mapping[str, Aims],
+) -> None:
+    """Have the runner do every run on both sets; whoever asks for one afterwards finds it."""
+    runs = []
+    for group in by_method(methods):
+        for forget in (choice.forget, choice.calibration)[: 1 + calibrated(group)]:
+            runs += [_unlearning(study, choice.task, pretrained, method, forget, aims) for method in group]
+    study.reporter.step(f"{choice.forget.name}: {len(runs)} runs of methods on the cluster")
+
+    def finished(number: int) -> None:
+        study.reporter.advance(run_work(runs[number].method, choice.task, runs[number].forget))
+
+    store = study.folder / "ensembles"
+    unlearn_elsewhere(runner, runs, pretrained, study.parts, store, study.seed, finished)
+
+
+def _unlearning(
     study: Study, task: Task, pretrained: Ensemble, method: Method, forget: ForgetSet, aims: Mapping[str, Aims]
-) -> list[Stop]:
+) -> UnlearningRun:
+    """Return all that a run of a method is made of."""
     seed = unlearning_seed(study.seed, forget)
-    key = {
+    key: dict[str, Any] = {
         "task": task.fingerprint,
         "pretrained": digest_json(pretrained.provenance["specification"]),
         "forget": digest_forget(forget),
@@ -343,10 +372,18 @@ def _stops(
         "measured": kinds(),
     }
     aim = aims[forget.name] if "targets" in method.needs else None
-    if aim is not None:
-        key["targets"] = f"forecast, {FOLLOWED} followed"
+    if aim is None:
+        return UnlearningRun(task, forget, method, seed, key)
+    key["targets"] = f"forecast, {FOLLOWED} followed"
+    return UnlearningRun(task, forget, method, seed, key, aim.margins, aim.cost)
+
+
+def _stops(
+    study: Study, task: Task, pretrained: Ensemble, method: Method, forget: ForgetSet, aims: Mapping[str, Aims]
+) -> list[Stop]:
+    run = _unlearning(study, task, pretrained, method, forget, aims)
     work = run_work(method, task, forget)
-    kept = study.parts.load(key)
+    kept = study.parts.load(run.key)
     if kept is not None:
         study.reporter.advance(work, spent=False)
         return kept
@@ -357,16 +394,16 @@ def _stops(
         task,
         forget,
         method,
-        seed=seed,
+        seed=run.seed,
         evaluate=evaluate,
-        targets=None if aim is None else aim.margins,
-        targets_cost=0.0 if aim is None else aim.cost,
+        targets=run.targets,
+        targets_cost=run.targets_cost,
         store=study.folder / "ensembles",
         progress=share,
     )
     share.finish(spent=True)
     stops = list(done.trace.stops)
-    study.parts.save(key, stops)
+    study.parts.save(run.key, stops)
     return stops
 
 

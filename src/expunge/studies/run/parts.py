@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,18 @@ class PartStore:
             measured = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
             checks = tuple(CheckRecord.model_validate(check) for check in facts["checks"])
             claim = Claim.model_validate(facts["claim"]) if facts.get("claim") else None
-            stops.append(Stop(facts["epoch"], facts["cost"], measured, {}, checks, claim))
+            prefix = f"facts/{number}/"
+            known = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+            stops.append(Stop(facts["epoch"], facts["cost"], measured, known, checks, claim))
         return stops
 
-    def save(self, key: Any, stops: list[Stop]) -> None:
-        """Write the stopping times of a finished run (measurements, cost, checks and claim; not the ledger's facts)."""
+    def save(self, key: Any, stops: Sequence[Stop], *, facts: bool = False) -> None:
+        """Write the stopping times of a finished run: measurements, cost, checks, claim, and if asked for the facts."""
         tensors: dict[str, torch.Tensor] = {}
         for number, stop in enumerate(stops):
             tensors.update({f"{number}/{name}": t for name, t in stop.measured.items()})
-        facts = [
+            tensors.update({f"facts/{number}/{name}": t for name, t in stop.facts.items() if facts})
+        said = [
             {
                 "epoch": stop.epoch,
                 "cost": stop.cost,
@@ -70,7 +73,7 @@ class PartStore:
             }
             for stop in stops
         ]
-        self.write(key, tensors, {"stops": json.dumps(facts)})
+        self.write(key, tensors, {"stops": json.dumps(said)})
 
     def read(self, key: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
         """Return the tensors and the words of a part, or None if it has not been written.
