@@ -7,7 +7,7 @@ import pytest
 import expunge as ex
 from expunge.core import ForgetSet, InputError
 from expunge.dependence import train_subsets
-from expunge.ensembles.train import MOST_MEMBERS
+from expunge.ensembles.plan import MOST_MEMBERS
 from expunge.methods import GradientAscent, Method, Trained
 from reference.problems import forget_set, small_task
 

@@ -17,6 +17,7 @@ import torch
 
 import expunge as ex
 from expunge.core import InputError
+from expunge.core.stopping import stop_asked
 from expunge.ensembles import RayRunner, on_ray
 from expunge.ensembles.runners import read_runner
 from reference.problems import small_task
@@ -105,9 +106,9 @@ def test_an_audit_on_the_cluster_has_the_record_of_one_here(tmp_path):
         run = ex.audit(
             task,
             forget="random:9",
-            methods=[ex.methods.GradientAscent(lr=0.01, epochs=2), ex.methods.Scrub(epochs=2, msteps=1)],
+            methods=[ex.methods.Scrub(epochs=2, msteps=1), ex.methods.EarlyStoppedRetrain(cost=0.5)],
             members=20,
-            chunk=4,
+            chunk=10,
             forecast=False,
             out=tmp_path / place,
             runner=runner,
@@ -161,6 +162,25 @@ def test_what_would_be_refused_again_is_not_tried_again(tmp_path):
     assert len(list(tmp_path.glob("7-*"))) == 1
 
 
+def test_shards_that_are_not_waited_for_keep_what_they_have(tmp_path):
+    def work(shard: int) -> None:
+        if shard == 0:
+            return
+        (tmp_path / "begun").touch()
+        while not stop_asked():
+            time.sleep(0.01)
+        (tmp_path / "kept").touch()
+
+    def interrupted(shard: int) -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        RayRunner().run(work, [0, 1], finished=interrupted)
+    assert (tmp_path / "kept").exists()
+
+
 def test_code_of_ones_own_that_machines_do_not_have_is_sent_along(tmp_path, monkeypatch):
     (tmp_path / "of_mine.py").write_text("def name():\n    return 'of mine'\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -186,7 +206,7 @@ def test_a_library_that_machines_lack_is_named(monkeypatch):
 
 def test_what_cannot_be_sent_is_refused(tmp_path):
     file = (tmp_path / "open").open("w")
-    with file, pytest.raises(InputError, match=r"the task cannot be sent to other machines \(TypeError"):
+    with file, pytest.raises(InputError, match=r"the task cannot be sent to other machines \(PicklingError"):
         RayRunner().run(lambda shard: file.write("a"), [0])
 
 

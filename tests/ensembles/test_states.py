@@ -9,9 +9,9 @@ import torch
 
 from expunge.core import DamagedFileError, Ensemble, InputError, Split
 from expunge.ensembles import build_network, train
+from expunge.ensembles.epoch import train_epoch
 from expunge.ensembles.own_loop import member_seeds
 from expunge.ensembles.states import resumed, snapshot
-from expunge.ensembles.train import train_epoch
 from reference.problems import forget_set, small_task
 
 OPTIMISERS = [("mlp", "sgd"), ("mlp_norm", "adamw"), ("cnn", "adam"), ("resnet", "sgd")]

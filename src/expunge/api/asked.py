@@ -8,7 +8,7 @@ from typing import Any
 
 from expunge.core import ForgetSet, InputError, Task
 from expunge.core.checks import described, instance, positive, seeds
-from expunge.ensembles.train import TASK_EXPECTED
+from expunge.ensembles.plan import TASK_EXPECTED
 from expunge.methods import Method
 
 ForgetItem = ForgetSet | str | Path

@@ -14,7 +14,7 @@ from expunge.core import InputError, Record, Task
 from expunge.core.checks import as_path, instance, plain_arguments
 from expunge.core.evidence import Verification
 from expunge.core.record import ForgetRecord
-from expunge.ensembles.train import TASK_EXPECTED
+from expunge.ensembles.plan import TASK_EXPECTED
 from expunge.report.verification import verification_text
 from expunge.studies.audit.recompute import Recomputed
 from expunge.studies.audit.recompute import recompute as recomputed

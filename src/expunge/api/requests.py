@@ -22,7 +22,7 @@ from expunge.core.limits import FEWEST_MEMBERS, LEVEL, POWER
 from expunge.core.plan import Plan
 from expunge.core.reading import as_tensor
 from expunge.core.unlearning import Unlearning
-from expunge.ensembles.train import TASK_EXPECTED, check_members
+from expunge.ensembles.plan import TASK_EXPECTED, check_members
 from expunge.methods import Method
 from expunge.metrics.one_model import OneModel
 from expunge.report.plan import plan_text

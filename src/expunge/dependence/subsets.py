@@ -32,8 +32,8 @@ from expunge.core.errors import noted
 from expunge.core.reading import check_memory
 from expunge.core.seeds import derive
 from expunge.ensembles import train
+from expunge.ensembles.plan import TRAINER
 from expunge.ensembles.store import Shelf
-from expunge.ensembles.train import TRAINER
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]

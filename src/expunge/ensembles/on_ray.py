@@ -43,6 +43,8 @@ REACH_SECONDS = 5.0
 """How long an address may take to answer."""
 LOOK_SECONDS = 60.0
 """How long a machine may take to say what it is: a worker starts, and imports PyTorch."""
+GRACE_SECONDS = 3.0
+"""How long shards that are not waited for any longer may take to keep what they have done."""
 SLOW, SLOW_SECONDS = 4.0, 60.0
 """A shard is late after so many times the median of the others, and at least so many seconds."""
 FINAL = (InputError, DamagedFileError, DivergedError)
@@ -202,9 +204,17 @@ class RayRunner:
                 for number in self._late(running, left, taken):
                     begin(number)
         finally:
-            for each in running:
-                with suppress(Exception):
-                    ray.cancel(each, force=False, recursive=False)
+            self._end(ray, list(running))
+
+    @staticmethod
+    def _end(ray: Any, tasks: list[Any]) -> None:
+        """Have what still runs keep what it has, and end."""
+        for each in tasks:
+            with suppress(Exception):
+                ray.cancel(each, force=False, recursive=False)
+        if tasks:
+            with suppress(Exception):
+                ray.wait(tasks, num_returns=len(tasks), timeout=GRACE_SECONDS)
 
     @staticmethod
     def _late(running: dict[Any, tuple[int, float]], left: set[int], taken: list[float]) -> list[int]:

@@ -8,25 +8,25 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from expunge.core import DivergedError, Ensemble, ForgetSet, InputError, Network, Recipe, Split, Task
 from expunge.core import tree as trees
 from expunge.core.checks import as_path, between, described, instance, plain_arguments, seeds, whole
 from expunge.core.errors import noted
 from expunge.core.modules import state
-from expunge.core.reading import as_tensor, check_memory
 from expunge.core.seeds import derive, generator
-from expunge.core.stopping import StoppedError, check_stopped, stop_asked
-from expunge.ensembles.batches import epoch_order, gather
+from expunge.core.stopping import StoppedError, stop_asked
+from expunge.ensembles.batches import gather
 from expunge.ensembles.chunks import USUAL, even, measure_chunk, pick_device, run_chunks, split, worker_count
 from expunge.ensembles.descent import Descent
+from expunge.ensembles.epoch import DRAWS, Begun, Draws, train_epoch
 from expunge.ensembles.initialise import initialise
-from expunge.ensembles.own_loop import fit_ensemble, member_seeds, row_digest
+from expunge.ensembles.own_loop import fit_ensemble, member_seeds
+from expunge.ensembles.plan import TASK_EXPECTED, Plan, check_members, check_size, check_trainable, example_sets, groups
 from expunge.ensembles.processes import may_fork, run_each
 from expunge.ensembles.runners import Runner, read_runner
 from expunge.ensembles.states import new_descent, snapshot
@@ -34,59 +34,11 @@ from expunge.ensembles.store import Shelf
 from expunge.ensembles.trial import build_network
 from expunge.ensembles.voting import VotingNetwork, joined, voter_plans
 
-TRAINER = 1
-"""Raised when a change alters the weights that the same specification leads to."""
-
 PARTIAL_SECONDS = 30.0
 """How often training in progress is written to the store."""
 
-MOST_MEMBERS = 10_000
-"""Of one ensemble. Comparisons need some hundred; of many more the first models alone take minutes to draw."""
-
-TASK_EXPECTED = "an expunge.Task, such as expunge.tasks.digits() or expunge.tasks.load_task('digits')"
-"""What a message says where something else came for a task."""
-
 Progress = Callable[[int, int], None]
 """Called with member-epochs done and member-epochs in all."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that decides what the members will be."""
-
-    task: Task
-    recipe: Recipe
-    examples: Tensor
-    """Positions in the training data, shape (members, k)."""
-    ids: tuple[int, ...]
-    seed: int
-    epochs: int
-    """Epochs to run; fewer than the recipe's when training is stopped early."""
-
-    def specification(self) -> dict[str, Any]:
-        """Return what the weights depend on, as a JSON value."""
-        rows = [row_digest(row) for row in self.examples]
-        shared = len(set(rows)) == 1
-        form = self.task.network.kind
-        return {
-            # Before forms were tried in training mode, some of these were trained as another model.
-            **({} if form == "layers" else {"form": form}),
-            "trainer": TRAINER,
-            "task": self.task.fingerprint,
-            "task_name": self.task.name,
-            "recipe": self.recipe.to_dict(),
-            "epochs": self.epochs,
-            "seed": self.seed,
-            "examples": rows[0] if shared else {str(i): row for i, row in zip(self.ids, rows, strict=True)},
-        }
-
-    def state_specification(self, epoch: int) -> dict[str, Any]:
-        """Return what the state after an epoch depends on, as a JSON value."""
-        return {**self.specification(), "epochs": epoch, "kept": "state of training"}
-
-    def member_seeds(self) -> list[int]:
-        """Return one seed a member; see `own_loop.member_seeds`."""
-        return member_seeds(self.seed, list(self.examples), self.ids)
 
 
 @plain_arguments
@@ -176,13 +128,12 @@ def train(
     if not own:
         check_size(task, network, members)
     progress = None if progress is None else noted(progress, "progress, which train called")
-    sets = _example_sets(task, members, without, examples)
+    sets = example_sets(task, members, without, examples)
     keep = _check_keep(task, keep, length)
     if own:
         return _train_own(
             task, network, sets, first, seed, recipe, epochs, store, where, workers, elsewhere, progress, begin
         )
-    groups = _groups(sets)
     plans = [
         Plan(
             task,
@@ -192,7 +143,7 @@ def train(
             seed,
             length,
         )
-        for rows in groups
+        for rows in groups(sets)
     ]
     for plan in plans:
         check_trainable(plan, network)
@@ -398,7 +349,7 @@ def _run_voters(
     """Train the voters of all members, one after another, each as a stack; the arguments are those of `run_plan`."""
     made: list[Ensemble] = []
     done = 0
-    plans = voter_plans(plan, _groups)
+    plans = voter_plans(plan, groups)
     for voter in plans:
         parts: list[Ensemble] = []
         for part in voter:
@@ -526,75 +477,6 @@ def _train_chunk(
     return params, buffers
 
 
-DRAWS = ("noise", "augment")
-"""What is drawn within an epoch, by generators of each member's own: dropout and the like, and augmentation."""
-
-Draws = Mapping[str, Sequence[torch.Generator]]
-
-
-class Begun(NamedTuple):
-    """Where an epoch was left."""
-
-    steps: int
-    """Steps that were taken."""
-    draws: Mapping[str, Tensor]
-    """How the generators stood, each (members, bytes)."""
-
-
-def train_epoch(
-    descent: Descent,
-    data: Split,
-    examples: Tensor,
-    seeds: Sequence[int],
-    epoch: int,
-    recipe: Recipe,
-    task: Task,
-    begun: Begun | None = None,
-    before_step: Callable[[int, int, Draws], None] | None = None,
-) -> None:
-    """Take every step of one epoch of the recipe, or those that are left of it.
-
-    Args:
-        descent: The stack in training.
-        data: All training examples, on the device.
-        examples: Positions of each member's examples, shape (members, k).
-        seeds: One seed a member.
-        epoch: Number of the epoch, from 0.
-        recipe: Batch size and rate; the rate is that of the middle of each step, so that no step has rate 0.
-        task: Whose augmentation changes the inputs of every batch, if it has one.
-        begun: What was done of the epoch before; None at its beginning.
-        before_step: Called with the epoch, the steps taken of it, and the generators as they stand; may raise.
-
-    Raises:
-        StoppedError: Between two steps, if the caller of this thread was interrupted.
-    """
-    order = epoch_order(examples, seeds, epoch).to(data.x.device)
-    wanted = {"noise": getattr(descent.network, "noisy", True), "augment": task.augment is not None}
-    draws = {name: [generator(seed, name, epoch) for seed in seeds] for name in DRAWS if wanted[name]}
-    noise, changes = draws.get("noise"), draws.get("augment")
-    if begun is not None:
-        for name, states in begun.draws.items():
-            for own, left in zip(draws[name], states, strict=True):
-                own.set_state(left.clone())
-    steps = recipe.steps_per_epoch(examples.shape[1])
-    start = 0 if begun is None else begun.steps
-    rates = [recipe.rate(epoch + (number + 0.5) / steps) for number in range(start, steps)]
-
-    def before(number: int) -> None:
-        if before_step is not None:
-            before_step(epoch, number, draws)
-
-    if changes is None:
-        descent.run(data, order, recipe.batch_size, rates, first=start, noise=noise, before=before)
-        return
-    for number, rate in enumerate(rates, start):
-        before(number)
-        check_stopped()
-        index = order[:, number * recipe.batch_size : (number + 1) * recipe.batch_size]
-        x = task.augmented(gather(data.x, index), changes)
-        descent.step(x, gather(data.y, index), rate, noise=noise)
-
-
 def choose_chunk(plan: Plan, network: Network, data: Split, device: torch.device, workers: int) -> int:
     """Return the fastest number of members to train together, found by measuring, within the memory there is."""
     if network.kind == "one":
@@ -639,63 +521,6 @@ def fastest_chunk(task: Task, members: int, device: torch.device) -> int:
     return choose_chunk(plan, task.network, data, device, worker_count(device))
 
 
-def check_members(members: int, fewest: int = 1) -> None:
-    """Refuse numbers of members that no ensemble has; checked before anything is made for each of them."""
-    whole(fewest, members=members)
-    if members > MOST_MEMBERS:
-        raise InputError(
-            f"members = {members:,}, expected at most {MOST_MEMBERS:,} in one ensemble; train more of them in several, "
-            "with train(first=...)."
-        )
-
-
-def check_size(task: Task, network: Network, members: int) -> None:
-    """Refuse, with the sizes, an ensemble whose weights and example sets do not fit into memory."""
-    numbers = sum(tensor.numel() for tensor in network.template.state_dict().values())
-    each = numbers * task.interface.dtype.itemsize + 8 * len(task.train)
-    check_memory(members * each, f"an ensemble of {members:,} members")
-
-
-def check_trainable(plan: Plan, network: Network) -> None:
-    """Refuse plans that would fail in the middle of an epoch: no full batch, or a batch of one under batch norm."""
-    for rows in {row_digest(row): row for row in plan.examples}.values():
-        check_rows(plan.task, plan.recipe, network, rows)
-
-
-def check_rows(task: Task, recipe: Recipe, network: Network, rows: Tensor) -> None:
-    """Refuse a recipe that cannot be carried out on some rows (positions) by a model, or by each of its voters."""
-    if task.voting is None:
-        check_recipe(recipe, network, len(rows))
-        return
-    for voter in range(task.voting.voters):
-        try:
-            check_recipe(recipe, task.voting.task.network, len(task.voting.rows(voter, rows)))
-        except InputError as error:
-            raise InputError(f"voter {voter} of {task.name}: {error}") from None
-
-
-def check_recipe(recipe: Recipe, network: Network, examples: int) -> None:
-    """Refuse a recipe that cannot be carried out on so many examples: no full batch, or a batch of one."""
-    if examples == 0:
-        raise InputError("a member has no examples, expected at least one.")
-    if recipe.steps_per_epoch(examples) == 0:
-        raise InputError(
-            f"a member has {examples} examples and the recipe drops incomplete batches of {recipe.batch_size}, so no "
-            "step is ever taken; expected a smaller batch or last_batch='keep'."
-        )
-    check_batch_norm(network, examples, recipe.batch_size, recipe.last_batch == "drop")
-
-
-def check_batch_norm(network: Network, examples: int, batch: int, drop_last: bool = False) -> None:
-    """Refuse a batch of one example for a network that normalises with the statistics of the batch."""
-    single = batch == 1 or (examples % batch == 1 and not drop_last)
-    if single and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.template.modules()):
-        raise InputError(
-            f"{examples} examples in batches of {batch} leave a batch of 1, of which batch norm has no statistics; "
-            f"choose another batch size (such as {batch + 1}) or last_batch='drop'."
-        )
-
-
 def void(_: object) -> None:
     """Drop a value."""
 
@@ -714,54 +539,6 @@ class _Counter:
             self.done += amount
             if self.report is not None and amount:
                 self.report(self.done, self.total)
-
-
-def _example_sets(task: Task, members: int, without: ForgetSet | None, examples: Any) -> list[Tensor]:
-    n = len(task.train)
-    if examples is None:
-        if without is not None:
-            instance(
-                ForgetSet,
-                "an expunge.ForgetSet, such as ForgetSet.of(task, [1, 2], name=..., how=...)",
-                without=without,
-            )
-            without.check(task)
-        row = torch.arange(n) if without is None else torch.from_numpy(without.retain)
-        return [row] * members
-    if without is not None:
-        raise InputError("both `without` and `examples` were given, expected one of them.")
-    try:
-        read = as_tensor(examples, "examples").cpu()
-    except InputError as error:
-        raise InputError(
-            f"{error} For members with different numbers give a mask of shape ({members}, {n})."
-        ) from error
-    array = (read.double() if read.is_floating_point() else read).numpy()
-    if array.ndim != 2 or len(array) != members:
-        raise InputError(
-            f"examples has shape {array.shape}, expected ({members}, k) positions or ({members}, {n}) mask."
-        )
-    if array.dtype == bool:
-        if array.shape[1] != n:
-            raise InputError(f"examples is a mask of {array.shape}, expected ({members}, {n}).")
-        return [torch.from_numpy(np.flatnonzero(row)) for row in array]
-    if not np.issubdtype(array.dtype, np.integer):
-        raise InputError(f"examples has dtype {array.dtype}, expected whole numbers or a boolean mask.")
-    if array.size and (array.min() < 0 or array.max() >= n):
-        raise InputError(f"examples runs from {array.min()} to {array.max()}, expected positions 0 to {n - 1}.")
-    ordered = np.sort(array, axis=1)
-    if (ordered[:, 1:] == ordered[:, :-1]).any():
-        member = int(np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(1))[0])
-        raise InputError(f"examples names a position twice for member {member}, expected each example once.")
-    return [torch.from_numpy(row.astype(np.int64)) for row in ordered]
-
-
-def _groups(rows: Sequence[Tensor]) -> list[list[tuple[int, Tensor]]]:
-    """Members with equally many examples go together: only then do their batches stack."""
-    by_size: dict[int, list[tuple[int, Tensor]]] = {}
-    for index, own in enumerate(rows):
-        by_size.setdefault(len(own), []).append((index, own))
-    return list(by_size.values())
 
 
 def _in_order(parts: Sequence[Ensemble]) -> Ensemble:

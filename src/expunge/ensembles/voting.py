@@ -22,7 +22,7 @@ from expunge.core.seeds import derive
 from expunge.core.voting import as_voter, part_of, prefix
 
 if TYPE_CHECKING:
-    from expunge.ensembles.train import Plan
+    from expunge.ensembles.plan import Plan
 
 
 class VotingNetwork:

@@ -26,7 +26,7 @@ from expunge.core import ForgetSet, InputError, Network, Recipe, Task
 from expunge.core.checks import between, positive
 from expunge.core.seeds import derive
 from expunge.ensembles.initialise import initialise
-from expunge.ensembles.train import check_batch_norm
+from expunge.ensembles.plan import check_batch_norm
 from expunge.methods.distillation import FromTeacher, Matching, check_matching, distance_of
 from expunge.methods.method import Method, OptimizerOption, Trained
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment

@@ -16,7 +16,7 @@ from expunge.core.convex import ConvexFit, plain_linear
 from expunge.core.outcomes import Classes
 from expunge.core.recipe import Optimizer
 from expunge.ensembles import Descent
-from expunge.ensembles.train import check_batch_norm
+from expunge.ensembles.plan import check_batch_norm
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 
 Role = Literal["candidate", "control"]

@@ -32,8 +32,8 @@ from expunge.core.seeds import derive
 from expunge.core.task import seeded
 from expunge.core.tree import State
 from expunge.ensembles.own_loop import fit_seed, member_seeds
+from expunge.ensembles.plan import check_batch_norm
 from expunge.ensembles.processes import run_each
-from expunge.ensembles.train import check_batch_norm
 from expunge.methods.method import Method, Need
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem
 

@@ -33,7 +33,7 @@ from expunge.core.seeds import generator
 from expunge.ensembles import Descent
 from expunge.ensembles.example_gradients import check_separable
 from expunge.ensembles.flat import FlatStack
-from expunge.ensembles.train import check_batch_norm
+from expunge.ensembles.plan import check_batch_norm
 from expunge.methods.gradient_descent_ascent import GradientDescentAscent
 from expunge.methods.method import Method, Need
 from expunge.methods.problem import FORWARD_SHARE, Problem

@@ -16,10 +16,11 @@ from expunge.core import ForgetSet, Network, Recipe, Split, Task
 from expunge.core.seeds import derive
 from expunge.core.tree import State
 from expunge.core.voting import as_voter
+from expunge.ensembles.epoch import train_epoch
 from expunge.ensembles.initialise import initialise
 from expunge.ensembles.own_loop import fit_ensemble
+from expunge.ensembles.plan import check_rows
 from expunge.ensembles.states import new_descent
-from expunge.ensembles.train import check_rows, train_epoch
 from expunge.ensembles.voting import voter_seed
 from expunge.methods.method import Method, Need, Role
 from expunge.methods.problem import Checkpoint, Problem

@@ -26,9 +26,10 @@ import torch
 
 from expunge.core import ForgetSet, InputError, Network, Recipe, Split, Task
 from expunge.core.checks import between, whole
+from expunge.ensembles.epoch import train_epoch
 from expunge.ensembles.own_loop import member_seeds
+from expunge.ensembles.plan import check_recipe
 from expunge.ensembles.states import resumed
-from expunge.ensembles.train import check_recipe, train_epoch
 from expunge.methods.method import Method, Need
 from expunge.methods.problem import Checkpoint, Problem
 

@@ -33,7 +33,7 @@ from expunge.core.tree import State
 from expunge.ensembles import Loss
 from expunge.ensembles.batches import gather_own
 from expunge.ensembles.example_gradients import check_separable
-from expunge.ensembles.train import check_batch_norm
+from expunge.ensembles.plan import check_batch_norm
 from expunge.methods.method import Method, Need, OptimizerOption, Raises, Trained, going_round
 from expunge.methods.primal_dual import weigh
 from expunge.methods.problem import FORWARD_SHARE, Checkpoint, Problem, Treatment

@@ -28,7 +28,7 @@ import torch
 
 from expunge.core import ForgetSet, Network, Recipe, Task
 from expunge.core.checks import between, positive
-from expunge.ensembles.train import check_rows
+from expunge.ensembles.plan import check_rows
 from expunge.methods.method import Choice, Method, Need, Role
 from expunge.methods.problem import Checkpoint, Problem
 from expunge.methods.retrain import FromScratch, train_from_scratch

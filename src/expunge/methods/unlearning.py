@@ -22,7 +22,7 @@ from expunge.core.same_form import like_module, member_state
 from expunge.core.tree import concatenate
 from expunge.ensembles.chunks import even, run_chunks, split, worker_count
 from expunge.ensembles.own_loop import row_digest
-from expunge.ensembles.train import TASK_EXPECTED
+from expunge.ensembles.plan import TASK_EXPECTED
 from expunge.methods.checks import run_checks
 from expunge.methods.method import Method, check_complete, lacking
 from expunge.methods.problem import Problem

@@ -30,7 +30,7 @@ from expunge.core.checks import between, non_negative, positive, whole
 from expunge.core.seeds import derive, generator
 from expunge.core.stopping import check_stopped
 from expunge.ensembles.batches import batches, epoch_order, gather_own
-from expunge.ensembles.train import check_batch_norm
+from expunge.ensembles.plan import check_batch_norm
 from expunge.methods.method import Choice, Method, Need, OptimizerOption, Trained
 from expunge.methods.problem import Checkpoint, Problem, Treatment
 

@@ -31,8 +31,9 @@ from expunge.core.limits import DEFAULT_ROW_TOLERANCE, DEFAULT_TOLERANCE, FEWEST
 from expunge.core.reading import check_memory
 from expunge.core.record import Record
 from expunge.ensembles.chunks import pick_device
+from expunge.ensembles.plan import check_members, check_size
 from expunge.ensembles.runners import Runner, read_runner
-from expunge.ensembles.train import check_members, check_size, train
+from expunge.ensembles.train import train
 from expunge.ensembles.trial import NAMES
 from expunge.methods import METHODS, Method, check_fits, unlearn
 from expunge.methods.method import lacking

@@ -29,7 +29,7 @@ from expunge.core.reading import available_memory
 from expunge.core.record import write_atomically
 from expunge.ensembles import train
 from expunge.ensembles.chunks import pick_device
-from expunge.ensembles.train import check_members, check_size
+from expunge.ensembles.plan import check_members, check_size
 from expunge.methods import Method, check_fits
 from expunge.studies.run.forecast_costs import forecast_cost
 from expunge.studies.run.forecasting import (

@@ -29,7 +29,7 @@ from expunge.core.limits import DEFAULT_TOLERANCE
 from expunge.core.schema import inside, write_atomically
 from expunge.core.seeds import derive
 from expunge.core.unlearning import Unlearning
-from expunge.ensembles.train import TASK_EXPECTED
+from expunge.ensembles.plan import TASK_EXPECTED
 from expunge.methods import Method
 from expunge.studies.request.ledger_file import Accepted, LedgerFile, Opened, Request
 from expunge.studies.request.ledger_status import State, Status, status_of

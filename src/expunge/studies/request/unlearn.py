@@ -25,7 +25,7 @@ from expunge.core.schema import inside, write_atomically
 from expunge.core.seeds import derive
 from expunge.core.unlearning import AuditSource, CheckpointRecord, ForgetRequest, Source, Unlearning
 from expunge.ensembles.chunks import pick_device
-from expunge.ensembles.train import TASK_EXPECTED
+from expunge.ensembles.plan import TASK_EXPECTED
 from expunge.methods import METHODS, DoNothing, Method, Retrain, check_fits, from_function, unlearn
 from expunge.methods.own_function import FromFunction
 from expunge.studies.request.audited import Audited, audited

@@ -25,7 +25,7 @@ from expunge.core.tree import State
 from expunge.ensembles import train
 from expunge.ensembles.chunks import one_thread_each, pick_device, worker_count
 from expunge.ensembles.own_loop import fitted, run_fit
-from expunge.ensembles.train import TASK_EXPECTED
+from expunge.ensembles.plan import TASK_EXPECTED
 
 MOST_ROWS = 1000
 """Rows of a trial at most."""
