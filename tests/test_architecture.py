@@ -26,7 +26,7 @@ BELOW = {"core", "tasks", "ensembles", "metrics", "report", "methods", "dependen
 MAY_IMPORT: dict[str, set[str]] = {
     "core": {"version"},
     "tasks": {"core"},
-    "ensembles": {"core"},
+    "ensembles": {"core", "version"},
     "metrics": {"core"},
     "report": {"core", "version"},
     "methods": {"core", "ensembles"},

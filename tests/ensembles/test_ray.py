@@ -19,7 +19,9 @@ import expunge as ex
 from expunge.core import InputError
 from expunge.core.stopping import stop_asked
 from expunge.ensembles import RayRunner, on_ray
+from expunge.ensembles.plan import Plan
 from expunge.ensembles.runners import read_runner
+from expunge.ensembles.train import _Elsewhere
 from reference.problems import small_task
 
 ray = pytest.importorskip("ray")
@@ -218,6 +220,36 @@ def test_a_late_shard_is_begun_a_second_time_once():
     assert late({"a": (4, long_ago)}, {4}, [400.0] * 4) == []
     assert late({"a": (4, time.monotonic())}, {4}, [1.0] * 4) == []
     assert late({"a": (4, long_ago)}, {4, 5, 6}, [1.0] * 2) == []
+
+
+def test_a_late_shard_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray, "SLOW", 1.0)
+    monkeypatch.setattr(on_ray, "SLOW_SECONDS", 0.2)
+
+    class Work:
+        def __call__(self, shard: int) -> None:
+            while shard == 4 and not stop_asked():
+                time.sleep(0.01)
+
+        def beside(self, shard: int) -> None:
+            (tmp_path / f"beside {shard}").touch()
+
+    done: list[int] = []
+    RayRunner().run(Work(), range(5), finished=done.append)
+    assert sorted(done) == list(range(5))
+    assert (tmp_path / "beside 4").exists()
+
+
+def test_members_are_trained_beside_one_who_is_late(tmp_path):
+    task = small_task()
+    plan = Plan(task, task.recipe, torch.arange(len(task.train)).expand(2, -1), (0, 1), 5, task.recipe.epochs)
+    work = _Elsewhere(plan, task.network.kind, tmp_path, plan.specification(), {}, torch.device("cpu"))
+    with work.shelf().claim([0, 1]):
+        work([0, 1])
+        assert not work.shelf().members()
+        work.beside([0, 1])
+    assert work.shelf().members() == {0, 1}
+    assert same(ex.train(task, members=2, seed=5, store=tmp_path), ex.train(task, members=2, seed=5, chunk=2))
 
 
 def test_machines_with_other_versions_are_refused(tmp_path, monkeypatch):

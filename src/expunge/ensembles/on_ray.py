@@ -23,6 +23,7 @@ import sysconfig
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,9 @@ import torch
 from expunge.core import DamagedFileError, DivergedError, InputError
 from expunge.core.checks import non_negative, whole
 from expunge.core.errors import said
+from expunge.core.stopping import Pool
 from expunge.ensembles import direct
-from expunge.ensembles.chunks import run_chunks
+from expunge.ensembles.chunks import one_thread_each, prepare_thread
 from expunge.version import __version__
 
 S = TypeVar("S")
@@ -176,8 +178,8 @@ class RayRunner:
         taken: list[float] = []
         left = set(range(len(shards)))
 
-        def begin(number: int) -> None:
-            running[do.remote([held], key, shards[number])] = number, time.monotonic()
+        def begin(number: int, *, beside: bool = False) -> None:
+            running[do.remote([held], key, shards[number], beside)] = number, time.monotonic()
 
         try:
             for number in range(len(shards)):
@@ -202,7 +204,7 @@ class RayRunner:
                         )
                     begin(number)
                 for number in self._late(running, left, taken):
-                    begin(number)
+                    begin(number, beside=True)
         finally:
             self._end(ray, list(running))
 
@@ -270,8 +272,8 @@ _held: dict[str, Callable[[Any], object]] = {}
 """The work that this worker did last, by its key: shards of one job share it."""
 
 
-def _do(held: list[Any], key: str, shard: Any) -> None:
-    """Do one shard; runs in a worker of the cluster."""
+def _do(held: list[Any], key: str, shard: Any, beside: bool) -> None:
+    """Do one shard, beside another worker that is at it or alone; runs in a worker of the cluster."""
     if key not in _held:
         _held.clear()
         ray = importlib.import_module("ray")
@@ -282,7 +284,13 @@ def _do(held: list[Any], key: str, shard: Any) -> None:
                 f"a machine of the Ray cluster cannot import {error.name or 'what the task needs'} ({said(error)}); "
                 "install it there, in the Python that Ray uses."
             ) from None
-    run_chunks(_held[key], [shard], torch.device("cpu"), 1)
+    # Ray's interrupt reaches a thread that waits only between two waits.
+    with one_thread_each(), Pool(1, prepare_thread) as pool:
+        work = _held[key]
+        done = pool.submit(getattr(work, "beside", work) if beside else work, shard)
+        while not futures.wait([done], timeout=0.2).done:
+            pass
+        done.result()
 
 
 def _pickled(cloudpickle: Any, work: Callable[[Any], object]) -> bytes:
@@ -335,4 +343,4 @@ def _logs(ray: Any) -> str:
     try:
         return f"{ray._private.worker._global_node.get_session_dir_path()}/logs on the machines"
     except Exception:
-        return "/tmp/ray/session_latest/logs on the machines"
+        return "session_latest/logs in Ray's folder on the machines"

@@ -48,7 +48,8 @@ class Runner(Protocol):
         """Do `work(shard)` for every shard, in any order and perhaps more than once.
 
         Args:
-            work: Can be pickled, leaves what it makes in a store, and does nothing where that is there already.
+            work: Can be pickled, leaves what it makes in a store, and does nothing where that is there already. If it
+                leaves alone what another is at, it has a method `beside(shard)` that does not.
             shards: What there is to do.
             name: How a message calls a shard.
             finished: Called here with each shard that is done.

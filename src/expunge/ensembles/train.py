@@ -381,14 +381,28 @@ class _Elsewhere:
 
     def __call__(self, positions: Sequence[int]) -> None:
         """Train the members at these places of the plan, unless they are there, or somebody is at them."""
-        plan, shelf = self.plan, Shelf(self.root, self.specification)
+        shelf, ids = self.shelf(), self.plan.ids
+        with shelf.claim([ids[position] for position in positions]) as mine:
+            self.make(shelf, [position for position in positions if ids[position] in mine])
+
+    def beside(self, positions: Sequence[int]) -> None:
+        """Train them though somebody is at them, who is late."""
+        shelf = self.shelf()
+        self.make(shelf, [position for position in positions if self.plan.ids[position] not in shelf.members()])
+
+    def shelf(self) -> Shelf:
+        """Return where the members are kept."""
+        return Shelf(self.root, self.specification)
+
+    def make(self, shelf: Shelf, positions: Sequence[int]) -> None:
+        """Train the members at these places."""
+        plan = self.plan
+        if not positions:
+            return
         network = plan.task.network if plan.task.network.kind == self.form else build_network(plan.task, self.form)
         data = Split(plan.task.train.x.to(self.device), plan.task.train.y.to(self.device))
         states = {epoch: Shelf(self.root, each) for epoch, each in self.states.items()}
-        with shelf.claim([plan.ids[position] for position in positions]) as mine:
-            own = [position for position in positions if plan.ids[position] in mine]
-            if own:
-                _train_chunk(plan, network, data, own, plan.member_seeds(), shelf, _Counter(0, None), states)
+        _train_chunk(plan, network, data, positions, plan.member_seeds(), shelf, _Counter(0, None), states)
 
 
 def _by_runner(
