@@ -8,8 +8,10 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from expunge.papers.ascent_fails_to_forget.reproduction.record import Chart, Panel, Series
 from expunge.report.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, STYLE
@@ -20,6 +22,8 @@ SHAPES = ("o", "s", "^", "D", "v", "P")
 ACROSS = 3
 """Panels in a row."""
 MOST_LABELS = 12
+FEW_DECADES = 200.0
+"""Ends of a logarithmic axis that are fewer times apart have ticks at 1, 2 and 5; others at powers of ten."""
 
 
 def figure(chart: Chart) -> Figure:
@@ -69,9 +73,20 @@ def _draw(axes: Axes, panel: Panel, places: dict[str, int], norm: Normalize | No
         _series(axes, series, places.get(series.label, 0), norm)
     if panel.log_x:
         axes.set_xscale("log")
+        _plain(axes.xaxis)
     if panel.log_y:
         axes.set_yscale("log")
+        _plain(axes.yaxis)
     axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+
+
+def _plain(axis: Axis) -> None:
+    """Write a logarithmic axis in plain numbers, as few as are needed: powers of ten in small print overlap."""
+    low, high = sorted(axis.get_view_interval())
+    narrow = low > 0 and high < FEW_DECADES * low
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _series(axes: Axes, series: Series, place: int, norm: Normalize | None) -> None:

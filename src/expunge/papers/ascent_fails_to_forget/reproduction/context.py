@@ -95,17 +95,28 @@ class Context:
     def principal(self, images: Images, part: str) -> Components:
         """Return the components of the datamodel matrix of an experiment, from models on random halves of its data."""
         if images not in self.components:
-            with self.progress(f"{self.preset.subsets} models on halves of {images.data}") as share:
-                trained = task_subsets(
-                    self.task(images),
-                    self.folder / part,
-                    self.seed,
-                    subsets=self.preset.subsets,
-                    device=self.device,
-                    progress=share,
-                )
-            self.components[images] = task_components(trained)
+            task, kept = self.task(images), PartStore(self.folder / part / "components")
+            key = {"task": task.fingerprint, "subsets": self.preset.subsets, "seed": self.seed}
+            found = kept.read(key)
+            if found is None:
+                made = self._components(images, part)
+                kept.write(key, {name: torch.tensor(array) for name, array in made._asdict().items()}, {})
+            else:
+                made = Components(**{name: tensor.numpy() for name, tensor in found[0].items()})
+            self.components[images] = made
         return self.components[images]
+
+    def _components(self, images: Images, part: str) -> Components:
+        with self.progress(f"{self.preset.subsets} models on halves of {images.data}") as share:
+            trained = task_subsets(
+                self.task(images),
+                self.folder / part,
+                self.seed,
+                subsets=self.preset.subsets,
+                device=self.device,
+                progress=share,
+            )
+        return task_components(trained)
 
     def pretrained(self, images: Images, part: str, keep: Sequence[int] = ()) -> Ensemble:
         """Return the models of all training examples, with the states of their training after some epochs."""

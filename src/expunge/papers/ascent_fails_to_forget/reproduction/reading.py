@@ -9,8 +9,9 @@ from expunge.core.objective import objective
 from expunge.core.objective import target_objective as distance
 from expunge.core.record import SPLITS, ConfigurationRecord, ForgetRecord, SelectionRecord, SplitName
 from expunge.core.result import Result
+from expunge.methods import FineTune
 
-__all__ = ["Reached", "apart", "candidates", "distance", "reached", "runs", "something", "within"]
+__all__ = ["Reached", "apart", "candidates", "descended", "distance", "reached", "runs", "something", "within"]
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,21 @@ def runs(configurations: Sequence[ConfigurationRecord]) -> dict[str, list[Config
 
 def reached(forget: ForgetRecord) -> Iterator[Reached]:
     """Yield what each method reached."""
-    by_id = {each.id: each for each in forget.configurations}
-    selections = {each.method: each for each in forget.selections}
     for method, settings in candidates(forget).items():
-        selection = selections[method]
-        best = min(settings, key=distance)
-        yield Reached(method, best.label, best, by_id[selection.chosen], selection)
+        yield _reached(forget, method, settings)
+
+
+def descended(forget: ForgetRecord) -> Reached | None:
+    """Return what fine-tuning on R alone reached: a method that climbs and descends, without its climb."""
+    settings = [each for each in forget.configurations if each.method == FineTune.name]
+    return _reached(forget, FineTune.name, settings) if settings else None
+
+
+def _reached(forget: ForgetRecord, method: str, settings: Sequence[ConfigurationRecord]) -> Reached:
+    by_id = {each.id: each for each in forget.configurations}
+    selection = next(each for each in forget.selections if each.method == method)
+    best = min(settings, key=distance)
+    return Reached(method, best.label, best, by_id[selection.chosen], selection)
 
 
 def within(settings: Sequence[ConfigurationRecord], tolerance: float) -> int:

@@ -23,6 +23,7 @@ from expunge.papers.ascent_fails_to_forget.reproduction.reading import (
     Reached,
     apart,
     candidates,
+    descended,
     distance,
     reached,
     runs,
@@ -78,14 +79,15 @@ def table(forgets: Mapping[str, ForgetRecord], context: Context) -> Table:
     rows: list[list[str | int | float | None]] = []
     recipe = context.task(context.preset.figures).recipe
     for number, forget in forgets.items():
-        for place, each in enumerate(reached(forget)):
+        control = descended(forget)
+        for place, each in enumerate([*reached(forget), *([control] if control else [])]):
             rate = float(each.best.options["lr"])
-            above = upward(rate, each.method, context.preset.grid, recipe)
+            above = each is not control and upward(rate, each.method, context.preset.grid, recipe)
             gap = each.selection
             rows.append(
                 [
                     sets.words(number) if place == 0 else "",
-                    each.label,
+                    f"{each.label} (control)" if each is control else each.label,
                     round(apart(forget.pretrained), 2),
                     round(each.least, 2),
                     f"{rate:.2g}{' (above the paper)' if above else ''}, epoch {each.best.epoch}",
@@ -132,6 +134,10 @@ def told(forgets: Mapping[str, ForgetRecord], context: Context) -> tuple[Verdict
     for method in dict.fromkeys(each.method for _, _, each in every):
         own = [(forget, each) for _, forget, each in every if each.method == method]
         sentences.append(_share_sentence(own))
+    controls = [(forget, descended(forget)) for forget in there.values()]
+    alone = [(forget, each) for forget, each in controls if each is not None]
+    if alone:
+        sentences.append(f"Without any climbing: {_share_sentence(alone)}")
     recipe = context.task(context.preset.figures).recipe
     above = [
         each for _, _, each in every if upward(float(each.best.options["lr"]), each.method, context.preset.grid, recipe)
