@@ -234,8 +234,8 @@ def _keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**31 - 1)
 
 
-MUCH_FREED = 2**31
-"""Bytes of freed memory that are given back when chunks are done."""
+MUCH_FREED, OFTEN = 2**31, 5.0
+"""Bytes of freed memory that are given back when chunks are done; seconds between two looks for them."""
 
 
 class _Allocated(ctypes.Structure):
@@ -247,10 +247,15 @@ class _Allocated(ctypes.Structure):
     ]
 
 
+_looked = 0.0
+
+
 def give_back_memory() -> None:
     """Give memory that was freed, and that `_keep_freed_memory` keeps, back to the system where it is much."""
-    if not sys.platform.startswith("linux"):
+    global _looked
+    if not sys.platform.startswith("linux") or time.monotonic() - _looked < OFTEN:
         return
+    _looked = time.monotonic()
     with contextlib.suppress(OSError, AttributeError):  # an older or another C library
         libc = ctypes.CDLL(None)
         libc.mallinfo2.restype = _Allocated
