@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -420,3 +422,15 @@ def test_a_forget_set_is_checked_against_the_task():
     with pytest.raises(InputError, match="made for 50 training examples"):
         forget_set(small_task("mlp")).check(small_task("mlp", n=30))
     assert isinstance(cnn(), nn.Module)
+
+
+def test_a_copy_shares_how_models_are_computed_and_a_pickled_one_finds_it_again():
+    """Finding it takes trainings, which tasks with other data (the smaller ones of forecasts) must not repeat."""
+    task = small_task("mlp")
+    network = task.network
+    assert copy.copy(task).network is network
+    assert task.with_data(task.train[:30], task.validation).network is network
+    other = pickle.loads(pickle.dumps(task))
+    assert "network" not in vars(other)
+    assert other.network.kind == network.kind
+    assert other.fingerprint == task.fingerprint

@@ -22,6 +22,8 @@ from expunge.ensembles import RayRunner, on_ray
 from expunge.ensembles.plan import Plan
 from expunge.ensembles.runners import read_runner
 from expunge.ensembles.train import _Elsewhere
+from expunge.studies.run.elsewhere import UnlearningRun, _join
+from expunge.studies.run.parts import PartStore
 from reference.problems import small_task
 
 ray = pytest.importorskip("ray")
@@ -64,61 +66,101 @@ def test_rows_of_each_member_and_more_members_afterwards(tmp_path):
     assert same(more, ex.train(task, members=6, seed=1, chunk=2))
 
 
-def test_a_fit_of_ones_own(tmp_path):
+def own_task(change) -> ex.Task:
+    """A task that trains by a fit which writes into every parameter."""
+
     def fit(model, data, seed):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.add_(torch.randn(parameter.shape, generator=generator))
+                change(parameter, generator)
 
     plain = small_task()
-    task = ex.Task(
+    return ex.Task(
         name="own",
         train=(plain.train.x, plain.train.y),
         validation=(plain.validation.x, plain.validation.y),
         model=plain.model,
         fit=fit,
     )
+
+
+def test_a_fit_of_ones_own(tmp_path):
+    task = own_task(lambda parameter, generator: parameter.add_(torch.randn(parameter.shape, generator=generator)))
     here = ex.train(task, members=4, seed=2)
     assert same(here, ex.train(task, members=4, seed=2, store=tmp_path, runner="ray"))
 
 
 def test_a_fit_that_ignores_its_seed_is_refused(tmp_path):
-    plain = small_task()
-
-    def fit(model, data, seed):
-        torch.nn.init.zeros_(next(model.parameters()))
-        for parameter in model.parameters():
-            torch.nn.init.zeros_(parameter)
-
-    task = ex.Task(
-        name="own",
-        train=(plain.train.x, plain.train.y),
-        validation=(plain.validation.x, plain.validation.y),
-        model=plain.model,
-        fit=fit,
-    )
+    task = own_task(lambda parameter, generator: parameter.zero_())
     with pytest.raises(InputError, match=r"members \d and \d of task 'own' came out the same"):
         ex.train(task, members=3, seed=2, store=tmp_path, runner="ray")
 
 
-def test_an_audit_on_the_cluster_has_the_record_of_one_here(tmp_path):
+def test_a_fit_that_raises_is_named(tmp_path):
+    task = own_task(lambda parameter, generator: 1 / 0)
+    with pytest.raises(InputError, match=r"fit failed for member \d, .*ZeroDivisionError"):
+        ex.train(task, members=2, seed=2, store=tmp_path, runner="ray")
+
+
+def test_models_that_vote(tmp_path):
+    task = ex.tasks.sisa(small_task(), voters=2)
+    here = ex.train(task, members=3, seed=1, chunk=2)
+    assert same(here, ex.train(task, members=3, seed=1, chunk=2, store=tmp_path, runner="ray"))
+
+
+def test_a_worker_that_dies_in_the_middle_of_training_changes_nothing(tmp_path):
+    plain, driver, marker = small_task(), os.getpid(), tmp_path / "died"
+
+    def model():
+        if os.getpid() != driver and not marker.exists():
+            marker.touch()
+            os._exit(1)
+        return plain.model()
+
+    task = ex.Task(
+        name=plain.name,
+        train=(plain.train.x, plain.train.y),
+        validation=(plain.validation.x, plain.validation.y),
+        model=model,
+        recipe=plain.recipe,
+    )
+    there = ex.train(task, members=4, seed=3, chunk=2, store=tmp_path / "store", runner="ray")
+    assert marker.exists()
+    assert same(ex.train(plain, members=4, seed=3, chunk=2), there)
+
+
+def shifted(model, retain, forget, validation):
+    """Unlearn by moving every weight a little."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01)
+    return model
+
+
+def test_an_audit_on_the_cluster_has_the_record_of_one_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # workers need not be started where the run's folder is
     task, records = small_task(), []
+    methods = [
+        ex.methods.Scrub(epochs=2, msteps=1),
+        ex.methods.from_function(shifted),
+        ex.methods.EarlyStoppedRetrain(cost=0.5),
+        ex.methods.FineTune(lr=0.01, epochs=1),
+    ]
     for place, runner in (("here", None), ("there", "ray")):
         run = ex.audit(
-            task,
-            forget="random:9",
-            methods=[ex.methods.Scrub(epochs=2, msteps=1), ex.methods.EarlyStoppedRetrain(cost=0.5)],
-            members=20,
-            chunk=10,
-            forecast=False,
-            out=tmp_path / place,
-            runner=runner,
+            task, forget="random:9", methods=methods, members=20, chunk=10, forecast=False, out=place, runner=runner
         )
         records.append(run.record)
         assert not list(run.folder.rglob("*.part"))
     here, there = (record.forget_sets[0].model_dump_json() for record in records)
     assert here == there
+
+
+def test_a_part_that_is_not_to_be_seen_from_here_is_named(tmp_path):
+    run = UnlearningRun(small_task(), None, ex.methods.GradientAscent(), 0, {"a": 1})
+    with pytest.raises(InputError, match=r"\.part, which a machine of the cluster wrote, is not to be seen from here"):
+        _join(run, [{"a": 1, "part": [0, 2]}], PartStore(tmp_path))
 
 
 def touch(folder: Path, name: object) -> int:

@@ -226,6 +226,12 @@ class Task:
         """Return what a copy in another process is made of; how its models are computed is found again there."""
         return {name: value for name, value in vars(self).items() if name != "network"}
 
+    def __copy__(self) -> Task:
+        """Return a copy in this process; it shares how its models are computed, which takes trainings to find."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
     def _probe(self) -> Tensor:
         """Return a fresh model's outputs for the first two training examples."""
         module = self.build(0)

@@ -249,6 +249,7 @@ def facts() -> dict[str, str]:
         "expunge": __version__,
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "torch": torch.__version__,
+        "vector units": torch.backends.cpu.get_cpu_capability(),
         "the kernels": direct.describe(),
     }
 
@@ -342,5 +343,5 @@ def _where(node: dict[str, Any]) -> str:
 def _logs(ray: Any) -> str:
     try:
         return f"{ray._private.worker._global_node.get_session_dir_path()}/logs on the machines"
-    except Exception:
+    except AttributeError:  # a driver outside of the cluster, or another version of Ray
         return "session_latest/logs in Ray's folder on the machines"

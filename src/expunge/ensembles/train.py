@@ -31,7 +31,7 @@ from expunge.ensembles.processes import may_fork, run_each
 from expunge.ensembles.runners import Runner, read_runner
 from expunge.ensembles.states import new_descent, snapshot
 from expunge.ensembles.store import Shelf
-from expunge.ensembles.trial import build_network
+from expunge.ensembles.trial import network_of
 from expunge.ensembles.voting import VotingNetwork, joined, voter_plans
 
 PARTIAL_SECONDS = 30.0
@@ -123,6 +123,7 @@ def train(
     if elsewhere is not None:
         if store is None:
             raise InputError("runner was given and no store, expected store=FOLDER that all machines see.")
+        store = store.resolve()  # where it is does not depend on where a worker is started
         elsewhere.check(store)
     own = task.model is None or (task.fit is not None and epochs != 0)
     if not own:
@@ -399,7 +400,7 @@ class _Elsewhere:
         plan = self.plan
         if not positions:
             return
-        network = plan.task.network if plan.task.network.kind == self.form else build_network(plan.task, self.form)
+        network = network_of(plan.task, self.form)
         data = Split(plan.task.train.x.to(self.device), plan.task.train.y.to(self.device))
         states = {epoch: Shelf(self.root, each) for epoch, each in self.states.items()}
         _train_chunk(plan, network, data, positions, plan.member_seeds(), shelf, _Counter(0, None), states)

@@ -69,6 +69,17 @@ def build_network(task: Task, kind: str = "auto") -> Network:
         return _choose(task, kind)
 
 
+def network_of(task: Task, kind: str) -> Network:
+    """Return the network of a task's model in a form that was found elsewhere, so that the numbers are the same.
+
+    Args:
+        task: Whose model.
+        kind: The form, as in `build_network`.
+    """
+    found: Network = task.network
+    return found if found.kind == kind else build_network(task, kind)
+
+
 def _choose(task: Task, kind: str) -> Network:
     steps = STEPS
     try:

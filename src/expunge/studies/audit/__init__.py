@@ -116,7 +116,7 @@ def audit(
     )
     elsewhere = read_runner(runner)
     if elsewhere is not None:
-        elsewhere.check(out / "ensembles")
+        elsewhere.check((out / "ensembles").resolve())
     choices, runs, given, forecasts, where = ready.choices, ready.runs, ready.given, ready.forecasts, ready.device
     if not (out / Record.FILE).exists():
         _try_fit(task, console)

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.core import Ensemble, ForgetSet, Task
+from expunge.core import Ensemble, ForgetSet, InputError, Task
 from expunge.core.tree import State
-from expunge.ensembles import Runner, build_network
+from expunge.ensembles import Runner
 from expunge.ensembles.chunks import split
+from expunge.ensembles.trial import network_of
 from expunge.methods import Method, unlearn
 from expunge.methods.unlearning import all_together, joined_stops, members_at_once
 from expunge.studies.run.grid import run_name
@@ -74,8 +75,7 @@ class _Job:
             return
         members = slice(shard.first, shard.last)
         task, targets = run.task, run.targets
-        network = task.network if task.network.kind == self.form else build_network(task, self.form)
-        some = Ensemble(network=network, **self.start)[members].to(self.device)
+        some = Ensemble(network=network_of(task, self.form), **self.start)[members].to(self.device)
         done = unlearn(
             some,
             task,
@@ -150,8 +150,16 @@ def unlearn_elsewhere(
 
 def _join(run: UnlearningRun, keys: Sequence[Any], parts: PartStore) -> None:
     """Write the part of all members of a run, and delete those of some."""
-    some = [parts.load(key) for key in keys]
-    parts.save(run.key, joined_stops(run.method, [stops for stops in some if stops is not None]))
+    some = []
+    for key in keys:
+        stops = parts.load(key)
+        if stops is None:
+            raise InputError(
+                f"{parts.path(key)}, which a machine of the cluster wrote, is not to be seen from here; look whether "
+                "all machines share the folder, and run again with --resume."
+            )
+        some.append(stops)
+    parts.save(run.key, joined_stops(run.method, some))
     for key in keys:
         parts.path(key).unlink(missing_ok=True)
 
