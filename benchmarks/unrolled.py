@@ -2,8 +2,8 @@
 
     python benchmarks/unrolled.py [--members 6] [--followed 4]
 
-Digits; a random set, a cluster, and part of a class. Each form is held, at 16 products a function, against itself at 96: the
-predicted changes of margins on F, R and V, relative error, and processor seconds beside.
+Digits; a random set, a cluster, and part of a class. Each form, at 16 products a function, against the one of two
+functions at 96: relative error of the predicted changes of margins on F, R and V, and processor seconds.
 """
 
 from __future__ import annotations
@@ -52,6 +52,17 @@ def two_functions(segments: tuple[Segment, ...], task: Task, forget: ForgetSet, 
     return moved
 
 
+def moved(linearised: Linearised, task: Task, forget: ForgetSet, removal: State) -> dict[str, Tensor]:
+    """Return the predicted changes of margins by split."""
+    splits = Parts.of(task, forget, 0).splits
+    return {name: linearised.margins(s.x, s.y, removal)[1].double() for name, s in splits.items()}
+
+
+def apart(found: Tensor, limit: Tensor) -> float:
+    """Return the relative error."""
+    return float((found - limit).norm() / limit.norm())
+
+
 def main() -> None:
     """Print two lines a forget set."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,27 +79,16 @@ def main() -> None:
         ex.tasks.cluster(task, 29, seed=0),
         ex.tasks.class_part(task, 72, label=3, seed=0),
     ):
-        splits = Parts.of(task, forget, 0).splits
-
-        def moved(
-            form: Callable[..., State], steps: int, forget: ForgetSet = forget, splits: object = splits
-        ) -> dict[str, Tensor]:
-            removal = form(subject.segments, task, forget, steps=steps)
-            return {name: linearised.margins(s.x, s.y, removal)[1].double() for name, s in splits.items()}
-
-        limit = moved(two_functions, MANY)
+        limit = moved(linearised, task, forget, two_functions(subject.segments, task, forget, steps=MANY))
         for name, form in forms.items():
             began = time.process_time()
-            found = moved(form, STEPS)
+            removal = form(subject.segments, task, forget, steps=STEPS)
             spent = time.process_time() - began
-            far = moved(form, MANY)
-            errors = [
-                f"{split} {float((v - limit[split]).norm() / limit[split].norm()):.4f}" for split, v in found.items()
-            ]
-            twins = max(float((v - limit[split]).norm() / limit[split].norm()) for split, v in far.items())
-            print(
-                f"{forget.name:14} {name:14} {spent:5.1f} s   {'   '.join(errors)}   at {MANY} {twins:.0e}", flush=True
-            )
+            found = moved(linearised, task, forget, removal)
+            far = moved(linearised, task, forget, form(subject.segments, task, forget, steps=MANY))
+            errors = "   ".join(f"{split} {apart(found[split], limit[split]):.4f}" for split in limit)
+            twins = max(apart(far[split], limit[split]) for split in limit)
+            print(f"{forget.name:22} {name:14} {spent:4.1f} s   {errors}   at {MANY} {twins:.0e}", flush=True)
 
 
 if __name__ == "__main__":
